@@ -1,0 +1,82 @@
+# `make` lists what there is. Everything runs in .venv, which is made on first use.
+
+# Interpreters to try, in this order; `make PYTHON=python3.12 ...` names one.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+# pyspark 3.5 and numpy 1 end at Python 3.12, and are at home on 3.11.
+PYTHON35 ?= python3.11 python3.12 python3
+
+VENV := .venv
+VENV35 := .venv-spark35
+BIN := $(VENV)/bin
+# What pyspark 3.5 runs: the Spark side, and the arithmetic below it on numpy 1.
+TESTS35 := $(wildcard tests/core tests/engine tests/ml)
+
+# Spark takes its settings and its log levels from conf/, its Python from .venv,
+# and itself from the pyspark that is installed there.
+SPARK := SPARK_CONF_DIR=$(CURDIR)/conf \
+	PYSPARK_PYTHON=$(CURDIR)/$(BIN)/python PYSPARK_DRIVER_PYTHON=$(CURDIR)/$(BIN)/python
+unexport SPARK_HOME
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup java demo test test-spark35 lint format bench bench-averaging notebooks zip wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: java $(VENV)/.made ## make .venv with everything in it (and Java, where allowed)
+
+java:
+	@.ci/need-java
+
+# The stamp comes last: an interrupted set-up is taken up again.
+$(VENV)/.made: pyproject.toml
+	@.ci/make-venv $(VENV) "$(PYTHON)" \
+		"sparknn needs Python 3.11 or later, and none of '$(PYTHON)' is: install python3.11." \
+		--editable '.[dev]'
+	@touch $@
+
+$(VENV35)/.made: pyproject.toml
+	@MAX_PYTHON=3.12 .ci/make-venv $(VENV35) "$(PYTHON35)" \
+		"pyspark 3.5 needs Python 3.11 or 3.12, and none of '$(PYTHON35)' is: install python3.11." \
+		--editable '.[test,spark35]'
+	@touch $@
+
+demo: setup ## train on all of MNIST with Spark on this machine (conf/mnist.toml)
+	@$(SPARK) $(BIN)/spark-submit --master 'local[*]' sparknn/__main__.py train conf/mnist.toml
+
+test: setup ## run every test; make test ARGS='-k averaging' picks some
+	$(BIN)/python -m pytest $(ARGS)
+
+test-spark35: java $(VENV35)/.made ## run the Spark tests on pyspark 3.5 and numpy 1
+	$(VENV35)/bin/python -m pytest $(TESTS35) $(ARGS)
+
+lint: setup ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m mypy
+
+format: setup ## repair what ruff can repair
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup ## measure the figures that the README states
+	@$(SPARK) $(BIN)/python tests/benchmarks/figures.py $(ARGS)
+
+bench-averaging: setup ## measure ways of averaging against each other
+	@$(SPARK) $(BIN)/python tests/benchmarks/averaging.py $(ARGS)
+
+notebooks: setup ## run the notebooks in full and keep their output
+	@$(BIN)/python .ci/run-notebooks $(ARGS)
+
+zip: setup ## build dist/sparknn-VERSION.zip for spark-submit --py-files
+	@$(BIN)/python .ci/build-zip
+
+wheel: setup ## build dist/sparknn-VERSION-py3-none-any.whl
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean: ## remove what make, the tests and Spark left, the environments included
+	rm -rf $(VENV) $(VENV35) build dist out *.egg-info spark-warehouse artifacts metastore_db derby.log
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

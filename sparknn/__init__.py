@@ -1,0 +1,42 @@
+"""Neural networks for Spark ML: every partition trains, the averages meet.
+
+The public names load on first use, so that ``import sparknn`` costs nothing and
+``sparknn.core`` works where pyspark is absent.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparknn.ml.classifier import NeuralNetClassificationModel, NeuralNetClassifier
+    from sparknn.ml.regressor import NeuralNetRegressionModel, NeuralNetRegressor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NeuralNetClassificationModel",
+    "NeuralNetClassifier",
+    "NeuralNetRegressionModel",
+    "NeuralNetRegressor",
+    "__version__",
+]
+
+_HOME = {
+    "NeuralNetClassificationModel": "sparknn.ml.classifier",
+    "NeuralNetClassifier": "sparknn.ml.classifier",
+    "NeuralNetRegressionModel": "sparknn.ml.regressor",
+    "NeuralNetRegressor": "sparknn.ml.regressor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module, once (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _HOME.keys())

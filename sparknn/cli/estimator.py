@@ -1,0 +1,80 @@
+"""From a job file's Params to an estimator, and what it says about its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sparknn.cli.config import TrainConfig
+from sparknn.cli.keys import OWN_KEYS, PARAM_KEYS, SECTIONS, TASKS
+from sparknn.ml.declare import ParamError
+
+if TYPE_CHECKING:
+    from sparknn.cli.columns import Columns
+    from sparknn.ml.classifier import NeuralNetClassifier
+    from sparknn.ml.regressor import NeuralNetRegressor
+
+    Estimator: TypeAlias = NeuralNetClassifier | NeuralNetRegressor
+
+
+def estimator_for(task: str) -> Estimator:
+    """The estimator of a task, with its defaults."""
+    from sparknn import NeuralNetClassifier, NeuralNetRegressor
+
+    return NeuralNetRegressor() if task == "regression" else NeuralNetClassifier()
+
+
+def build(config: TrainConfig) -> tuple[Estimator, list[str]]:
+    """The estimator with a job file's Params, and every mistake in them.
+
+    The estimator judges its own Params; here their names become keys again.
+    """
+    estimator = estimator_for(config.task)
+    keys = {key.split(".")[1]: key for key in config.params}
+    mistakes = [
+        f"{key}: not for task = {config.task!r}, which has no such setting."
+        for name, key in keys.items()
+        if not estimator.hasParam(name)
+    ]
+    values = {name: config.params[key] for name, key in keys.items() if estimator.hasParam(name)}
+    try:
+        estimator.setParams(**values)
+    except ParamError as error:
+        mistakes += [f"{keys[name]}{problem}" for name, problem in error.problems.items()]
+    return estimator, mistakes
+
+
+def point_to(estimator: Estimator, config: TrainConfig, columns: Columns) -> None:
+    """Tell the estimator its columns."""
+    named: dict[str, Any] = {"featuresCol": columns.features, "labelCol": columns.label}
+    if config.weight:
+        named["weightCol"] = config.weight
+    if config.validation_indicator:
+        named["validationIndicatorCol"] = config.validation_indicator
+    estimator.setParams(**named)
+
+
+def key_lines() -> Iterator[str]:
+    """Every key that a job file may have, with what it does, by section."""
+    for section in ("", *SECTIONS):
+        yield f"[{section}]" if section else ""
+        for name, key in OWN_KEYS.get(section, {}).items():
+            choices = f" One of {', '.join(key.choices)}." if key.choices else ""
+            yield f"  {name}: {key.about}{choices}"
+        for name in PARAM_KEYS.get(section, ()):
+            yield f"  {name}: {_about(name)}"
+        yield ""
+
+
+def _about(name: str) -> str:
+    """A Param's doc and default; of either estimator, or of the one that has it."""
+    for task in ("classification", "regression"):
+        estimator = estimator_for(task)
+        if estimator.hasParam(name):
+            param = estimator.getParam(name)
+            only = "" if all(estimator_for(t).hasParam(name) for t in TASKS) else f" Only {task}."
+            default = ""
+            if estimator.hasDefault(param):
+                default = f" Default {estimator.getOrDefault(param)!r}."
+            return f"{param.doc.rstrip('.')}.{only}{default}"
+    raise KeyError(name)

@@ -1,0 +1,102 @@
+"""``sparknn evaluate``: a saved model against labelled rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sparknn.cli import columns, report
+from sparknn.cli.keys import FORMATS
+from sparknn.cli.mistakes import UsageError
+from sparknn.cli.session import open_session
+from sparknn.cli.tables import Source
+from sparknn.ml.rules import did_you_mean
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+log = logging.getLogger("sparknn.cli")
+
+
+class NoModelError(ValueError):
+    """There is no model to use at a path."""
+
+
+def source(path: str, format_: str | None, options: Sequence[str]) -> Source:
+    """The rows that a command's arguments name.
+
+    Raises
+    ------
+    UsageError
+        If the format is unknown or an option is not KEY=VALUE.
+    """
+    mistakes = check_format("--format", format_, FORMATS)
+    mistakes += [
+        f"--option {text}: expected KEY=VALUE, such as header=true."
+        for text in options
+        if "=" not in text
+    ]
+    if mistakes:
+        raise UsageError("command line", mistakes)
+    pairs = dict(text.split("=", 1) for text in options)
+    return Source.of(path, format_, pairs)
+
+
+def check_format(option: str, format_: str | None, known: Sequence[str]) -> list[str]:
+    """What is wrong with a format, as a list of at most one mistake."""
+    if format_ is None or format_ in known:
+        return []
+    hint = did_you_mean(format_, known) or "."
+    return [f"{option} {format_}: expected one of {', '.join(known)}{hint}"]
+
+
+def load_model(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """A saved model or pipeline, and the network in it.
+
+    Raises
+    ------
+    NoModelError
+        If there is none at the path.
+    """
+    from pyspark.errors import AnalysisException
+    from pyspark.ml.util import DefaultParamsReader
+
+    try:
+        spark.read.text(f"{path.rstrip('/')}/metadata")
+    except AnalysisException as error:
+        if "PATH_NOT_FOUND" not in str(error) and "does not exist" not in str(error):
+            raise
+        raise NoModelError(
+            f"There is no model at {path}. Give the folder that a model was saved to."
+        ) from None
+    # pyspark 3.5 knows the context here, Spark Connect the session.
+    context = getattr(spark, "_sc", spark)
+    model: Any = DefaultParamsReader.loadParamsInstance(path, context)
+    network = columns.network_in(model)
+    if network is None:
+        raise NoModelError(f"{path} holds a {type(model).__name__} without a neural network in it.")
+    return model, network
+
+
+def run(model_path: str, source: Source, *, verbose: bool = False) -> None:
+    """Load, predict, print how good it is."""
+    with open_session("sparknn evaluate", verbose=verbose) as spark:
+        model, network = load_model(spark, model_path)
+        log.info("Evaluating %s on %s ...", model_path, source.path)
+        rows = source.with_features(network.numFeatures).read(spark)
+        print_report(model, network, model.transform(rows))
+
+
+def print_report(model: Any, network: Any, predicted: DataFrame) -> None:
+    """Accuracy and confusion matrix, or the errors of a regression, on stdout."""
+    label, prediction = network.getOrDefault("labelCol"), network.getOrDefault("predictionCol")
+    if label not in predicted.columns:
+        hint = did_you_mean(label, predicted.columns) or f"; it has {', '.join(predicted.columns)}."
+        raise ValueError(f"The data have no label column {label!r}{hint}")
+    if hasattr(network, "numClasses"):
+        names = columns.class_names(model, label)
+        lines = report.confusion(predicted, label, prediction, names).lines()
+    else:
+        lines = report.regression_lines(report.regression_errors(predicted, label, prediction))
+    print("\n".join(lines), flush=True)

@@ -1,0 +1,52 @@
+"""What went wrong, in one line: the cause, not an exception's journey through two languages."""
+
+from __future__ import annotations
+
+import re
+
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+def one_line(error: BaseException) -> str:
+    """The line of an error that a user can act on.
+
+    Errors of Spark carry a worker's traceback or a chain of Java causes; their last one is meant.
+    """
+    text = str(error).strip()
+    if _TRACEBACK in text:
+        return _end_of_traceback(text)
+    causes = re.findall(r"^Caused by: (.+)$", text, re.MULTILINE)
+    if causes:
+        return _without_class(causes[-1])
+    if type(error).__name__ == "Py4JJavaError":
+        java = [line[2:] for line in text.splitlines() if line.startswith(": ")]
+        return _without_class(java[0] if java else text.splitlines()[0])
+    if _from_spark(error):
+        return _tidy(text.splitlines()[0]) if text else type(error).__name__
+    if isinstance(error, ValueError | RuntimeError | OSError) and text:
+        return " ".join(text.split())
+    return f"{type(error).__name__}: {' '.join(text.split())} (--verbose shows where)"
+
+
+def _from_spark(error: BaseException) -> bool:
+    return any(kind.__module__.startswith("pyspark.") for kind in type(error).__mro__)
+
+
+def _end_of_traceback(text: str) -> str:
+    """The exception's own line: the first that is not indented after the last traceback began."""
+    after = text[text.rindex(_TRACEBACK) + len(_TRACEBACK) :].splitlines()
+    for line in after:
+        if line and not line[0].isspace() and re.match(r"[\w.]+(: |$)", line):
+            return _without_class(line.rstrip("'\""))
+    return _tidy(text.splitlines()[0])
+
+
+def _without_class(line: str) -> str:
+    """`org.example.SomeException: text` -> `text`; the class alone if there is no text."""
+    _, colon, rest = line.partition(": ")
+    return _tidy(rest if colon and rest.strip() else line)
+
+
+def _tidy(line: str) -> str:
+    """Without Spark's SQL state, which explains nothing here."""
+    return re.sub(r"\.? SQLSTATE: \w+", ".", line).strip()

@@ -1,0 +1,185 @@
+"""How good predictions are: one Spark job over them, and a page of text."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparknn.cli.tables import quoted
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+# A wider matrix does not fit on a screen; its commonest mistakes are listed instead.
+_MAX_CLASSES = 20
+_MAX_CONFUSIONS = 10
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of rows by their class and by the one predicted.
+
+    Parameters
+    ----------
+    counts : dict of (int, int) to int
+        By (actual, predicted).
+    names : sequence of str
+        What the numbers stand for; empty if nothing but themselves.
+    n_unlabelled : int
+        Rows left out because they have no label or no prediction.
+    """
+
+    counts: Mapping[tuple[int, int], int]
+    names: Sequence[str] = ()
+    n_unlabelled: int = 0
+
+    @property
+    def n_rows(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions; NaN without rows."""
+        right = sum(n for (actual, predicted), n in self.counts.items() if actual == predicted)
+        return right / self.n_rows if self.n_rows else math.nan
+
+    def lines(self) -> list[str]:
+        """Accuracy, and the matrix or, for many classes, the commonest mistakes."""
+        if not self.n_rows:
+            return ["no rows with a label"]
+        wrong = round((1 - self.accuracy) * self.n_rows)
+        lines = [f"accuracy {self.accuracy:.2%} ({wrong:,} of {self.n_rows:,} rows wrong)"]
+        if self.n_unlabelled:
+            lines.append(f"{self.n_unlabelled:,} rows without a label left out")
+        classes = sorted({number for pair in self.counts for number in pair})
+        if len(classes) <= _MAX_CLASSES:
+            return [*lines, "", *self._matrix(classes)]
+        return [*lines, "", *self._commonest()]
+
+    def _name(self, number: int) -> str:
+        return self.names[number] if 0 <= number < len(self.names) else str(number)
+
+    def _matrix(self, classes: Sequence[int]) -> list[str]:
+        """Actual classes down, predicted ones across, zeros as dots."""
+        header = ["actual \\ predicted", *map(self._name, classes), "recall"]
+        table = [header]
+        for actual in classes:
+            row = [self.counts.get((actual, predicted), 0) for predicted in classes]
+            right = self.counts.get((actual, actual), 0)
+            table.append(
+                [self._name(actual), *(str(n) if n else "." for n in row), _share(right, sum(row))]
+            )
+        table.append(["precision"])
+        for predicted in classes:
+            column = sum(self.counts.get((actual, predicted), 0) for actual in classes)
+            right = self.counts.get((predicted, predicted), 0)
+            table[-1].append(_share(right, column))
+        table[-1].append("")
+        widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+        return [
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+
+    def _commonest(self) -> list[str]:
+        mistakes = Counter({pair: n for pair, n in self.counts.items() if pair[0] != pair[1]})
+        return ["most often mistaken:"] + [
+            f"  {self._name(actual)} for {self._name(predicted)}: {n:,}"
+            for (actual, predicted), n in mistakes.most_common(_MAX_CONFUSIONS)
+        ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}%" if whole else "-"
+
+
+def confusion(
+    predicted: DataFrame, label: str, prediction: str, names: Sequence[str] = ()
+) -> Confusion:
+    """Count the rows of a transformed DataFrame by label and prediction."""
+    from pyspark.sql import functions as F
+
+    pairs = predicted.groupBy(
+        F.col(quoted(label)).cast("double").alias("actual"),
+        F.col(quoted(prediction)).alias("predicted"),
+    ).count()
+    counts: dict[tuple[int, int], int] = {}
+    unlabelled = 0
+    for actual, guess, count in pairs.collect():
+        if actual is None or guess is None or math.isnan(actual) or math.isnan(guess):
+            unlabelled += count
+        else:
+            counts[int(actual), int(guess)] = counts.get((int(actual), int(guess)), 0) + count
+    return Confusion(counts, names, unlabelled)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The errors of a regression, of one target.
+
+    Parameters
+    ----------
+    n_rows : int
+    rmse, mae, r2 : float
+        Root mean squared and mean absolute error in the target's unit; the share of its variance
+        that is explained (NaN for a target that does not vary).
+    """
+
+    n_rows: int
+    rmse: float
+    mae: float
+    r2: float
+
+
+def regression_errors(predicted: DataFrame, label: str, prediction: str) -> list[Errors]:
+    """The errors of every target of a transformed DataFrame, in their order."""
+    from pyspark.sql import functions as F
+
+    pairs = predicted.select(
+        F.posexplode(
+            F.arrays_zip(
+                _as_array(predicted, label).alias("y"),
+                _as_array(predicted, prediction).alias("guess"),
+            )
+        ).alias("target", "pair")
+    )
+    y, error = F.col("pair.y"), F.col("pair.guess") - F.col("pair.y")
+    sums = (
+        pairs.where(error.isNotNull() & ~F.isnan(error))
+        .groupBy("target")
+        .agg(F.count("*"), F.avg(error * error), F.avg(F.abs(error)), F.var_pop(y))
+        .orderBy("target")
+    )
+    return [
+        Errors(n, math.sqrt(square), absolute, 1 - square / variance if variance else math.nan)
+        for _, n, square, absolute, variance in sums.collect()
+    ]
+
+
+def _as_array(rows: DataFrame, name: str):  # type: ignore[no-untyped-def]
+    """A column of numbers, vectors or arrays as one of arrays of doubles."""
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import ArrayType
+
+    type_ = rows.schema[name].dataType
+    column = F.col(quoted(name))
+    if isinstance(type_, VectorUDT):
+        return vector_to_array(column)
+    return (column if isinstance(type_, ArrayType) else F.array(column)).cast("array<double>")
+
+
+def regression_lines(errors: Sequence[Errors]) -> list[str]:
+    """A line a target."""
+    if not errors:
+        return ["no rows with a label"]
+    names = [f"target {number}: " if len(errors) > 1 else "" for number in range(len(errors))]
+    return [
+        f"{name}RMSE {e.rmse:.4g}, mean absolute error {e.mae:.4g}, R2 {e.r2:.4f} "
+        f"({e.n_rows:,} rows)"
+        for name, e in zip(names, errors, strict=True)
+    ]

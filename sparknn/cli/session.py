@@ -1,0 +1,77 @@
+"""The Spark that a command runs on: the one that is there, spark-submit's, or one of our own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@contextmanager
+def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
+    """A session for the ``with`` block; stopped at its end if it was started for it.
+
+    Parameters
+    ----------
+    name : str
+        Of the application, for Spark's pages and logs.
+    verbose : bool
+        Whether Spark may log as much as it is set to when this command starts it.
+    """
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is None and SparkContext._active_spark_context is not None:
+        active = SparkSession.builder.getOrCreate()
+    if active is not None:
+        yield active
+        return
+
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    session = _start(name)
+    try:
+        # What goes wrong is told in one line; spark-submit's own settings are left alone.
+        if not (verbose or submitted or _remote()):
+            session.sparkContext.setLogLevel("OFF")
+        yield session
+    finally:
+        session.stop()
+
+
+def _start(name: str) -> SparkSession:
+    from pyspark.conf import SparkConf
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.appName(name)
+    if _remote():
+        return builder.getOrCreate()
+    # Starts the JVM, which reads spark-defaults.conf and what spark-submit was told.
+    conf = SparkConf()
+    master = conf.get("spark.master", None)
+    if master is None:
+        master = "local[*]"
+        builder = builder.master(master)
+    if master.startswith("local"):
+        # Workers on this machine would otherwise be the python3 on the PATH, which in a virtual
+        # environment has no numpy.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        # Nobody else needs to reach them, and a host name that does not resolve cannot stop them.
+        if not conf.contains("spark.driver.bindAddress") and "SPARK_LOCAL_IP" not in os.environ:
+            builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
+            if not conf.contains("spark.driver.host"):
+                builder = builder.config("spark.driver.host", "127.0.0.1")
+        # Its bar would be written over the lines that report rounds.
+        if not conf.contains("spark.ui.showConsoleProgress"):
+            builder = builder.config("spark.ui.showConsoleProgress", "false")
+    return builder.getOrCreate()
+
+
+def _remote() -> bool:
+    """Whether Spark Connect was asked for."""
+    return "SPARK_REMOTE" in os.environ

@@ -1,0 +1,171 @@
+"""Rows in and out: whatever Spark reads and writes, by format and path, or by a table's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_ENDINGS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".libsvm": "libsvm",
+    ".svm": "libsvm",
+    ".json": "json",
+    ".jsonl": "json",
+    ".orc": "orc",
+}
+# A CSV file with neither a header nor types is of no use here; options override both.
+_CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
+
+
+class PathExistsError(ValueError):
+    """Something is already where output is to be written."""
+
+
+def guess_format(path: str) -> str:
+    """The format that a path's ending names; parquet, as Spark's own default, if it names none."""
+    lower = path.rstrip("/").lower()
+    return next((name for ending, name in _ENDINGS.items() if lower.endswith(ending)), "parquet")
+
+
+def option_text(value: str | int | float | bool) -> str:
+    """A reader option as Spark wants it: text, with lower-case booleans."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from.
+
+    Parameters
+    ----------
+    path : str
+        A path on any file system that Spark knows, or a table's name. A relative path starts at
+        the working directory in a local job, and at the default file system's home on a cluster.
+    format : str
+    options : dict of str to str
+        For Spark's reader.
+    """
+
+    path: str
+    format: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        format_: str | None = None,
+        options: Mapping[str, str | int | float | bool] | None = None,
+    ) -> Source:
+        """Fill in what is not said: the format by the path's ending, and sensible CSV options."""
+        format_ = format_ or guess_format(path)
+        given = {name: option_text(value) for name, value in (options or {}).items()}
+        if format_ == "csv":
+            # Spark's options do not mind case, so neither may the defaults.
+            names = {name.lower() for name in given}
+            given |= {n: v for n, v in _CSV_OPTIONS.items() if n.lower() not in names}
+        return cls(path, format_, given)
+
+    def with_features(self, count: int) -> Source:
+        """The same, with the vectors' size said: a libsvm file does not know it."""
+        if self.format != "libsvm" or any(n.lower() == "numfeatures" for n in self.options):
+            return self
+        return replace(self, options={**self.options, "numFeatures": str(count)})
+
+    def read(self, spark: SparkSession) -> DataFrame:
+        """The rows, lazily."""
+        if self.format == "table":
+            return spark.read.options(**self.options).table(self.path)
+        return spark.read.format(self.format).options(**self.options).load(self.path)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where output goes: rows, or a model.
+
+    Parameters
+    ----------
+    path : str
+        A path or a table's name, as for ``Source``.
+    format : str
+    overwrite : bool
+        Whether to replace what is there; otherwise it is an error.
+    """
+
+    path: str
+    format: str
+    overwrite: bool = False
+
+    @classmethod
+    def of(cls, path: str, format_: str | None = None, *, overwrite: bool = False) -> Target:
+        format_ = format_ or guess_format(path)
+        return cls(path, "parquet" if format_ == "libsvm" else format_, overwrite)
+
+    def check_free(self, spark: SparkSession, key: str) -> None:
+        """Say before the work, not after it, that there is something in the way.
+
+        Raises
+        ------
+        PathExistsError
+        """
+        if not self.overwrite and self._exists(spark):
+            what = "table" if self.format == "table" else "path"
+            raise PathExistsError(
+                f"{key}: the {what} {self.path} exists already. Name another one, or say "
+                f"{'overwrite = true in [output]' if key.startswith('output.') else '--overwrite'}."
+            )
+
+    def _exists(self, spark: SparkSession) -> bool:
+        from pyspark.errors import AnalysisException
+
+        if self.format == "table":
+            return spark.catalog.tableExists(self.path)
+        try:
+            # Asks the path's own file system, whichever that is, and reads nothing.
+            spark.read.text(self.path)
+        except AnalysisException as error:
+            if "PATH_NOT_FOUND" in str(error) or "does not exist" in str(error):
+                return False
+            raise
+        return True
+
+    def write(self, rows: DataFrame) -> None:
+        """Write the rows. CSV holds no vectors or arrays: there they become text, as in JSON."""
+        if self.format == "csv":
+            rows = rows.select(*_flat(rows))
+        mode = "overwrite" if self.overwrite else "errorifexists"
+        if self.format == "table":
+            rows.write.mode(mode).saveAsTable(self.path)
+        elif self.format == "csv":
+            rows.write.mode(mode).option("header", "true").csv(self.path)
+        else:
+            rows.write.mode(mode).format(self.format).save(self.path)
+
+
+def _flat(rows: DataFrame) -> list[Column]:
+    """A DataFrame's columns, with vectors and nested types as JSON text."""
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import ArrayType, MapType, StructType
+
+    columns = []
+    for column in rows.schema.fields:
+        value = F.col(quoted(column.name))
+        if isinstance(column.dataType, VectorUDT):
+            value = F.to_json(vector_to_array(value)).alias(column.name)
+        elif isinstance(column.dataType, ArrayType | MapType | StructType):
+            value = F.to_json(value).alias(column.name)
+        columns.append(value)
+    return columns
+
+
+def quoted(name: str) -> str:
+    """A column's name, safe where Spark would read its dots as fields of a struct."""
+    return "`" + name.replace("`", "``") + "`"

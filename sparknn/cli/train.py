@@ -1,0 +1,105 @@
+"""``sparknn train``: a job file in, a model, its curve and its test results out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sparknn.cli import columns, config, curve, estimator
+from sparknn.cli.evaluate import print_report
+from sparknn.cli.mistakes import UsageError
+from sparknn.cli.session import open_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from sparknn.ml.model import NetworkModel
+
+log = logging.getLogger("sparknn.cli")
+
+
+def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> None:
+    """Do what a job file says.
+
+    Raises
+    ------
+    UsageError
+        Naming every mistake in it, before anything is read; columns that are missing or of the
+        wrong type as soon as the data's schema is known.
+    """
+    started = time.perf_counter()
+    job, mistakes = config.load(path, overrides)
+    net, more = estimator.build(job)
+    if mistakes + more:
+        raise UsageError(path, mistakes + more)
+    log.info("Starting Spark ...")
+    with open_session(f"sparknn train {path}", verbose=verbose) as spark:
+        log.info("Spark %s, started in %.1f s.", spark.version, time.perf_counter() - started)
+        _train(job, net, spark)
+    log.info("All done in %.1f s.", time.perf_counter() - started)
+
+
+def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSession) -> None:
+    for key, target in [("output.model", job.model), ("output.predictions", job.predictions)]:
+        if target is not None:
+            target.check_free(spark, key)
+    rows = job.train.read(spark)
+    found = columns.look_at(rows.schema, job)
+    if found.mistakes:
+        raise UsageError(job.name, found.mistakes)
+    if job.test is not None:
+        job.test.read(spark)  # a path that does not exist shall fail now, not after the training
+    estimator.point_to(net, job, found)
+
+    log.info("Reading %s ...", job.train.path)
+    model = columns.fit(net, found, rows)
+    network = columns.network_in(model)
+    assert network is not None
+    log.info("%s", _trained(network))
+    if job.model is not None:
+        _save(model, job.model.path, overwrite=job.model.overwrite)
+        log.info("Saved the model to %s.", job.model.path)
+    if job.curve is not None:
+        log.info("%s", curve.draw(network.summary, job.curve))
+    if job.test is not None:
+        _test(job, model, network, spark)
+
+
+def _trained(network: NetworkModel) -> str:
+    layers, summary = "-".join(map(str, network.layers)), network.summary
+    return (
+        f"Trained {layers} on {summary.n_rows:,} rows with {summary.n_workers} workers in "
+        f"{summary.seconds:.1f} s: {summary.totalIterations} rounds, and {summary.ingest_s:.1f} s "
+        f"to take the rows in."
+    )
+
+
+def _save(model: Any, path: str, *, overwrite: bool) -> None:
+    writer = model.write()
+    if overwrite:
+        writer = writer.overwrite()
+    writer.save(path)
+
+
+def _test(job: config.TrainConfig, model: Any, network: Any, spark: SparkSession) -> None:
+    assert job.test is not None
+    log.info("Testing on %s ...", job.test.path)
+    rows = job.test.with_features(network.numFeatures).read(spark)
+    predicted = model.transform(rows)
+    print_report(model, network, predicted)
+    if job.predictions is not None:
+        job.predictions.write(predicted)
+        log.info("Wrote the predictions to %s.", job.predictions.path)
+
+
+def print_keys() -> None:
+    """Every key of a job file, on stdout."""
+    try:
+        print("\n".join(estimator.key_lines()).strip(), flush=True)
+    except BrokenPipeError:
+        # `sparknn keys | head` has seen enough; nor shall Python's last flush complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

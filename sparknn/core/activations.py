@@ -1,0 +1,113 @@
+"""Activation functions of the hidden layers, each with its derivative beside it.
+
+An activation is a pair of functions on a whole layer, shape (n, units):
+
+- ``forward(Z, A)`` writes f(Z) into ``A`` (which is ``Z`` itself unless ``keeps_input``);
+- ``backward(dA, Z, A)`` turns the gradient with respect to f(Z) into the one with respect to Z,
+  in place in ``dA``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparknn.core.types import FloatArray
+
+Forward = Callable[[FloatArray, FloatArray], None]
+Backward = Callable[[FloatArray, FloatArray, FloatArray], None]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One activation function.
+
+    Parameters
+    ----------
+    forward, backward : callable
+        See the module's docstring.
+    keeps_input : bool
+        Whether ``backward`` reads ``Z``. If not, ``Z`` and ``A`` may share memory.
+    gain : float
+        Variance that an initial weight must have, times the layer's fan: 2 for He's
+        initialisation (arXiv:1502.01852, eq. 10), 1 for Glorot's.
+    """
+
+    forward: Forward
+    backward: Backward
+    keeps_input: bool
+    gain: float
+
+
+def _relu(Z: FloatArray, A: FloatArray) -> None:
+    np.maximum(Z, 0, out=A)
+
+
+def _relu_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:
+    dA *= A > 0
+
+
+def _tanh(Z: FloatArray, A: FloatArray) -> None:
+    np.tanh(Z, out=A)
+
+
+def _tanh_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:
+    dA *= 1 - A * A
+
+
+def _sigmoid(Z: FloatArray, A: FloatArray) -> None:
+    # tanh saturates where exp would overflow: sigmoid(z) = (1 + tanh(z / 2)) / 2.
+    np.multiply(Z, 0.5, out=A)
+    np.tanh(A, out=A)
+    A += 1
+    A *= 0.5
+
+
+def _sigmoid_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:
+    dA *= A * (1 - A)
+
+
+_GELU_SCALE = math.sqrt(2 / math.pi)
+_GELU_CUBIC = 0.044715
+
+
+# Beyond it the tanh is 1 to the last bit, and the cube would overflow one day.
+_GELU_FLAT = 10
+
+
+def _gelu_inner(Z: FloatArray) -> FloatArray:
+    Z = np.clip(Z, -_GELU_FLAT, _GELU_FLAT)
+    return np.tanh(_GELU_SCALE * (Z + _GELU_CUBIC * Z * Z * Z))
+
+
+def _gelu(Z: FloatArray, A: FloatArray) -> None:
+    """The tanh form of Hendrycks and Gimpel, arXiv:1606.08415, section 2."""
+    np.multiply(0.5 * Z, 1 + _gelu_inner(Z), out=A)
+
+
+def _gelu_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:
+    inner = _gelu_inner(Z)
+    Z = np.clip(Z, -_GELU_FLAT, _GELU_FLAT)
+    slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * Z * Z)
+    dA *= 0.5 * (1 + inner) + 0.5 * Z * (1 - inner * inner) * slope
+
+
+def _identity(Z: FloatArray, A: FloatArray) -> None:
+    if A is not Z:
+        A[...] = Z
+
+
+def _identity_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:
+    pass
+
+
+ACTIVATIONS = {
+    "relu": Activation(_relu, _relu_backward, keeps_input=False, gain=2.0),
+    "tanh": Activation(_tanh, _tanh_backward, keeps_input=False, gain=1.0),
+    "sigmoid": Activation(_sigmoid, _sigmoid_backward, keeps_input=False, gain=1.0),
+    "gelu": Activation(_gelu, _gelu_backward, keeps_input=True, gain=2.0),
+    "identity": Activation(_identity, _identity_backward, keeps_input=False, gain=1.0),
+}

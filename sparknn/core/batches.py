@@ -1,0 +1,108 @@
+"""Seeded mini-batches over a worker's rows, of which only a window is ever in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from sparknn.core.plan import Plan
+from sparknn.core.rows import Rows, Slice
+from sparknn.core.types import Float32Array, FloatArray, IntArray
+
+# Rows are shuffled inside windows of this size; ingest has shuffled them over all shards already.
+WINDOW_BYTES = 64 << 20
+
+Batch = tuple[Float32Array, FloatArray, FloatArray]
+
+
+def random_stream(seed: int, *where: int) -> np.random.Generator:
+    """The random numbers that belong to a place in a fit, and to nothing else.
+
+    ``where`` is (round, partition) in training. Process, attempt and clock play no part, so a
+    task that is run again draws the same numbers.
+    """
+    # numpy splits large numbers into words of 32 bits and pads with 0: two words for the seed, one
+    # for each place, or different places would share a stream.
+    words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, *where]
+    return np.random.default_rng(np.asarray(words, dtype=np.uint32))
+
+
+def windows(start: int, stop: int, n_features: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut rows ``start`` to ``stop`` into ranges of equal size that fit ``WINDOW_BYTES``."""
+    n = stop - start
+    if n <= 0:
+        return []
+    at_most = max(WINDOW_BYTES // (4 * max(n_features, 1)), batch_size, 1)
+    edges = np.linspace(start, stop, -(-n // at_most) + 1).astype(np.int64).tolist()
+    return list(pairwise(edges))
+
+
+def drawn_ranges(n_rows: int, fraction: float, round_: int) -> list[tuple[int, int]]:
+    """The rows a round draws: the next ``fraction`` of the shard, going round at its end.
+
+    Ingest has shuffled the rows, so consecutive rows are a random draw; taking them in turn uses
+    every row equally often, which drawing with replacement does not.
+    """
+    n_drawn = min(n_rows, max(1, round(fraction * n_rows)))
+    if n_drawn == n_rows:
+        return [(0, n_rows)]
+    start = (round_ * n_drawn) % n_rows
+    stop = start + n_drawn
+    if stop <= n_rows:
+        return [(start, stop)]
+    return [(start, n_rows), (0, stop - n_rows)]
+
+
+def count_batches(rows: Rows, plan: Plan, round_: int) -> int:
+    """How many mini-batches ``batches`` yields for this round."""
+    per_epoch = sum(
+        -(-(stop - start) // plan.batch_size)
+        for first, last in drawn_ranges(rows.n_rows, plan.mini_batch_fraction, round_)
+        for start, stop in windows(first, last, rows.n_features, plan.batch_size)
+    )
+    return per_epoch * plan.local_epochs
+
+
+def batches(rows: Rows, plan: Plan, round_: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """Mini-batches of one round: ``local_epochs`` passes over the drawn rows.
+
+    Batches of a window have equal sizes (to a row) of at most ``batch_size``: a short last batch
+    would be a noisy step. ``X`` is overwritten by the next batch.
+
+    Yields
+    ------
+    X : ndarray, shape (n, d), float32, standardised if the plan says so
+    y : ndarray, shape (n,) or (n, k)
+    sample_weight : ndarray, shape (n,)
+    """
+    drawn = drawn_ranges(rows.n_rows, plan.mini_batch_fraction, round_)
+    ranges = [w for a, b in drawn for w in windows(a, b, rows.n_features, plan.batch_size)]
+    most = min(plan.batch_size, max((b - a for a, b in ranges), default=0))
+    out = np.empty((most, rows.n_features), dtype=np.float32)
+    for _ in range(plan.local_epochs):
+        order = rng.permutation(len(ranges)) if plan.shuffle else np.arange(len(ranges))
+        for start, stop in (ranges[i] for i in order):
+            n = stop - start
+            chunk = rows.read(start, stop)
+            index = rng.permutation(n) if plan.shuffle else np.arange(n)
+            n_batches = -(-n // plan.batch_size)
+            for part in np.array_split(index, n_batches):
+                yield fetch(chunk, part, out, plan)
+
+
+def fetch(chunk: Slice, index: IntArray, out: Float32Array, plan: Plan) -> Batch:
+    """The rows ``index`` of a slice as the network sees them: standardised and class-weighted."""
+    X = out[: len(index)]
+    chunk.take(index, X)
+    if plan.standardizer is not None:
+        plan.standardizer.apply(X)
+    y, sample_weight = chunk.y[index], chunk.sample_weight[index]
+    targets = plan.target_standardizer
+    if targets is not None:
+        # In float64 first: targets may be large, and differ by little.
+        y = ((y - targets.shift) * targets.factor).astype(np.float32)
+    if plan.class_weight is not None:
+        sample_weight = sample_weight * plan.class_weight[y.astype(np.intp)]
+    return X, y, sample_weight

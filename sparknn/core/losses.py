@@ -1,0 +1,137 @@
+"""Losses: from a network's outputs to one number, its gradient, and predictions.
+
+A loss takes the outputs of the last layer before any non-linearity (``logits``, shape (n, k)), the
+targets, and a weight per row. It returns the *weighted sum* over the rows and, in place of the
+logits, the gradient of that sum: sums add up over batches and workers, means do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparknn.core.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss.
+
+    Parameters
+    ----------
+    value_and_gradient : callable
+        ``(logits, y, sample_weight) -> float``: the weighted sum of the rows' losses;
+        ``logits`` is overwritten with its gradient, shape (n, k).
+    values : callable
+        ``(logits, y) -> ndarray, shape (n,)``: the loss of each row.
+    hits : callable
+        ``(logits, y) -> ndarray, shape (n,)``: what the validation metric averages over rows:
+        1 for a right answer (its mean is the accuracy), or the squared error.
+    classifies : bool
+        Whether ``y`` holds class numbers, shape (n,), or targets, shape (n, k).
+    """
+
+    value_and_gradient: Callable[[FloatArray, FloatArray, FloatArray], float]
+    values: Callable[[FloatArray, FloatArray], FloatArray]
+    hits: Callable[[FloatArray, FloatArray], FloatArray]
+    classifies: bool
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Probabilities of the classes, shape (n, k).
+
+    The largest logit is taken off first, so that ``exp`` cannot overflow.
+    """
+    P = np.exp(logits - logits.max(axis=1, keepdims=True))
+    P /= P.sum(axis=1, keepdims=True)
+    return P
+
+
+def _weighted_sum(values: FloatArray, sample_weight: FloatArray) -> float:
+    return float(np.dot(values.astype(np.float64), sample_weight.astype(np.float64)))
+
+
+def _cross_entropy_values(logits: FloatArray, y: FloatArray) -> FloatArray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    own = shifted[np.arange(len(y)), y.astype(np.intp)]
+    values: FloatArray = np.log(np.exp(shifted).sum(axis=1)) - own
+    return values
+
+
+def _cross_entropy(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
+    """Softmax cross-entropy, ``-log p[y]``; its gradient is ``p - onehot(y)``."""
+    rows, classes = np.arange(len(y)), y.astype(np.intp)
+    logits -= logits.max(axis=1, keepdims=True)
+    own = logits[rows, classes]
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=1, keepdims=True)
+    loss = _weighted_sum(np.log(total[:, 0]) - own, sample_weight)
+    logits /= total
+    logits[rows, classes] -= 1
+    logits *= sample_weight[:, None]
+    return loss
+
+
+def _is_right(logits: FloatArray, y: FloatArray) -> FloatArray:
+    right: FloatArray = (logits.argmax(axis=1) == y).astype(np.float64)
+    return right
+
+
+def _squared_error(logits: FloatArray, y: FloatArray) -> FloatArray:
+    errors: FloatArray = ((logits - y) ** 2).sum(axis=1)
+    return errors
+
+
+def _squared_values(logits: FloatArray, y: FloatArray) -> FloatArray:
+    return 0.5 * _squared_error(logits, y)
+
+
+def _squared(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
+    """Half the squared distance to the targets; its gradient is the difference."""
+    loss = _weighted_sum(_squared_values(logits, y), sample_weight)
+    logits -= y
+    logits *= sample_weight[:, None]
+    return loss
+
+
+def _absolute_values(logits: FloatArray, y: FloatArray) -> FloatArray:
+    values: FloatArray = np.abs(logits - y).sum(axis=1)
+    return values
+
+
+def _absolute(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
+    """The sum of absolute errors; its gradient is their sign."""
+    loss = _weighted_sum(_absolute_values(logits, y), sample_weight)
+    logits -= y
+    np.sign(logits, out=logits)
+    logits *= sample_weight[:, None]
+    return loss
+
+
+def _huber_values(logits: FloatArray, y: FloatArray) -> FloatArray:
+    errors = np.abs(logits - y)
+    inside = np.minimum(errors, 1)
+    values: FloatArray = (inside * (errors - 0.5 * inside)).sum(axis=1)
+    return values
+
+
+def _huber(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
+    """Squared up to an error of 1, absolute beyond (Huber 1964, eq. 2.1, with k = 1).
+
+    Targets are standardised inside a fit, so 1 means one standard deviation of the target.
+    """
+    loss = _weighted_sum(_huber_values(logits, y), sample_weight)
+    logits -= y
+    np.clip(logits, -1, 1, out=logits)
+    logits *= sample_weight[:, None]
+    return loss
+
+
+LOSSES = {
+    "crossEntropy": Loss(_cross_entropy, _cross_entropy_values, _is_right, classifies=True),
+    "squared": Loss(_squared, _squared_values, _squared_error, classifies=False),
+    "absolute": Loss(_absolute, _absolute_values, _squared_error, classifies=False),
+    "huber": Loss(_huber, _huber_values, _squared_error, classifies=False),
+}

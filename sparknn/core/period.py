@@ -1,0 +1,42 @@
+"""How much local work lies between two averages: fixed, or as much as a round's cost asks for.
+
+A *stint* is the local work of a round of fixed period: ``local_epochs`` passes over
+``mini_batch_fraction`` of the rows. A fit has ``max_iter`` stints; a longer round takes several.
+"""
+
+from __future__ import annotations
+
+import math
+
+# Local work should take at least this many times what a round costs besides it.
+_WORTH = 2.0
+# However dear rounds are, a fit has about this many: averaging still has to happen.
+_LEAST_ROUNDS = 5
+
+
+def next_stints(
+    last: int, compute_s: float, overhead_s: float, factor: float, n_done: int, n_stints: int
+) -> int:
+    """Stints of the next round.
+
+    Parameters
+    ----------
+    last : int
+        Stints of the last round.
+    compute_s, overhead_s : float
+        Its local work on the slowest worker, and all the rest.
+    factor : float
+        What the schedule now makes of the step size, in [0, 1].
+    n_done, n_stints : int
+        Stints so far and in the whole fit.
+
+    Notes
+    -----
+    Doubled while the work is not worth a round. And as the step size falls, workers drift apart
+    more slowly: the quadratic rule, H = (alpha / step size)^2 (Gu et al., arXiv:2310.14423, eq. 3),
+    with alpha such that H is one stint at the full step size.
+    """
+    paying = 2 * last if compute_s < _WORTH * overhead_s else last
+    quadratic = math.floor(min(1 / max(factor, 1e-3) ** 2, n_stints)) if n_done else 1
+    most = min(max(1, n_stints // _LEAST_ROUNDS), n_stints - n_done)
+    return max(1, min(max(paying, quadratic), most))

@@ -1,0 +1,322 @@
+"""The loop of a fit: send networks out, train, average, score, stop.
+
+The loop knows an engine by one method, so it is the same on a laptop's arrays and on a cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from sparknn.core.averaging import DIVERGED, Total
+from sparknn.core.batches import random_stream
+from sparknn.core.final import FinalWeights
+from sparknn.core.history import RoundRecord, loss_at_start, mean_score, summarise
+from sparknn.core.outer import OUTER_STEPS, OuterState
+from sparknn.core.period import next_stints
+from sparknn.core.plan import Job, Plan
+from sparknn.core.schedules import SCHEDULES, WARM_UP
+from sparknn.core.solvers import SOLVERS
+from sparknn.core.types import Float32Array, FloatArray
+
+log = logging.getLogger("sparknn")
+
+# The round by whose time a fit is judged: by then Python workers are warm.
+_JUDGED_ROUND = 2
+# Rounds in a row in which every worker diverged, before the fit gives up.
+_MAX_DIVERGED = 3
+# Where the stream of the initial network is: at a round that no fit reaches.
+_INIT_STREAM = 2**32 - 1
+
+
+class DivergedError(RuntimeError):
+    """No worker produced finite weights in several rounds in a row."""
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What an engine returns for one round.
+
+    Parameters
+    ----------
+    totals : list of Total
+        One a job.
+    broadcast_s, job_s : float
+        Seconds to send the networks, and to train and sum.
+    """
+
+    totals: list[Total]
+    broadcast_s: float = 0.0
+    job_s: float = 0.0
+
+
+class RoundRunner(Protocol):
+    """The part of an engine that the loop needs."""
+
+    n_workers: int
+    has_validation: bool
+
+    def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
+        """Run every job on every worker; the same jobs and round give the same bytes."""
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How workers' networks become one.
+
+    Parameters
+    ----------
+    rule : str
+        A key of ``OUTER_STEPS``.
+    momentum, rate : float
+    final : str
+        Which weights a fit ends with: ``last``, ``best``, ``ema``, ``combine``.
+    patience : int
+        Rounds without a better validation loss after which the fit stops; 0: never.
+    tol : float
+        By how much a validation loss must fall to be better.
+    """
+
+    rule: str = "mean"
+    momentum: float = 0.0
+    rate: float = 1.0
+    final: str = "last"
+    patience: int = 0
+    tol: float = 0.0
+
+
+@dataclass
+class Fit:
+    """One network on its way through the rounds.
+
+    Parameters
+    ----------
+    plan : Plan
+    averaging : Averaging
+    n_workers : int
+    theta : ndarray, shape (P,), float32, optional
+        Where to start; by default ``plan.network.init`` with the plan's seed.
+    on_round : callable, optional
+        Called with the fit and a round's record as soon as its score is known: at the end of the
+        round, or, with validation rows, when the next round's tasks have scored its network.
+    adapt_period : bool
+        Whether rounds grow (see ``period``). They then depend on times, and results with them.
+    """
+
+    plan: Plan
+    averaging: Averaging
+    n_workers: int
+    theta: Float32Array | None = None
+    on_round: Callable[[Fit, RoundRecord], None] | None = None
+    history: list[RoundRecord] = field(default_factory=list)
+    ended: bool = False
+    adapt_period: bool = False
+    _n_done: int = field(default=0, init=False)
+    _n_stints: int = field(default=1, init=False)
+    _outer: OuterState = field(init=False)
+    _final: FinalWeights = field(init=False)
+    _buffers: FloatArray = field(init=False)
+    _n_steps: float = field(default=0.0, init=False)
+    _step_factor: float = field(default=1.0, init=False)
+    _n_diverged: int = field(default=0, init=False)
+    _since_best: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.theta is None:
+            theta = self.plan.network.init(random_stream(self.plan.seed, _INIT_STREAM))
+        else:
+            theta = self.theta
+        self._outer = OuterState.start(theta.astype(np.float32))
+        self._final = FinalWeights(self.averaging.final)
+        self._buffers = self._empty_buffers()
+
+    def _empty_buffers(self) -> Float32Array:
+        averaged = self.plan.local_state == "average"
+        n_buffers = SOLVERS[self.plan.solver].n_buffers if averaged else 0
+        return np.zeros((n_buffers, self.plan.network.n_params), dtype=np.float32)
+
+    @property
+    def current(self) -> Float32Array:
+        """The network after the last round, shape (P,)."""
+        return self._outer.theta
+
+    def job(self, *, train: bool = True) -> Job:
+        """What the workers get next."""
+        state = np.vstack([self._outer.broadcast[None], self._buffers]).astype(np.float32)
+        ahead = self._n_done - len(self.history)
+        return Job(self.plan, state, self._n_steps, self._step_factor, train, self._n_stints, ahead)
+
+    def absorb(
+        self, engine: RoundRunner, total: Total, round_: int, seconds: float, result: RoundResult
+    ) -> None:
+        """Take a round's sums in: score the last network, then move to the next one."""
+        if engine.has_validation:
+            self.absorb_score(total)
+            if self.ended:
+                return
+        if self.history:
+            after = loss_at_start(total)
+            self.history[-1] = replace(self.history[-1], loss_after=after)
+        before, step_factor = self._outer, self._step_factor
+        if total.values is not None:
+            self._n_diverged = 0
+            average = total.mean()
+            rule = OUTER_STEPS[self.averaging.rule]
+            self._outer = rule(
+                before, average[0], self.averaging.momentum, self.averaging.rate, self.n_workers
+            )
+            self._buffers = average[1:].astype(np.float32)
+            self._n_steps += _mean_steps(total)
+            self._final.add(self._outer.theta)
+        elif any(report.left_out in DIVERGED for report in total.reports):
+            self._survive_divergence(total, round_)
+        record = summarise(total, round_, before, self._outer, step_factor)
+        self.history.append(
+            replace(record, seconds=seconds, broadcast_s=result.broadcast_s, job_s=result.job_s)
+        )
+        if record.workers_left_out:
+            _warn_left_out(total, record)
+        self._n_done += self._n_stints
+        if self.adapt_period:
+            self._lengthen(record.compute_s, seconds - record.compute_s)
+        if not engine.has_validation:
+            self._announce()
+
+    @property
+    def all_done(self) -> bool:
+        """Whether every stint has been trained."""
+        return self._n_done >= self.plan.max_iter
+
+    def _lengthen(self, compute_s: float, overhead_s: float) -> None:
+        factor = SCHEDULES[self.plan.schedule](min(1.0, self._n_done / self.plan.max_iter))
+        # While the step size still rises, the rule for its fall says nothing.
+        factor = 1.0 if self._n_done < WARM_UP * self.plan.max_iter else factor
+        self._n_stints = next_stints(
+            self._n_stints, compute_s, overhead_s, factor, self._n_done, self.plan.max_iter
+        )
+
+    def absorb_score(self, total: Total) -> None:
+        """Complete the last round's record with the validation score of its network."""
+        if not self.history:
+            return
+        score = mean_score(total)
+        if score is not None:
+            loss, metric = score
+            self.history[-1] = replace(
+                self.history[-1], validation_loss=loss, validation_metric=metric
+            )
+            better = self._final.scored(self._outer.broadcast, loss, self.averaging.tol)
+            self._since_best = 0 if better else self._since_best + 1
+            if self.averaging.patience and self._since_best >= self.averaging.patience:
+                self.ended = True
+        self._announce()
+
+    def _announce(self) -> None:
+        if self.on_round is not None:
+            self.on_round(self, self.history[-1])
+
+    def _survive_divergence(self, total: Total, round_: int) -> None:
+        self._n_diverged += 1
+        if self._n_diverged >= _MAX_DIVERGED:
+            raise DivergedError(
+                f"Training diverged: in {_MAX_DIVERGED} rounds in a row (up to round {round_}) no "
+                f"worker ended with finite weights, although the step size was halved each time. "
+                f"It started at stepSize={self.plan.step_size}. Set a smaller stepSize, or scale "
+                f"the features (standardization=True)."
+            )
+        self._step_factor /= 2
+        self._buffers = self._empty_buffers()
+        self._n_steps = 0.0
+        self._outer = OuterState.start(self._outer.theta)
+        log.warning(
+            "Round %d: all %d workers diverged; kept the network, halved the step size to %g.",
+            round_,
+            len(total.reports),
+            self.plan.step_size * self._step_factor,
+        )
+
+    def finish(self, engine: RoundRunner) -> None:
+        """Score what is left to score, and settle on the final weights."""
+        if not self.ended and engine.has_validation and self.history:
+            # No round follows: score the network, not where bmuf would have sent the workers.
+            self._outer = replace(self._outer, broadcast=self._outer.theta)
+            (total,) = engine.run_round([self.job(train=False)], len(self.history)).totals
+            self.absorb_score(total)
+        self.theta = self._final.choose(self._outer.theta, lambda t: self._score_all(engine, t))
+        self.ended = True
+
+    def _score_all(self, engine: RoundRunner, thetas: list[Float32Array]) -> list[float]:
+        jobs = [Job(self.plan, theta[None], train=False) for theta in thetas]
+        result = engine.run_round(jobs, len(self.history))
+        scores = [mean_score(total) for total in result.totals]
+        return [np.inf if score is None else score[0] for score in scores]
+
+
+def _mean_steps(total: Total) -> float:
+    used = [report for report in total.reports if report.share]
+    # Counted from the least, so that workers which agree, or one alone, give a whole number.
+    least = min(report.n_steps for report in used)
+    shares = math.fsum(report.share for report in used)
+    return least + math.fsum(report.share * (report.n_steps - least) for report in used) / shares
+
+
+def _warn_left_out(total: Total, record: RoundRecord) -> None:
+    reasons: dict[str, int] = {}
+    for report in total.reports:
+        if report.left_out and report.left_out != "no rows":
+            reasons[report.left_out] = reasons.get(report.left_out, 0) + 1
+    log.warning(
+        "Round %d: %d of %d workers left out (%s).",
+        record.round,
+        record.workers_left_out,
+        len(total.reports),
+        ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items())),
+    )
+
+
+def _say_if_one_is_faster(totals: list[Total], seconds: float) -> None:
+    """Tell the user, once a fit, when averaging costs more time than it saves."""
+    workers = {report.partition for report in totals[0].reports if report.n_rows}
+    alone = math.fsum(report.seconds for total in totals for report in total.reports)
+    if len(workers) > 1 and 0 < alone < seconds:
+        log.info(
+            "One worker would train a round's rows in about %.2f s; with %d workers the round took "
+            "%.2f s, most of it around training. For these rows numWorkers=1 is faster, or more "
+            "work between averages: period='auto', localEpochs or miniBatchFraction.",
+            alone,
+            len(workers),
+            seconds,
+        )
+
+
+def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
+    """Train all ``fits`` together, a round at a time; one that ends leaves the list.
+
+    Raises
+    ------
+    DivergedError
+        If a network's workers all diverge in three rounds in a row.
+    """
+    for round_ in range(max((fit.plan.max_iter for fit in fits), default=0)):
+        running = [fit for fit in fits if not fit.ended and not fit.all_done]
+        if not running:
+            break
+        started = time.perf_counter()
+        result = engine.run_round([fit.job() for fit in running], round_)
+        seconds = time.perf_counter() - started
+        if round_ == _JUDGED_ROUND:
+            _say_if_one_is_faster(result.totals, seconds)
+        for fit, total in zip(running, result.totals, strict=True):
+            fit.absorb(engine, total, round_, seconds, result)
+        for fit in running:
+            if fit.ended or fit.all_done:
+                fit.finish(engine)
+    for fit in fits:
+        if fit.plan.max_iter == 0:
+            fit.finish(engine)

@@ -1,0 +1,113 @@
+"""The rows that one worker trains on, however they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sparknn.core.types import Float32Array, FloatArray, IntArray
+
+
+class Slice(Protocol):
+    """A run of consecutive rows, cheap to pick from."""
+
+    y: FloatArray
+    sample_weight: FloatArray
+
+    def take(self, index: IntArray, out: Float32Array) -> None:
+        """Write the rows numbered ``index``, shape (n,), into ``out``, shape (n, d)."""
+
+
+class Rows(Protocol):
+    """One worker's rows. Reading the same range twice gives the same numbers."""
+
+    n_rows: int
+    n_features: int
+
+    def read(self, start: int, stop: int) -> Slice:
+        """Rows ``start`` to ``stop``; memory is used for these rows only."""
+
+
+@dataclass
+class DenseSlice:
+    """Rows of a dense matrix.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, d), float32
+    y : ndarray, shape (n,) or (n, k)
+    sample_weight : ndarray, shape (n,)
+    """
+
+    X: Float32Array
+    y: FloatArray
+    sample_weight: FloatArray
+
+    def take(self, index: IntArray, out: Float32Array) -> None:
+        # mode="clip" writes straight into `out`; the default goes through a second buffer.
+        np.take(self.X, index, axis=0, out=out, mode="clip")
+
+
+@dataclass
+class SparseSlice:
+    """Rows in compressed sparse row form; made dense as they are picked.
+
+    Parameters
+    ----------
+    values : ndarray, shape (nnz,), float32
+    columns : ndarray, shape (nnz,), int32
+    starts : ndarray, shape (n + 1,), int64
+        Row ``i`` owns entries ``starts[i]`` to ``starts[i + 1]``.
+    y, sample_weight : ndarray
+    """
+
+    values: Float32Array
+    columns: IntArray
+    starts: IntArray
+    y: FloatArray
+    sample_weight: FloatArray
+
+    def take(self, index: IntArray, out: Float32Array) -> None:
+        first = self.starts[index]
+        counts = self.starts[index + 1] - first
+        # Entry numbers of all picked rows, one after the other.
+        ends = np.cumsum(counts)
+        entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(
+            first - (ends - counts), counts
+        )
+        out[...] = 0
+        out[np.repeat(np.arange(len(index)), counts), self.columns[entries]] = self.values[entries]
+
+
+@dataclass
+class ArrayRows:
+    """Rows held in memory.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, d), float32
+    y : ndarray, shape (n,) for classes or (n, k) for targets
+    sample_weight : ndarray, shape (n,), float64, optional
+        1 for every row by default.
+    """
+
+    X: Float32Array
+    y: FloatArray
+    sample_weight: FloatArray | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.X)
+
+    @property
+    def n_features(self) -> int:
+        return self.X.shape[1]
+
+    def read(self, start: int, stop: int) -> DenseSlice:
+        if self.sample_weight is None:
+            weight = np.ones(stop - start)
+        else:
+            weight = np.asarray(self.sample_weight[start:stop])
+        return DenseSlice(self.X[start:stop], self.y[start:stop], weight)

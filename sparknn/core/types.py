@@ -1,0 +1,14 @@
+"""Names for the arrays that travel through the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# float32 in a fit; float64 where a test checks a gradient by central differences.
+FloatArray = NDArray[np.floating[Any]]
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.integer[Any]]

@@ -1,0 +1,125 @@
+"""What an engine is asked for, and what it says about the rows it took in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sparknn.core.plan import Job
+from sparknn.core.rounds import RoundResult
+from sparknn.core.types import Float64Array
+
+
+class DataError(ValueError):
+    """The rows of a DataFrame cannot be trained on; the message says which, how many and why."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Which rows and columns a fit takes in, and how they are dealt to workers.
+
+    Fits with the same intake share one ingest.
+
+    Parameters
+    ----------
+    features : str
+        A column of vectors (dense or sparse) or of arrays of numbers.
+    label : str
+        A numeric column of class numbers, or, for a regression, of targets: numeric, vector or
+        array.
+    classifies : bool
+        Whether labels must be whole numbers from 0.
+    n_workers : int
+        Shards.
+    seed : int
+    weight, validation_indicator : str, optional
+        A numeric and a boolean column.
+    validation_fraction : float
+        Share of rows drawn for validation; 0 with ``validation_indicator``.
+    shuffle : bool
+        Whether rows are dealt to workers at random. If not, a partition's rows stay together.
+    skip_invalid : bool
+        Whether rows with null, NaN or infinite values are left out instead of being an error.
+    """
+
+    features: str
+    label: str
+    classifies: bool
+    n_workers: int
+    seed: int
+    weight: str | None = None
+    validation_indicator: str | None = None
+    validation_fraction: float = 0.0
+    shuffle: bool = True
+    skip_invalid: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was taken in, over all workers.
+
+    Parameters
+    ----------
+    n_features, n_targets : int
+        ``n_targets`` is 1 for a classification.
+    n_rows, n_validation : int
+        Training and validation rows; rows of weight 0 are not counted.
+    n_skipped : int
+        Invalid rows left out.
+    weight_sum : float
+        Of the training rows.
+    rows_per_worker : tuple of int
+    class_weights : dict of int to float
+        Sum of the weights of each class's training rows, 0 for a class that only validation rows
+        have; empty for a regression.
+    """
+
+    n_features: int
+    n_targets: int
+    n_rows: int
+    n_validation: int
+    n_skipped: int
+    weight_sum: float
+    rows_per_worker: tuple[int, ...]
+    class_weights: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted moments of the training rows, over all workers.
+
+    Parameters
+    ----------
+    mean, deviation, low, high : ndarray, shape (d,), float64
+        Of the features.
+    target_mean, target_deviation : ndarray, shape (k,), float64
+        Of the targets.
+    """
+
+    mean: Float64Array
+    deviation: Float64Array
+    low: Float64Array
+    high: Float64Array
+    target_mean: Float64Array
+    target_deviation: Float64Array
+
+
+class Engine(Protocol):
+    """Rows dealt to workers, ready to train on. Use it in a ``with`` block: leaving it cleans up.
+
+    ``sparknn.core.rounds.run(engine, fits)`` trains on it.
+    """
+
+    facts: Facts
+    n_workers: int
+    has_validation: bool
+
+    def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
+        """Run every job on every worker; the same jobs and round give the same bytes."""
+
+    def moments(self) -> Moments:
+        """Moments of features and targets; computed at the first call."""
+
+    def close(self) -> None:
+        """Remove everything the engine has put anywhere."""

@@ -1,0 +1,48 @@
+"""What can be wrong with the Python on the executors, said in words that help."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Other modules may be missing in what the user runs upstream; Spark's own words are best then.
+_ABSENT = re.compile(
+    r"No module named '?((?:numpy|pandas|pyarrow|sparknn)\b[\w.]*)"
+    r"|(PyArrow|Pandas) >= .{0,60}must be installed"
+)
+
+
+class WorkerEnvironmentError(RuntimeError):
+    """The Python that Spark starts on its executors lacks what sparknn needs there."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn a task's missing import into an error that says what to set."""
+    try:
+        yield
+    except Exception as error:
+        found = _ABSENT.search(str(error))
+        if found is None:
+            raise
+        module = (found[1] or found[2]).split(".")[0]
+        raise WorkerEnvironmentError(_advice(module)) from error
+
+
+def _advice(module: str) -> str:
+    another = (
+        f"They may be running another Python than this one, {sys.executable}: set PYSPARK_PYTHON "
+        f"(or spark.pyspark.python) to one that has what sparknn needs."
+    )
+    if module == "sparknn":
+        return (
+            f"Spark's Python workers cannot import sparknn. {another} On a cluster, install it "
+            f"on every node, or send it along: `make zip`, then spark-submit --py-files "
+            f"dist/sparknn-VERSION.zip (in a notebook: spark.sparkContext.addPyFile(...))."
+        )
+    return (
+        f"Spark's Python workers cannot import {module}, which sparknn needs on every node "
+        f"(numpy, pandas, pyarrow). {another}"
+    )

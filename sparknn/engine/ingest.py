@@ -1,0 +1,235 @@
+"""From a DataFrame to shuffled shards: ``select -> scatter -> repartition -> spill``.
+
+Nothing of the data passes through the driver.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
+
+from sparknn.engine.base import DataError, Facts, Intake
+from sparknn.engine.partitioner import partition_keys
+from sparknn.engine.scatter import BLOCK_DDL, Scatter, scatter
+from sparknn.engine.spill import HANDLE_DDL, Handle, Spill, spill
+
+# Rows looked at to decide how vectors are stored, and the density below which sparse pays.
+_PEEK_ROWS = 16
+_SPARSE_DENSITY = 0.1
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How features arrive and are kept.
+
+    Parameters
+    ----------
+    vectors, sparse : bool
+        Vectors rather than arrays; kept as entries rather than as dense rows.
+    """
+
+    vectors: bool
+    sparse: bool
+
+
+def choose_storage(df: DataFrame, features: str) -> Storage:
+    """Arrays are dense; of vectors, a few rows are looked at.
+
+    Sparse vectors with many entries are stored dense, which trains faster: MNIST's pixels, one in
+    five of which is not 0, say.
+    """
+    if not isinstance(df.schema[features].dataType, VectorUDT):
+        return Storage(vectors=False, sparse=False)
+    column = _column(features)
+    rows = df.where(column.isNotNull()).select(column).head(_PEEK_ROWS)
+    sizes = entries = 0
+    for (vector,) in rows or []:
+        assert isinstance(vector, DenseVector | SparseVector)
+        sizes += int(vector.size)
+        entries += int(vector.numNonzeros())
+    return Storage(vectors=True, sparse=sizes > 0 and entries < _SPARSE_DENSITY * sizes)
+
+
+def shard_handles(df: DataFrame, intake: Intake, storage: Storage, fit_id: str) -> DataFrame:
+    """A lazy DataFrame of one handle a worker; evaluating it writes the shards."""
+    keys = partition_keys(intake.n_workers)
+    deal = Scatter(
+        keys=keys,
+        seed=intake.seed,
+        classifies=intake.classifies,
+        shuffle=intake.shuffle,
+        skip_invalid=intake.skip_invalid,
+        vectors=storage.vectors,
+        sparse=storage.sparse,
+        has_weight=intake.weight is not None,
+        has_indicator=intake.validation_indicator is not None,
+        validation_fraction=intake.validation_fraction,
+    )
+    write = Spill(fit_id, keys, intake.classifies, storage.sparse)
+    # Shuffled, a block's sequence starts with a random number.
+    order = ("sequence", "source") if intake.shuffle else ("source", "sequence")
+    return (
+        df.select(*_columns(df, intake, storage))
+        .mapInArrow(partial(scatter, deal), BLOCK_DDL)
+        .repartition(intake.n_workers, "key")
+        .sortWithinPartitions("role", *order)
+        .mapInArrow(partial(spill, write), HANDLE_DDL)
+    )
+
+
+def _columns(df: DataFrame, intake: Intake, storage: Storage) -> list[Column]:
+    features, label = _column(intake.features), _column(intake.label)
+    columns = []
+    if storage.vectors:
+        # The vector's own fields cost a fifth of vector_to_array.
+        vector = F.unwrap_udt(features)
+        columns += [
+            vector["values"].cast("array<float>").alias("x"),
+            vector["type"].alias("type"),
+            vector["size"].alias("size"),
+            vector["indices"].alias("indices"),
+        ]
+    else:
+        element = getattr(df.schema[intake.features].dataType, "elementType", None)
+        # Spark casts small integers in 2.4 times the time that it takes to pass them on.
+        small = isinstance(element, ByteType | ShortType | IntegerType)
+        columns.append((features if small else features.cast("array<float>")).alias("x"))
+    label_type = df.schema[intake.label].dataType
+    if isinstance(label_type, VectorUDT):
+        # vector_to_array refuses null.
+        columns.append(F.when(label.isNotNull(), vector_to_array(label)).alias("y"))
+    elif isinstance(label_type, ArrayType):
+        columns.append(label.cast("array<double>").alias("y"))
+    else:
+        columns.append(label.cast("double").alias("y"))
+    if intake.weight is not None:
+        columns.append(_column(intake.weight).cast("double").alias("w"))
+    if intake.validation_indicator is not None:
+        columns.append(_column(intake.validation_indicator).alias("validation"))
+    return columns
+
+
+def _column(name: str) -> Column:
+    """A column by its name, whatever characters that has."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def check(handles: list[Handle], intake: Intake) -> Facts:
+    """What was taken in; an error that names everything wrong with it.
+
+    Raises
+    ------
+    DataError
+    """
+    bad: Counter[str] = Counter()
+    sizes: Counter[int] = Counter()
+    n_seen = n_skipped = 0
+    for note in (note for handle in handles for note in handle.notes):
+        bad.update(note["bad"])
+        sizes.update({int(size): count for size, count in note["sizes"].items()})
+        n_seen += note["seen"]
+        n_skipped += note["skipped"]
+    if n_seen == 0:
+        raise DataError("The DataFrame is empty: there is nothing to train on.")
+
+    label_sizes = _take_label_sizes(bad)
+    problems = _problems(bad, intake, n_seen)
+    if len(sizes) > 1:
+        problems.append(
+            f"column '{intake.features}' has rows of different sizes: {_counted(sizes)}. "
+            f"Every row must have the same number of features"
+        )
+    if len(label_sizes) > 1:
+        problems.append(
+            f"column '{intake.label}' has targets of different sizes: {_counted(label_sizes)}. "
+            f"Every row must have the same number of targets"
+        )
+    if problems:
+        raise DataError(
+            "The training data cannot be used: " + "; ".join(problems) + "." + _advice(bad, intake)
+        )
+
+    n_rows = sum(handle.n_rows for handle in handles)
+    n_validation = sum(handle.n_validation for handle in handles)
+    if n_rows == 0:
+        raise DataError(_why_no_rows(intake, n_seen, n_skipped, n_validation))
+    n_features = next(iter(sizes))
+    if n_features == 0:
+        raise DataError(f"Column '{intake.features}' holds rows without any features.")
+    n_targets = next(iter(label_sizes), 1)
+    if n_targets == 0:
+        raise DataError(f"Column '{intake.label}' holds rows without any targets.")
+    classes: Counter[int] = Counter()
+    for handle in handles:
+        classes.update({int(label): weight for label, weight in handle.class_weights.items()})
+    return Facts(
+        n_features=n_features,
+        n_targets=n_targets,
+        n_rows=n_rows,
+        n_validation=n_validation,
+        n_skipped=n_skipped,
+        weight_sum=sum(handle.weight_sum for handle in handles),
+        rows_per_worker=tuple(handle.n_rows for handle in handles),
+        class_weights=dict(sorted(classes.items())),
+    )
+
+
+_LABEL_SIZE = "label size "
+
+
+def _take_label_sizes(bad: Counter[str]) -> Counter[int]:
+    sizes: Counter[int] = Counter()
+    for reason in [reason for reason in bad if reason.startswith(_LABEL_SIZE)]:
+        sizes[int(reason.removeprefix(_LABEL_SIZE))] = bad.pop(reason)
+    return sizes
+
+
+def _problems(bad: Counter[str], intake: Intake, n_seen: int) -> list[str]:
+    names = {
+        "features": intake.features,
+        "label": intake.label,
+        "weight": intake.weight,
+        "validation indicator": intake.validation_indicator,
+    }
+    problems = []
+    for reason, count in bad.items():
+        what, _, fault = reason.partition(": ")
+        skippable = fault.startswith(("null", "NaN"))
+        if count and not (skippable and intake.skip_invalid):
+            problems.append(f"column '{names[what]}' is {fault} in {count} of {n_seen} rows")
+    return problems
+
+
+def _counted(sizes: Counter[int]) -> str:
+    return ", ".join(f"{size} ({count} rows)" for size, count in sizes.most_common(5))
+
+
+def _advice(bad: Counter[str], intake: Intake) -> str:
+    advice = ""
+    reasons = {reason for reason, count in bad.items() if count}
+    if not intake.skip_invalid and any(": null" in r or ": NaN" in r for r in reasons):
+        advice += " Set handleInvalid='skip' to leave out rows with null, NaN or infinite values."
+    if reasons & {"label: negative", "label: not a whole number"}:
+        advice += (
+            " Labels of a classifier are class numbers 0, 1, 2, ...: make them with StringIndexer,"
+            " or use NeuralNetRegressor for targets."
+        )
+    return advice
+
+
+def _why_no_rows(intake: Intake, n_seen: int, n_skipped: int, n_validation: int) -> str:
+    parts = [f"{n_skipped} were skipped as invalid"] if n_skipped else []
+    if n_validation:
+        by = intake.validation_indicator
+        parts.append(f"{n_validation} are validation rows" + (f" by column '{by}'" if by else ""))
+    n_weightless = n_seen - n_skipped - n_validation
+    if n_weightless:
+        parts.append(f"{n_weightless} have weight 0 in column '{intake.weight}'")
+    return f"No row is left to train on: of {n_seen} rows " + ", ".join(parts) + "."

@@ -1,0 +1,307 @@
+"""Rounds on Spark's RDDs: broadcast, ``mapPartitions``, ``treeAggregate``.
+
+No barrier, no ports, no server: ordinary tasks that Spark may retry and speculate on. Handles of
+shards are cached where the shards are, so Spark sends each task to its rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, reduce
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar, cast
+
+from pyspark import RDD, Broadcast, SparkContext, StorageLevel
+from pyspark.sql import DataFrame, Row
+
+from sparknn.core.averaging import Report, Total, merge_all, weight_unit
+from sparknn.core.plan import Job
+from sparknn.core.rounds import RoundResult
+from sparknn.core.training import work
+from sparknn.engine.base import Facts, Intake, Moments
+from sparknn.engine.environment import explained
+from sparknn.engine.ingest import check, choose_storage, shard_handles
+from sparknn.engine.moments import Sums, combine, measure, nothing
+from sparknn.engine.shards import scratch_folder
+from sparknn.engine.spill import Handle
+
+log = logging.getLogger("sparknn")
+T = TypeVar("T")
+
+# Times that clean-up tasks are sent out before what they have not reached is left to Spark.
+_CLEANING_TRIES = 3
+
+
+class RddEngine:
+    """Shards on executors, rounds as RDD jobs. Use it in a ``with`` block.
+
+    Parameters
+    ----------
+    df : DataFrame
+    intake : Intake
+    aggregation_depth : int
+        Of ``treeAggregate``.
+
+    Attributes
+    ----------
+    facts : Facts
+    ingest_s : float
+        Seconds that reading, shuffling and writing the shards took.
+    """
+
+    def __init__(self, df: DataFrame, intake: Intake, aggregation_depth: int = 2) -> None:
+        self._sc: SparkContext = df.sparkSession.sparkContext
+        self._depth = aggregation_depth
+        self._intake = intake
+        self._fit_id = uuid.uuid4().hex
+        self._tag = f"sparknn-{self._fit_id}"
+        self._moments: Moments | None = None
+        self._handles: RDD[Handle] | None = None
+        self._folders: set[tuple[str, str]] = set()
+        self.n_workers = intake.n_workers
+        try:
+            self.facts: Facts = self._ingest(df)
+        except BaseException:
+            self.close()
+            raise
+        self.has_validation = self.facts.n_validation > 0
+        self._unit = weight_unit(self.facts.weight_sum)
+        self._shape = (self.facts.n_features, self.facts.n_targets)
+
+    def _ingest(self, df: DataFrame) -> Facts:
+        started = time.perf_counter()
+        with self._described("sparknn: rows to shards"), explained():
+            storage = choose_storage(df, self._intake.features)
+            # The twin of the cached handles: evaluating it writes a shard again.
+            self._twin = shard_handles(df, self._intake, storage, self._fit_id).rdd
+            self._handles = self._twin.map(_to_handle).persist(StorageLevel.MEMORY_AND_DISK)
+            handles = sorted(self._handles.collect(), key=lambda handle: handle.partition)
+        self._folders = {(h.host, str(Path(h.folder).parent)) for h in handles}
+        facts = check(handles, self._intake)
+        self.ingest_s = time.perf_counter() - started
+        log.info(
+            "Took in %d training and %d validation rows of %d features for %d workers in %.1f s%s.",
+            facts.n_rows,
+            facts.n_validation,
+            facts.n_features,
+            self.n_workers,
+            self.ingest_s,
+            f"; skipped {facts.n_skipped} invalid rows" if facts.n_skipped else "",
+        )
+        _look_at_spread(handles)
+        return facts
+
+    def __enter__(self) -> RddEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
+        """Run every job on every worker; the same jobs and round give the same bytes."""
+        assert self._handles is not None
+        started = time.perf_counter()
+        with self._described(f"sparknn: round {round_}, {len(jobs)} networks"):
+            broadcast = self._sc.broadcast(list(jobs))
+            try:
+                sent = time.perf_counter()
+                task = partial(_train, broadcast, round_, self._unit, self._shape)
+                # No zero value: it would be pickled into every task. A partition has one element.
+                totals = self._handles.mapPartitions(task).treeAggregate(
+                    cast(list[Total], None), _only, merge_all, self._depth
+                )
+                missing = _missing(totals)
+                if missing:
+                    totals = self._train_missing(broadcast, round_, totals, missing)
+                ended = time.perf_counter()
+            finally:
+                broadcast.destroy()
+        return RoundResult(totals, broadcast_s=sent - started, job_s=ended - sent)
+
+    def _train_missing(
+        self,
+        broadcast: Broadcast[list[Job]],
+        round_: int,
+        totals: list[Total],
+        missing: list[int],
+    ) -> list[Total]:
+        """For workers whose task found no shard: write it again and train, in one task."""
+        log.warning(
+            "Round %d: %d shards were not where their tasks ran; writing them again.",
+            round_,
+            len(missing),
+        )
+        task = partial(_rewrite_and_train, broadcast, round_, self._unit, self._shape)
+        found = self._sc.runJob(self._twin, task, missing)
+        return reduce(merge_all, found, [_without(total, set(missing)) for total in totals])
+
+    def moments(self) -> Moments:
+        """Moments of the training rows' features and targets; computed at the first call."""
+        assert self._handles is not None
+        if self._moments is None:
+            with self._described("sparknn: moments of the features"):
+                parts = self._handles.mapPartitions(partial(_measure, self._shape)).collect()
+                missing = [partition for partition, sums in parts if sums is None]
+                if missing:
+                    task = partial(_rewrite_and_measure, self._shape)
+                    parts += self._sc.runJob(self._twin, task, missing)
+            found = {partition: sums for partition, sums in parts if sums is not None}
+            ordered = [found[partition] for partition in range(self.n_workers)]
+            self._moments = combine(ordered, self.facts.n_features)
+        return self._moments
+
+    def close(self) -> None:
+        """Remove the shards and the cached handles."""
+        if self._sc._jsc is None:
+            # The session was stopped, and the executors' scratch folders went with it.
+            return
+        # After an interrupt that Spark did not see (in a notebook, say) a job may still be writing.
+        self._sc.cancelJobsWithTag(self._tag)
+        if self._handles is not None:
+            self._handles.unpersist()
+            self._handles = None
+        try:
+            self._remove_shards()
+        except Exception as error:
+            # Must not stand in the way of why the fit failed, or of its result.
+            log.warning(
+                "Shards could not be removed, and are left to Spark's own clean-up (%s: %s).",
+                type(error).__name__,
+                str(error).partition("\n")[0],
+            )
+        self._folders = set()
+
+    def _remove_shards(self) -> None:
+        with self._described("sparknn: removing shards"):
+            left = self._folders
+            for _ in range(_CLEANING_TRIES):
+                n_tasks = max(self._sc.defaultParallelism, 1)
+                task = partial(_remove, self._fit_id, [folder for _, folder in left])
+                done = self._sc.parallelize(range(n_tasks), n_tasks).mapPartitions(task).collect()
+                hosts = set(done)
+                left = {(host, folder) for host, folder in left if host not in hosts}
+                if not left:
+                    break
+            else:
+                log.info("Shards on %d executors are left to Spark's own clean-up.", len(left))
+
+    @contextmanager
+    def _described(self, what: str) -> Iterator[None]:
+        """Name and tag the jobs inside. The job group is the user's; it is left alone."""
+        # Threads of pyspark's tuning share one set of properties from Spark 4 on: a tag that is put
+        # there marks the jobs of other fits too, and what cancels ours would cancel theirs.
+        context = self._sc._jsc.sc()
+        shared = context.getLocalProperties()
+        context.setLocalProperties(shared.clone())
+        try:
+            self._sc.setLocalProperty("spark.job.description", what)
+            self._sc.addJobTag(self._tag)
+            yield
+        finally:
+            context.setLocalProperties(shared)
+
+
+def _to_handle(row: Row) -> Handle:
+    return Handle.from_json(row["handle"])
+
+
+def _only(nothing_yet: list[Total], totals: list[Total]) -> list[Total]:
+    return totals
+
+
+def _missing(totals: list[Total]) -> list[int]:
+    return sorted(r.partition for r in totals[0].reports if r.left_out == "missing")
+
+
+def _without(total: Total, partitions: set[int]) -> Total:
+    kept = tuple(r for r in total.reports if r.partition not in partitions)
+    return Total(total.values, kept)
+
+
+def _look_at_spread(handles: list[Handle]) -> None:
+    """Say so when one executor got more shards than another: it is the last one in every round."""
+    counts = Counter(str(Path(handle.folder).parent) for handle in handles)
+    if counts and max(counts.values()) > min(counts.values()) + 1:
+        log.warning(
+            "Shards are spread unevenly: %s a scratch folder. Executors that start late get none; "
+            "rounds take as long as the fullest.",
+            sorted(counts.values(), reverse=True),
+        )
+
+
+# What follows runs on executors.
+
+
+def _train(
+    broadcast: Broadcast[list[Job]],
+    round_: int,
+    unit: float,
+    shape: tuple[int, int],
+    handles: Iterable[Handle],
+) -> Iterator[list[Total]]:
+    for handle in handles:
+        jobs = broadcast.value
+        if handle.exists():
+            rows, validation = handle.rows(*shape)
+            yield work(jobs, rows, validation, round_, handle.partition, unit)
+        else:
+            yield [Total.of(None, Report(handle.partition, left_out="missing")) for _ in jobs]
+
+
+def _measure(
+    shape: tuple[int, int], handles: Iterable[Handle]
+) -> Iterator[tuple[int, Sums | None]]:
+    for handle in handles:
+        if handle.exists():
+            rows, _ = handle.rows(*shape)
+            yield handle.partition, measure(rows, shape[1]) if rows.n_rows else nothing(sum(shape))
+        else:
+            yield handle.partition, None
+
+
+def _transient(rows: Iterable[Row], task: Callable[[list[Handle]], Iterator[T]]) -> Iterator[T]:
+    """Evaluate a twin's partition, which writes its shard; use it at once; remove it."""
+    handles = [_to_handle(row) for row in rows]
+    try:
+        yield from task(handles)
+    finally:
+        for handle in handles:
+            shutil.rmtree(handle.folder, ignore_errors=True)
+
+
+def _rewrite_and_train(
+    broadcast: Broadcast[list[Job]],
+    round_: int,
+    unit: float,
+    shape: tuple[int, int],
+    rows: Iterable[Row],
+) -> Iterator[list[Total]]:
+    return _transient(rows, partial(_train, broadcast, round_, unit, shape))
+
+
+def _rewrite_and_measure(
+    shape: tuple[int, int], rows: Iterable[Row]
+) -> Iterator[tuple[int, Sums | None]]:
+    return _transient(rows, partial(_measure, shape))
+
+
+def _remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:
+    list(partitions)
+    own = {scratch_folder(fit_id, n) for n in range(os.environ["SPARK_LOCAL_DIRS"].count(",") + 1)}
+    for folder in own | {Path(name) for name in folders}:
+        shutil.rmtree(folder, ignore_errors=True)
+    yield socket.gethostname()

@@ -1,0 +1,137 @@
+"""One worker's rows on its local disk, of which only the range being read is mapped into memory.
+
+A shard is a folder of raw numbers, row after row: ``x`` (float32), ``y`` and ``w`` (float64), and,
+for sparse rows, ``columns`` (int32) and ``counts`` (int64, entries of each row) beside ``x``, which
+then holds the entries only. Mapping ranges, never whole files, keeps a worker within its address
+space (``spark.executor.pyspark.memory``) however large its shard is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sparknn.core.rows import DenseSlice, SparseSlice
+from sparknn.core.types import FloatArray
+
+
+@dataclass
+class Block:
+    """Some rows on their way to a shard, as bytes.
+
+    Parameters
+    ----------
+    n_rows : int
+    x, y, w : bytes-like
+        As in a shard.
+    columns, counts : bytes-like
+        As in a shard; empty for dense rows.
+    """
+
+    n_rows: int
+    x: memoryview
+    y: memoryview
+    w: memoryview
+    columns: memoryview
+    counts: memoryview
+
+
+class ShardWriter:
+    """Appends blocks to a shard's files.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    """
+
+    NAMES = ("x", "y", "w", "columns", "counts")
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.n_rows = 0
+        self._files: dict[str, IO[bytes]] = {n: (folder / n).open("wb") for n in self.NAMES}
+
+    def append(self, block: Block) -> None:
+        for name, file in self._files.items():
+            file.write(getattr(block, name))
+        self.n_rows += block.n_rows
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+class ShardRows:
+    """The rows of a shard, as ``sparknn.core.rows.Rows``.
+
+    Parameters
+    ----------
+    folder : Path
+    n_rows, n_features : int
+    n_targets : int
+        0 where ``y`` holds class numbers, shape (n,); otherwise its second dimension.
+    sparse : bool
+    """
+
+    def __init__(
+        self, folder: Path, n_rows: int, n_features: int, n_targets: int, sparse: bool
+    ) -> None:
+        self.n_rows = n_rows
+        self.n_features = n_features
+        self._folder = folder
+        self._n_targets = n_targets
+        self._starts: NDArray[np.int64] | None = None
+        if sparse and n_rows:
+            counts = self._column("counts", np.int64, 0, n_rows)
+            self._starts = np.concatenate([[0], np.cumsum(counts)])
+
+    def read(self, start: int, stop: int) -> DenseSlice | SparseSlice:
+        """Map rows ``start`` to ``stop``."""
+        width = max(self._n_targets, 1)
+        y: FloatArray = self._column("y", np.float64, start * width, stop * width)
+        if self._n_targets:
+            y = y.reshape(stop - start, width)
+        w = self._column("w", np.float64, start, stop)
+        if self._starts is None:
+            d = self.n_features
+            X = self._mapped("x", np.float32, start * d, stop * d).reshape(stop - start, d)
+            return DenseSlice(X, y, w)
+        starts = self._starts[start : stop + 1]
+        first, last = int(starts[0]), int(starts[-1])
+        values = self._mapped("x", np.float32, first, last)
+        columns = self._mapped("columns", np.int32, first, last)
+        return SparseSlice(values, columns, starts - first, y, w)
+
+    def _column(self, name: str, dtype: DTypeLike, start: int, stop: int) -> NDArray[Any]:
+        size = np.dtype(dtype).itemsize
+        return np.fromfile(self._folder / name, dtype, stop - start, offset=start * size)
+
+    def _mapped(self, name: str, dtype: DTypeLike, start: int, stop: int) -> NDArray[Any]:
+        if stop == start:
+            return np.empty(0, dtype)
+        size = np.dtype(dtype).itemsize
+        mapped = np.memmap(
+            self._folder / name, dtype, mode="r", offset=start * size, shape=(stop - start,)
+        )
+        return np.asarray(mapped)
+
+
+def scratch_folder(fit_id: str, partition: int) -> Path:
+    """Where a fit's shards go on this executor.
+
+    Spark tells its Python workers the executor's scratch disks in SPARK_LOCAL_DIRS, and removes
+    what is in them when the executor ends, should nobody have done so before.
+    """
+    folders = [d for d in os.environ.get("SPARK_LOCAL_DIRS", "").split(",") if d]
+    if not folders:
+        raise RuntimeError(
+            "SPARK_LOCAL_DIRS is not set in this process: shards are written by Spark's Python "
+            "workers, which have it set."
+        )
+    return Path(folders[partition % len(folders)]) / f"sparknn-{fit_id}"

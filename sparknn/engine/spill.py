@@ -1,0 +1,142 @@
+"""Ingest, second half: append a worker's blocks to its shard, and return a small handle to it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import TaskContext
+
+from sparknn.core.rows import Rows
+from sparknn.engine.scatter import NOTES, TRAIN, VALIDATION
+from sparknn.engine.shards import Block, ShardRows, ShardWriter, scratch_folder
+
+HANDLE_SCHEMA = pa.schema([("handle", pa.string())])
+HANDLE_DDL = "handle string"
+
+
+@dataclass(frozen=True)
+class Spill:
+    """What the second half of ingest must know.
+
+    Parameters
+    ----------
+    fit_id : str
+        Names the folder of this fit's shards.
+    keys : tuple of int
+        As in ``Scatter``.
+    classifies, sparse : bool
+    """
+
+    fit_id: str
+    keys: tuple[int, ...]
+    classifies: bool
+    sparse: bool
+
+
+@dataclass
+class Handle:
+    """Where a worker's shard is, and what is in it.
+
+    Parameters
+    ----------
+    partition : int
+    host, folder : str
+        ``folder`` is unique to the attempt that wrote the shard.
+    n_rows, n_validation : int
+    weight_sum : float
+        Of the training rows.
+    class_weights : dict
+        Sum of the training weights of each class, 0 if it has validation rows only; keys are
+        labels as text.
+    notes : list of dict
+        What the source partitions said (see ``scatter.Notes``).
+    sparse, classifies : bool
+    """
+
+    partition: int
+    host: str
+    folder: str
+    sparse: bool
+    classifies: bool
+    n_rows: int = 0
+    n_validation: int = 0
+    weight_sum: float = 0.0
+    class_weights: dict[str, float] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, text: str) -> Handle:
+        return cls(**json.loads(text))
+
+    def exists(self) -> bool:
+        """Whether the shard is on this machine's disk."""
+        return Path(self.folder, "whole").exists()
+
+    def rows(self, n_features: int, n_targets: int) -> tuple[Rows, Rows]:
+        """Training and validation rows."""
+        folder = Path(self.folder)
+        targets = 0 if self.classifies else n_targets
+        return (
+            ShardRows(folder / "train", self.n_rows, n_features, targets, self.sparse),
+            ShardRows(folder / "validation", self.n_validation, n_features, targets, self.sparse),
+        )
+
+
+def spill(task: Spill, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Write the blocks of this partition, which arrive sorted by role, source and sequence.
+
+    Blocks were fetched in an order that differs from run to run; sorted, a shard that is written
+    again is the same shard.
+    """
+    context = TaskContext.get()
+    assert context is not None
+    partition = context.partitionId()
+    folder = scratch_folder(task.fit_id, partition) / f"{partition}-{context.taskAttemptId()}"
+    handle = Handle(partition, socket.gethostname(), str(folder), task.sparse, task.classifies)
+    writers = {TRAIN: ShardWriter(folder / "train"), VALIDATION: ShardWriter(folder / "validation")}
+    classes: Counter[int] = Counter()
+    try:
+        for batch in batches:
+            columns = [batch.column(i) for i in range(batch.num_columns)]
+            for i in range(batch.num_rows):
+                key, role, _, _, n_rows = (column[i].as_py() for column in columns[:5])
+                if key != task.keys[partition]:
+                    raise RuntimeError(
+                        f"Spark sent a block of worker {task.keys.index(key)} to partition "
+                        f"{partition}: its hash partitioner is not the one sparknn knows."
+                    )
+                parts = [memoryview(column[i].as_buffer()) for column in columns[5:]]
+                if role == NOTES:
+                    handle.notes.append(json.loads(bytes(parts[0])))
+                    continue
+                block = Block(n_rows, *parts)
+                writers[role].append(block)
+                w = np.frombuffer(block.w)
+                if role == TRAIN:
+                    handle.weight_sum += float(w.sum())
+                if task.classifies:
+                    _count_classes(classes, np.frombuffer(block.y), w * (role == TRAIN))
+    finally:
+        for writer in writers.values():
+            writer.close()
+    handle.n_rows = writers[TRAIN].n_rows
+    handle.n_validation = writers[VALIDATION].n_rows
+    handle.class_weights = {str(label): weight for label, weight in sorted(classes.items())}
+    # Only a shard that was written to its end counts as there.
+    (folder / "whole").touch()
+    yield pa.RecordBatch.from_arrays([pa.array([json.dumps(asdict(handle))])], schema=HANDLE_SCHEMA)
+
+
+def _count_classes(classes: Counter[int], y: Any, w: Any) -> None:
+    labels, inverse = np.unique(y, return_inverse=True)
+    sums = np.bincount(inverse, weights=w, minlength=len(labels))
+    for label, weight in zip(labels.tolist(), sums.tolist(), strict=True):
+        classes[int(label)] += weight

@@ -1,0 +1,1 @@
+"""The Spark ML surface: estimators, models and their params. Never touches an RDD."""

@@ -1,0 +1,71 @@
+"""The neural network classifier and its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self, Unpack
+
+from pyspark.ml.classification import ProbabilisticClassifier
+from pyspark.sql.types import StructField
+
+from sparknn.engine.base import Facts, Moments
+from sparknn.ml.estimator import NetworkEstimator
+from sparknn.ml.fitting import Target
+from sparknn.ml.keywords import ClassifierKeywords, documented
+from sparknn.ml.labels import balanced_weights, count_classes, declared_classes
+from sparknn.ml.model import ClassificationNetworkModel
+from sparknn.ml.params import ClassifierParams, class_thresholds, model_handle_invalid
+
+
+class NeuralNetClassificationModel(ClassificationNetworkModel, ClassifierParams):
+    """A trained network that predicts classes; ``NeuralNetClassifier.fit`` makes it."""
+
+    handleInvalid = model_handle_invalid()
+    thresholds = class_thresholds()
+
+
+@documented
+class NeuralNetClassifier(NetworkEstimator, ClassifierParams, ProbabilisticClassifier):
+    """A feed-forward network for two or more classes, trained on every partition and averaged.
+
+    Features are vectors (dense or sparse) or arrays of numbers; labels are class numbers 0, 1, 2,
+    ..., as StringIndexer makes them.
+
+    Raises
+    ------
+    ParamError
+        From the constructor and the setters, for all wrong params at once.
+    SchemaError, DataError
+        From ``fit``, for columns and rows that cannot be trained on.
+
+    Examples
+    --------
+    >>> NeuralNetClassifier(hiddenLayers=[300], maxIter=10).getMaxIter()
+    10
+    """
+
+    thresholds = class_thresholds()
+    _model_class = NeuralNetClassificationModel
+    _classifies = True
+
+    def __init__(self, **params: Unpack[ClassifierKeywords]) -> None:
+        super().__init__()
+        self._set(**params)
+
+    def setParams(self, **params: Unpack[ClassifierKeywords]) -> Self:
+        """Set several params at once; all that are wrong are reported together."""
+        return self._set(**params)
+
+    def _outputs(self) -> list[str]:
+        return [self.getRawPredictionCol(), self.getProbabilityCol(), self.getPredictionCol()]
+
+    def _target(self, facts: Facts, moments: Callable[[], Moments], label: StructField) -> Target:
+        n_classes = count_classes(label.name, facts.class_weights, declared_classes(label))
+        if self.isDefined(self.thresholds) and len(self.getThresholds()) != n_classes:
+            raise ValueError(
+                f"thresholds has {len(self.getThresholds())} numbers; the labels have {n_classes} "
+                f"classes. Give one number a class."
+            )
+        balanced = self.getClassWeight() == "balanced"
+        class_weight = balanced_weights(facts.class_weights, n_classes) if balanced else None
+        return Target(n_classes, "crossEntropy", class_weight=class_weight)

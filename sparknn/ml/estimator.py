@@ -1,0 +1,317 @@
+"""What classifier and regressor have in common: from a DataFrame to models."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Self
+
+from pyspark.ml.base import Predictor
+from pyspark.ml.param import Param
+from pyspark.ml.util import MLReadable, MLWritable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructField
+
+from sparknn.core.network import Network
+from sparknn.core.types import Float32Array
+from sparknn.engine import open_engine
+from sparknn.engine.base import Engine, Facts, Intake, Moments
+from sparknn.ml.declare import ParamError
+from sparknn.ml.fitting import Target, fitted_theta, in_label_units, make_fit
+from sparknn.ml.model import NetworkModel
+from sparknn.ml.params import NetworkParams
+from sparknn.ml.persistence import StageReader, StageWriter
+from sparknn.ml.progress import Progress
+from sparknn.ml.schema import check_training_schema
+from sparknn.ml.summary import TrainingSummary
+from sparknn.ml.together import Group, LoneFit, ModelIterator, run_all
+
+log = logging.getLogger("sparknn")
+
+ParamMap = Mapping[Param[Any], Any]
+
+
+class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritable):
+    """Base of both estimators.
+
+    Its state is its Params, and the model to start from if that was given as an object.
+    """
+
+    # Set by `setInitialModel`. Copies share it, as a model never changes; a saved estimator keeps
+    # only a path, since a model has no place in JSON.
+    _initial_model: NetworkModel | None = None
+
+    _model_class: ClassVar[type[NetworkModel]]
+    _classifies: ClassVar[bool]
+
+    @abstractmethod
+    def _target(self, facts: Facts, moments: Callable[[], Moments], label: StructField) -> Target:
+        """What to predict, from the rows that were taken in."""
+
+    @abstractmethod
+    def _outputs(self) -> list[str]:
+        """The columns that the model adds."""
+
+    def setInitialModel(self, value: NetworkModel | str | None) -> Self:
+        """Continue from a fitted model instead of starting afresh.
+
+        Parameters
+        ----------
+        value : model, str or None
+            A model, or the path of a saved one; None or '' starts afresh. Layers, activation and
+            number of classes must be the same. A model given as an object is shared by copies of
+            the estimator; a saved estimator remembers a path only.
+
+        Raises
+        ------
+        ParamError
+            If it is neither.
+        """
+        return self._set(initialModel=value)
+
+    def _set(self, **kwargs: Any) -> Self:
+        if "initialModel" not in kwargs:
+            return super()._set(**kwargs)
+        value = kwargs["initialModel"]
+        held = value if isinstance(value, self._model_class) else None
+        if isinstance(value, NetworkModel) and held is None:
+            expected = f"expected a {self._model_class.__name__}, or the path of a saved one"
+            problem = f" is a {type(value).__name__}; {expected}."
+            raise ParamError(type(self).__name__, {"initialModel": problem})
+        super()._set(**{**kwargs, "initialModel": None if held is not None else value})
+        self._initial_model = held
+        return self
+
+    def clear(self, param: Param[Any]) -> None:
+        """Forget a value that was set; the default holds again."""
+        super().clear(param)
+        if param == self.initialModel:
+            self._initial_model = None
+
+    def _fit(self, dataset: DataFrame) -> Any:
+        intake = self._intake(dataset)
+        (outcome,) = _train(dataset, intake, [self], [""])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def fitMultiple(self, dataset: DataFrame, paramMaps: Sequence[ParamMap]) -> ModelIterator[Any]:
+        """Fit a model for each parameter map, all of them in one pass over the rows.
+
+        Maps that take in the same rows in the same way train in the same rounds; every model is
+        what its own fit would give, to the byte. Nothing is trained before the first model is
+        asked for; then that map's whole group is.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+        paramMaps : sequence of dict of Param to value
+
+        Returns
+        -------
+        ModelIterator
+            Of ``(index, model)``; threads may share it. If a map's training fails, only its own
+            turn raises.
+
+        Raises
+        ------
+        ParamError, SchemaError
+            At once, with a note that names the map.
+        """
+        copies = [self.copy() for _ in paramMaps]
+        names = [_name(index, paramMaps) for index in range(len(paramMaps))]
+        groups: dict[tuple[Intake, int], list[int]] = {}
+        for index, paramMap in enumerate(paramMaps):
+            try:
+                self._refuse_strangers(paramMap)
+                copies[index] = self.copy(paramMap)
+                intake = copies[index]._intake(dataset)
+            except Exception as error:
+                error.add_note(f"In {names[index]}: {_describe(paramMap)}")
+                raise
+            groups.setdefault((intake, copies[index].getAggregationDepth()), []).append(index)
+
+        def train(intake: Intake, indices: Sequence[int]) -> list[Any]:
+            chosen = [copies[index] for index in indices]
+            outcomes = _train(dataset, intake, chosen, [names[index] for index in indices])
+            for index, outcome in zip(indices, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    outcome.add_note(f"In {names[index]}: {_describe(paramMaps[index])}")
+            return outcomes
+
+        return ModelIterator(
+            [
+                Group(indices, partial(train, intake, indices))
+                for (intake, _), indices in groups.items()
+            ]
+        )
+
+    def _refuse_strangers(self, paramMap: ParamMap) -> None:
+        """Spark ignores params of other stages; those of a sister estimator are a mistake."""
+        for param in paramMap:
+            parent = param.parent if isinstance(param, Param) else ""
+            if parent != self.uid and parent.rpartition("_")[0] == type(self).__name__:
+                raise ValueError(
+                    f"Param '{param.name}' belongs to {parent}; this estimator is {self.uid}. "
+                    f"Build the parameter maps from the params of the estimator that is fitted."
+                )
+
+    def _intake(self, dataset: DataFrame) -> Intake:
+        """The rows to take in, once params and columns are known to be usable.
+
+        Raises
+        ------
+        ParamError, SchemaError
+        """
+        self._check_together()
+        weight, indicator = (
+            self.getOrDefault(param) or None if self.isDefined(param) else None
+            for param in (self.weightCol, self.validationIndicatorCol)
+        )
+        check_training_schema(
+            dataset.schema,
+            features=self.getFeaturesCol(),
+            label=self.getLabelCol(),
+            classifies=self._classifies,
+            weight=weight,
+            validation_indicator=indicator,
+            outputs=self._outputs(),
+        )
+        return Intake(
+            features=self.getFeaturesCol(),
+            label=self.getLabelCol(),
+            classifies=self._classifies,
+            n_workers=self.getNumWorkers() or default_workers(dataset.sparkSession),
+            seed=self.getSeed(),
+            weight=weight,
+            validation_indicator=indicator,
+            validation_fraction=self.getValidationFraction(),
+            shuffle=self.getShuffle(),
+            skip_invalid=self.getHandleInvalid() == "skip",
+        )
+
+    def _check_together(self) -> None:
+        """Each param is checked when it is set; here, those that must agree with each other."""
+        problems = {}
+        indicator = self.isDefined(self.validationIndicatorCol) and bool(
+            self.getValidationIndicatorCol()
+        )
+        fraction = self.getValidationFraction()
+        if indicator and fraction:
+            problems["validationFraction"] = (
+                f" = {fraction}; not together with validationIndicatorCol = "
+                f"'{self.getValidationIndicatorCol()}'. Clear one of them."
+            )
+        if not indicator and not fraction:
+            cure = "needs validation rows: set validationIndicatorCol or validationFraction."
+            if self.getPatience():
+                problems["patience"] = f" = {self.getPatience()}; {cure}"
+            if self.getFinalWeights() in ("best", "combine"):
+                problems["finalWeights"] = f" = '{self.getFinalWeights()}'; {cure}"
+        if problems:
+            raise ParamError(type(self).__name__, problems)
+
+    def write(self) -> StageWriter:
+        """A writer: ``estimator.write().overwrite().save(path)``."""
+        if self._initial_model is not None:
+            log.warning(
+                "%s starts from a model that was given as an object, which is not saved with it. "
+                "Save that model, and give its path to setInitialModel.",
+                self.uid,
+            )
+        return StageWriter(self)
+
+    @classmethod
+    def read(cls) -> StageReader[Any]:
+        """A reader: ``Estimator.read().load(path)``."""
+        return StageReader(cls)
+
+    def _start(self) -> tuple[Network, Float32Array] | None:
+        """The network to continue from, if any."""
+        model = self._initial_model
+        if model is None and self.getInitialModel():
+            model = self._model_class.load(self.getInitialModel())
+        return None if model is None else (model.network, model.theta)
+
+
+def default_workers(session: SparkSession) -> int:
+    """What ``numWorkers=0`` stands for: Spark's default parallelism.
+
+    Raises
+    ------
+    ValueError
+        On Spark Connect, which does not tell, unless spark.default.parallelism is set.
+    """
+    if not type(session).__module__.startswith("pyspark.sql.connect"):
+        return max(1, session.sparkContext.defaultParallelism)
+    parallelism = session.conf.get("spark.default.parallelism", None)
+    if parallelism is None:
+        raise ValueError("Spark Connect does not tell how many tasks it can run: set numWorkers.")
+    return max(1, int(parallelism))
+
+
+def _train(
+    dataset: DataFrame,
+    intake: Intake,
+    estimators: Sequence[NetworkEstimator],
+    names: Sequence[str],
+) -> list[Any]:
+    """Models of estimators that share an intake, or the error that there is instead of a model."""
+    started = time.perf_counter()
+    label = dataset.schema[intake.label]
+    with open_engine(dataset, intake, estimators[0].getAggregationDepth()) as engine:
+        fits = [
+            _prepare(estimator, engine, label, name)
+            for estimator, name in zip(estimators, names, strict=True)
+        ]
+        run_all(engine, [fit for fit in fits if isinstance(fit, LoneFit)])
+        facts, ingest_s = engine.facts, engine.ingest_s
+    seconds = time.perf_counter() - started
+    return [
+        _finish(estimator, fit, facts, seconds, ingest_s) if isinstance(fit, LoneFit) else fit
+        for estimator, fit in zip(estimators, fits, strict=True)
+    ]
+
+
+def _prepare(
+    estimator: NetworkEstimator, engine: Engine, label: StructField, name: str
+) -> LoneFit | Exception:
+    try:
+        target = estimator._target(engine.facts, engine.moments, label)
+        progress = Progress(estimator.uid, name)
+        return make_fit(
+            estimator, engine.facts, engine.moments, target, estimator._start(), progress
+        )
+    except ValueError as error:
+        return error
+
+
+def _finish(
+    estimator: NetworkEstimator, fit: LoneFit, facts: Facts, seconds: float, ingest_s: float
+) -> Any:
+    if fit.error is not None:
+        return fit.error
+    summary = TrainingSummary(
+        records=[in_label_units(record, fit.plan) for record in fit.history],
+        n_rows=facts.n_rows,
+        n_validation=facts.n_validation,
+        n_features=facts.n_features,
+        n_workers=len(facts.rows_per_worker),
+        seconds=seconds,
+        ingest_s=ingest_s,
+    )
+    model = estimator._model_class(fit.plan.network, fitted_theta(fit), summary)
+    model._resetUid(estimator.uid)
+    return estimator._copyValues(model)
+
+
+def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:
+    return f"map {index + 1} of {len(paramMaps)}" if len(paramMaps) > 1 else ""
+
+
+def _describe(paramMap: ParamMap) -> str:
+    pairs = (f"{getattr(param, 'name', param)}={value!r}" for param, value in paramMap.items())
+    return "{" + ", ".join(pairs) + "}"

@@ -1,0 +1,90 @@
+"""The keywords of the constructors, for editors, type checkers and ``help``.
+
+Names and types only: docs, defaults and ranges stand in ``sparknn.ml.params``. A test keeps the two
+in step.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict, TypeVar
+
+from pyspark.ml.param import Params
+
+_Auto = Literal["auto"]
+C = TypeVar("C", bound=type[Params])
+
+
+class NetworkKeywords(TypedDict, total=False):
+    """Keywords of both estimators."""
+
+    featuresCol: str
+    labelCol: str
+    predictionCol: str
+    weightCol: str | None
+    validationIndicatorCol: str | None
+    validationFraction: float
+    handleInvalid: str
+    standardization: bool
+    hiddenLayers: Sequence[int]
+    activation: str
+    dropout: float
+    seed: int
+    solver: str
+    stepSize: float | _Auto
+    stepSizeSchedule: str
+    momentum: float
+    regParam: float
+    batchSize: int | _Auto
+    localEpochs: int
+    miniBatchFraction: float
+    shuffle: bool
+    maxChange: float
+    maxIter: int
+    numWorkers: int
+    averaging: str
+    averagingMomentum: float | _Auto
+    averagingRate: float | _Auto
+    localState: str
+    finalWeights: str
+    patience: int
+    tol: float
+    aggregationDepth: int
+    initialModel: Any
+
+
+class ClassifierKeywords(NetworkKeywords, total=False):
+    """Keywords of ``NeuralNetClassifier``."""
+
+    probabilityCol: str
+    rawPredictionCol: str
+    thresholds: Sequence[float] | None
+    classWeight: str
+
+
+class RegressorKeywords(NetworkKeywords, total=False):
+    """Keywords of ``NeuralNetRegressor``."""
+
+    loss: str
+
+
+def documented(cls: C) -> C:
+    """Class decorator: show every param, with its default, in ``help`` and in editors."""
+    stage = cls()
+    keywords = [
+        inspect.Parameter(
+            param.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=stage.getOrDefault(param) if stage.hasDefault(param) else None,
+        )
+        for param in stage.params
+    ]
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    for name in ("__init__", "setParams"):
+        vars(cls)[name].__signature__ = inspect.Signature([own, *keywords])
+    listed = "\n".join(f"    {param.name}\n        {param.doc}" for param in stage.params)
+    cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nParams\n------\n" + inspect.cleandoc(
+        f"\n{listed}"
+    )
+    return cls

@@ -1,0 +1,97 @@
+"""How many classes there are, and how much each one weighs."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from pyspark.sql.types import StructField
+
+from sparknn.core.types import Float64Array
+from sparknn.engine.base import DataError
+
+log = logging.getLogger("sparknn")
+
+# More classes than this, or many more than there are different labels, are an identifier.
+_MOST_CLASSES = 10_000
+_MOST_GAPS = 10
+_FEW_CLASSES = 100
+
+
+def declared_classes(label: StructField) -> int | None:
+    """The number of classes in a label column's metadata; None if it holds none.
+
+    StringIndexer and VectorIndexer put it there (``ml_attr``), so that a class that no row of this
+    DataFrame has still counts.
+    """
+    attributes = (label.metadata or {}).get("ml_attr", {})
+    if attributes.get("type") not in ("nominal", "binary"):
+        return None
+    if "vals" in attributes:
+        return len(attributes["vals"])
+    if "num_vals" in attributes:
+        return int(attributes["num_vals"])
+    return 2 if attributes["type"] == "binary" else None
+
+
+def count_classes(label: str, seen: dict[int, float], declared: int | None) -> int:
+    """The number of classes to train for, 2 or more.
+
+    Parameters
+    ----------
+    label : str
+        The column's name.
+    seen : dict of int to float
+        Weight of each class in the data.
+    declared : int, optional
+        ``declared_classes`` of the column.
+
+    Raises
+    ------
+    DataError
+        If the labels are of one class only, beyond the declared ones, or look like an identifier.
+    """
+    largest = max(seen, default=-1)
+    if declared is not None and largest >= declared:
+        raise DataError(
+            f"Label column '{label}' holds class {largest}, but its metadata declares {declared} "
+            f"classes (0 to {declared - 1}). The metadata is from another indexing: index the "
+            f"labels again with StringIndexer, or drop the metadata with a cast to double."
+        )
+    n_classes = largest + 1 if declared is None else declared
+    sparse = n_classes > max(_FEW_CLASSES, _MOST_GAPS * len(seen))
+    if declared is None and (n_classes > _MOST_CLASSES or sparse):
+        raise DataError(
+            f"Label column '{label}' holds {len(seen)} different values up to {largest}: it looks "
+            f"like an identifier or a target, not like class numbers 0, 1, 2, ... Number the "
+            f"classes with StringIndexer, or predict a number with NeuralNetRegressor."
+        )
+    if len(seen) < 2:
+        only = f"Label column '{label}' holds one class only ({largest})"
+        if declared is None or declared < 2:
+            raise DataError(
+                f"{only}: there is nothing to tell apart. Look for a filter that took the other "
+                f"classes away; labels indexed by StringIndexer keep their number of classes."
+            )
+        log.warning(
+            "%s of the %d that its metadata declares; the model will predict it.", only, declared
+        )
+    return n_classes
+
+
+def balanced_weights(seen: dict[int, float], n_classes: int) -> Float64Array:
+    """Factors that give all classes of the data the same weight and keep the sum of all weights.
+
+        factor_c = total / (k weight_c),  k the number of classes in the data
+
+    Returns
+    -------
+    ndarray, shape (n_classes,), float64
+        1 for a class that no row has.
+    """
+    present = {label: weight for label, weight in seen.items() if weight > 0}
+    total = sum(present.values())
+    factors = np.ones(n_classes)
+    for label, weight in present.items():
+        factors[label] = total / (len(present) * weight)
+    return factors

@@ -1,0 +1,342 @@
+"""Every param of the estimators and their models, each declared once.
+
+Spark's names and mixins wherever Spark has one; a param that Spark's mixin declares is declared
+again only to give it our default, our range, or a doc that says what it means here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.ml.param import TypeConverters
+from pyspark.ml.param.shared import (
+    HasAggregationDepth,
+    HasBatchSize,
+    HasHandleInvalid,
+    HasLoss,
+    HasMaxIter,
+    HasMomentum,
+    HasRegParam,
+    HasSeed,
+    HasSolver,
+    HasStandardization,
+    HasStepSize,
+    HasTol,
+    HasValidationIndicatorCol,
+    HasWeightCol,
+)
+
+from sparknn.core.activations import ACTIVATIONS
+from sparknn.core.final import FINAL_WEIGHTS
+from sparknn.core.losses import LOSSES
+from sparknn.core.outer import OUTER_STEPS
+from sparknn.core.schedules import SCHEDULES
+from sparknn.core.solvers import SOLVERS
+from sparknn.ml.declare import AUTO, AutoOr, CheckedParams, Declared, getter, setter
+from sparknn.ml.rules import Choice, Each, Range
+
+_INT, _FLOAT = TypeConverters.toInt, TypeConverters.toFloat
+_BOOLEAN, _STRING = TypeConverters.toBoolean, TypeConverters.toString
+# "auto" is resolved by `resolve_defaults`, which knows the rows and the workers.
+_AUTO_INT, _AUTO_FLOAT = AutoOr(_INT), AutoOr(_FLOAT)
+_COUNT = Range(1)
+
+
+class _Architecture(CheckedParams):
+    """What the network looks like. Its first and last size come from the data."""
+
+    hiddenLayers = Declared(
+        "hiddenLayers",
+        "sizes of the hidden layers, first to last; an empty list trains a linear model",
+        TypeConverters.toListInt,
+        [100],
+        Each(_COUNT),
+    )
+    activation = Declared(
+        "activation",
+        "nonlinearity of the hidden layers",
+        _STRING,
+        "relu",
+        Choice(tuple(ACTIVATIONS)),
+    )
+    dropout = Declared(
+        "dropout",
+        "share of the hidden units that each training step leaves out",
+        _FLOAT,
+        0.0,
+        Range(0, 1, open_high=True),
+    )
+
+    setHiddenLayers, getHiddenLayers = setter(hiddenLayers), getter(hiddenLayers)
+    setActivation, getActivation = setter(activation), getter(activation)
+    setDropout, getDropout = setter(dropout), getter(dropout)
+
+
+class _LocalTraining(
+    CheckedParams, HasSeed, HasSolver, HasStepSize, HasMomentum, HasRegParam, HasBatchSize
+):
+    """What every worker does with its rows."""
+
+    seed = Declared("seed", "decides every random choice of a fit", _INT, 0)
+    solver: Declared[Any] = Declared(
+        "solver",
+        "how a worker turns gradients into steps",
+        _STRING,
+        AUTO,
+        Choice((AUTO, *SOLVERS)),
+    )
+    stepSize: Declared[Any] = Declared(
+        "stepSize",
+        "peak of the step size; 'auto' chooses it for the solver",
+        _AUTO_FLOAT,
+        AUTO,
+        Range(0, open_low=True),
+    )
+    stepSizeSchedule = Declared(
+        "stepSizeSchedule",
+        "step size over a fit: level, or rising over the first tenth and then falling to 0, in a "
+        "straight line or half a cosine",
+        _STRING,
+        "linear",
+        Choice(tuple(SCHEDULES)),
+    )
+    momentum = Declared(
+        "momentum",
+        "of the solvers momentum and ngsgd; in adam and adamw, the decay of the first moment",
+        _FLOAT,
+        0.9,
+        Range(0, 1, open_high=True),
+    )
+    regParam = Declared("regParam", "L2 penalty on weights, not on biases", _FLOAT, 0.0, Range(0))
+    batchSize: Declared[Any] = Declared(
+        "batchSize",
+        "rows in a mini-batch; 'auto' chooses it for the number of rows",
+        _AUTO_INT,
+        AUTO,
+        _COUNT,
+    )
+    localEpochs = Declared(
+        "localEpochs", "passes over a worker's rows in each round", _INT, 1, _COUNT
+    )
+    miniBatchFraction = Declared(
+        "miniBatchFraction",
+        "share of a worker's rows that a round draws",
+        _FLOAT,
+        1.0,
+        Range(0, 1, open_low=True),
+    )
+    period = Declared(
+        "period",
+        "'fixed': every round does localEpochs passes over miniBatchFraction of the rows; 'auto': "
+        "it does several times that while it is short against what a round costs, and as the step "
+        "size falls. The fit then depends on measured times, and is not the same to the byte",
+        _STRING,
+        "fixed",
+        Choice(("fixed", "auto")),
+    )
+    shuffle = Declared(
+        "shuffle",
+        "whether rows are dealt to the workers at random, and put in a new order for every pass",
+        _BOOLEAN,
+        True,
+    )
+    maxChange = Declared(
+        "maxChange",
+        "largest norm of one step of sgd, momentum and ngsgd; 0 for no limit",
+        _FLOAT,
+        2.0,
+        Range(0),
+    )
+
+    setSeed, setSolver, setStepSize = setter(seed), setter(solver), setter(stepSize)
+    setMomentum, setRegParam, setBatchSize = setter(momentum), setter(regParam), setter(batchSize)
+    setStepSizeSchedule, getStepSizeSchedule = setter(stepSizeSchedule), getter(stepSizeSchedule)
+    setLocalEpochs, getLocalEpochs = setter(localEpochs), getter(localEpochs)
+    setMiniBatchFraction, getMiniBatchFraction = (
+        setter(miniBatchFraction),
+        getter(miniBatchFraction),
+    )
+    setPeriod, getPeriod = setter(period), getter(period)
+    setShuffle, getShuffle = setter(shuffle), getter(shuffle)
+    setMaxChange, getMaxChange = setter(maxChange), getter(maxChange)
+
+
+class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
+    """How many workers there are, how their networks become one, and when the rounds end."""
+
+    maxIter = Declared("maxIter", "number of rounds", _INT, 20, _COUNT)
+    numWorkers = Declared(
+        "numWorkers",
+        "networks that are trained side by side and averaged; 0 for Spark's default parallelism",
+        _INT,
+        0,
+        Range(0),
+    )
+    averaging: Declared[Any] = Declared(
+        "averaging",
+        "how the driver moves from the workers' mean to the next network; 'auto' chooses rule, "
+        "averagingMomentum and averagingRate by the number of workers",
+        _STRING,
+        AUTO,
+        Choice((AUTO, *OUTER_STEPS)),
+    )
+    averagingMomentum: Declared[Any] = Declared(
+        "averagingMomentum",
+        "share of the last rounds' movement that the next round keeps",
+        _AUTO_FLOAT,
+        AUTO,
+        Range(0, 1, open_high=True),
+    )
+    averagingRate: Declared[Any] = Declared(
+        "averagingRate",
+        "multiplies the movement of each round",
+        _AUTO_FLOAT,
+        AUTO,
+        Range(0, open_low=True),
+    )
+    localState: Declared[Any] = Declared(
+        "localState",
+        "whether the solvers' buffers are averaged like the network, or start each round at 0",
+        _STRING,
+        AUTO,
+        Choice((AUTO, "average", "reset")),
+    )
+    finalWeights: Declared[Any] = Declared(
+        "finalWeights",
+        "the network that a fit ends with: the last round's, the best by validation loss, a moving "
+        "average over rounds, or the best mean of the last rounds; 'auto' is best with validation "
+        "rows and last without",
+        _STRING,
+        AUTO,
+        Choice((AUTO, *FINAL_WEIGHTS)),
+    )
+    patience = Declared(
+        "patience",
+        "rounds without a better validation loss after which a fit stops; 0 for never",
+        _INT,
+        0,
+        Range(0),
+    )
+    tol = Declared(
+        "tol", "by how much a validation loss must fall to count as better", _FLOAT, 0.0, Range(0)
+    )
+    aggregationDepth = Declared(
+        "aggregationDepth", "depth of the tree that adds up the workers", _INT, 2, _COUNT
+    )
+    initialModel = Declared(
+        "initialModel", "path of a saved model to continue from; '' starts afresh", _STRING, ""
+    )
+
+    setMaxIter, setTol, setAggregationDepth = setter(maxIter), setter(tol), setter(aggregationDepth)
+    setNumWorkers, getNumWorkers = setter(numWorkers), getter(numWorkers)
+    setAveraging, getAveraging = setter(averaging), getter(averaging)
+    setAveragingMomentum, getAveragingMomentum = (
+        setter(averagingMomentum),
+        getter(averagingMomentum),
+    )
+    setAveragingRate, getAveragingRate = setter(averagingRate), getter(averagingRate)
+    setLocalState, getLocalState = setter(localState), getter(localState)
+    setFinalWeights, getFinalWeights = setter(finalWeights), getter(finalWeights)
+    setPatience, getPatience = setter(patience), getter(patience)
+    getInitialModel = getter(initialModel)
+
+
+class _Rows(
+    CheckedParams, HasWeightCol, HasValidationIndicatorCol, HasStandardization, HasHandleInvalid
+):
+    """Which rows are trained on, and what is done to them first."""
+
+    standardization = Declared(
+        "standardization",
+        "whether features are brought to mean 0 and a common scale in the fit; the model takes "
+        "them as they are",
+        _BOOLEAN,
+        True,
+    )
+    handleInvalid = Declared(
+        "handleInvalid",
+        "what becomes of rows with null, NaN or infinite values in training",
+        _STRING,
+        "error",
+        Choice(("error", "skip")),
+    )
+    validationFraction = Declared(
+        "validationFraction",
+        "share of the rows drawn for validation; not together with validationIndicatorCol",
+        _FLOAT,
+        0.0,
+        Range(0, 1, open_high=True),
+    )
+
+    setWeightCol = setter(HasWeightCol.weightCol)
+    setValidationIndicatorCol = setter(HasValidationIndicatorCol.validationIndicatorCol)
+    setStandardization, setHandleInvalid = setter(standardization), setter(handleInvalid)
+    setValidationFraction, getValidationFraction = (
+        setter(validationFraction),
+        getter(validationFraction),
+    )
+
+
+class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows):
+    """What classifier, regressor and their models have in common."""
+
+
+def model_handle_invalid() -> Declared[str]:
+    """``handleInvalid`` of a model: a row that cannot be predicted can be kept as well."""
+    return Declared(
+        "handleInvalid",
+        "what becomes of rows whose features are null, or hold null, NaN or infinite values: an "
+        "error, left out, or kept with null predictions",
+        _STRING,
+        "error",
+        Choice(("error", "skip", "keep")),
+    )
+
+
+class _Thresholds:
+    """One number of at least 0 a class, of which at most one is 0."""
+
+    def problem(self, value: Any) -> str | None:
+        if all(Range(0).problem(entry) is None for entry in value) and value.count(0) <= 1:
+            return None
+        return "expected numbers >= 0 of which at most one is 0, one a class"
+
+    def __str__(self) -> str:
+        return "each >= 0, at most one of them 0"
+
+
+def class_thresholds() -> Declared[Any]:
+    """``thresholds`` of the classifier and its model, in place of Spark's, which takes anything."""
+    return Declared(
+        "thresholds",
+        "one number a class: the class with the largest probability / threshold is predicted",
+        TypeConverters.toListFloat,
+        rule=_Thresholds(),
+    )
+
+
+class ClassifierParams(NetworkParams):
+    """Params of the classifier and its model that Spark's classifiers do not have."""
+
+    classWeight = Declared(
+        "classWeight",
+        "'balanced' gives all classes the same total weight",
+        _STRING,
+        "none",
+        Choice(("none", "balanced")),
+    )
+    setClassWeight, getClassWeight = setter(classWeight), getter(classWeight)
+
+
+class RegressorParams(NetworkParams, HasLoss):
+    """Params of the regressor and its model."""
+
+    loss = Declared(
+        "loss",
+        "what the fit makes small; huber is squared up to an error of one standard deviation of "
+        "the target, and absolute beyond",
+        _STRING,
+        "squared",
+        Choice(tuple(name for name, loss in LOSSES.items() if not loss.classifies)),
+    )
+    setLoss = setter(loss)

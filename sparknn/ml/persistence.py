@@ -1,0 +1,312 @@
+"""Saving and loading: Spark's own metadata, and the parameters as numeric parquet.
+
+    path/metadata/   one line of JSON: class, uid, params, and under "sparknn" what is ours
+    path/theta/      parquet, one row a chunk: chunk (int), values (array<float>)
+
+Everything goes through DataFrames, so any file system that Spark knows will do. Nothing is pickled,
+and a directory is not believed: sizes are checked before memory is taken, and the parameters
+against their checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from typing import Any, TypeVar
+
+import numpy as np
+from pyspark.errors import AnalysisException
+from pyspark.ml.param import Params
+from pyspark.ml.util import DefaultParamsWriter, MLReader, MLWriter
+from pyspark.sql import SparkSession
+
+from sparknn import __version__
+from sparknn.core.activations import ACTIVATIONS
+from sparknn.core.losses import LOSSES
+from sparknn.core.network import Network
+from sparknn.core.types import Float32Array
+from sparknn.ml.summary import TrainingSummary
+from sparknn.ml.theta_io import read_theta, write_theta
+
+FORMAT_VERSION = 1
+SECTION = "sparknn"
+
+P = TypeVar("P", bound=Params)
+
+
+class ModelFormatError(ValueError):
+    """A directory does not hold what was asked for; the message says what it lacks."""
+
+
+class StageWriter(MLWriter):
+    """Writes a stage that is nothing but its params, such as an estimator."""
+
+    def __init__(self, instance: Params) -> None:
+        super().__init__()
+        self.instance = instance
+
+    def save(self, path: str) -> None:
+        """Save to a directory, on any file system that Spark knows.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something already and ``overwrite()`` was not called.
+        """
+        _check_path(path)
+        # What cannot be saved must fail before anything is deleted.
+        self._metadata_line()
+        if self.shouldOverwrite and not _is_connect(self._session()):
+            self._handleOverwrite(path)
+        self.saveImpl(path)
+
+    def saveImpl(self, path: str) -> None:
+        """Write the metadata; what Spark's composites call through ``save``."""
+        frame = self._session().createDataFrame([(self._metadata_line(),)], "value string")
+        try:
+            frame.coalesce(1).write.mode(self._mode()).text(os.path.join(path, "metadata"))
+        except AnalysisException as error:
+            if "already exists" not in str(error):
+                raise
+            raise FileExistsError(
+                f"{path} already holds a saved stage. Use write().overwrite().save(path) to "
+                "replace it, or save elsewhere."
+            ) from error
+
+    def _session(self) -> SparkSession:
+        return self._sparkSession or _active_session()
+
+    def _mode(self) -> str:
+        # Without a JVM at hand, Spark's writers replace what is there.
+        return "overwrite" if self.shouldOverwrite else "error"
+
+    def _section(self) -> dict[str, Any]:
+        """What is ours in the metadata."""
+        return {"formatVersion": FORMAT_VERSION, "version": __version__}
+
+    def _metadata_line(self) -> str:
+        # Only the session's version is read from the second argument.
+        line: str = DefaultParamsWriter._get_metadata_to_save(
+            self.instance,
+            self._session(),  # type: ignore[arg-type,unused-ignore]
+            extraMetadata={SECTION: self._section()},
+        )
+        return line
+
+
+class ModelWriter(StageWriter):
+    """Writes a model: its params, network and summary as metadata, its parameters as parquet."""
+
+    def saveImpl(self, path: str) -> None:
+        """Write everything, the metadata first: a save that was cut off is then seen to be one."""
+        model: Any = self.instance
+        super().saveImpl(path)
+        write_theta(self._session(), model.theta, os.path.join(path, "theta"), self._mode())
+
+    def _section(self) -> dict[str, Any]:
+        model: Any = self.instance
+        network = model.network
+        return {
+            **super()._section(),
+            "network": {
+                "layers": list(network.layers),
+                "activation": network.activation,
+                "loss": network.loss,
+            },
+            "numParams": network.n_params,
+            "sha256": checksum(model.theta),
+            "summary": model.summary.to_json() if model.hasSummary else None,
+        }
+
+
+class StageReader(MLReader[P]):  # type: ignore[type-var]
+    """Reads a stage that ``StageWriter`` wrote."""
+
+    def __init__(self, cls: type[P]) -> None:
+        super().__init__()
+        self.cls = cls
+
+    def load(self, path: str) -> P:
+        """Load from a directory.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ModelFormatError
+            If it holds something else, or a newer format than this version reads.
+        """
+        _check_path(path)
+        metadata = self._metadata(path)
+        stage = self.cls()
+        _restore(stage, metadata)
+        return stage
+
+    def _session(self) -> SparkSession:
+        return self._sparkSession or _active_session()
+
+    def _metadata(self, path: str) -> dict[str, Any]:
+        wanted = f"{self.cls.__module__}.{self.cls.__name__}"
+        try:
+            lines = self._session().read.text(os.path.join(path, "metadata")).head(2)
+        except AnalysisException as error:
+            raise FileNotFoundError(
+                f"There is no saved {self.cls.__name__} at {path}: it has no metadata/ directory "
+                "that Spark can read. Is the path complete, and visible to every node?"
+            ) from error
+        try:
+            (line,) = lines or []
+            metadata = json.loads(line[0])
+            found = metadata["class"]
+            for key, kind in (("uid", str), ("paramMap", dict), ("defaultParamMap", dict)):
+                if not isinstance(metadata[key], kind):
+                    raise TypeError(f"{key} is {metadata[key]!r}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelFormatError(
+                f"{path}/metadata is not one line of Spark ML metadata ({error}). It was truncated "
+                "or edited, or is not a saved stage."
+            ) from error
+        if found != wanted:
+            raise ModelFormatError(
+                f"{path} holds a {found}, not a {wanted}. Load it with "
+                f"{str(found).rsplit('.', 1)[-1]}.load(path)."
+            )
+        self._check_version(path, metadata.get(SECTION))
+        return dict(metadata)
+
+    def _check_version(self, path: str, section: Any) -> None:
+        version = section.get("formatVersion") if isinstance(section, dict) else None
+        if not isinstance(version, int) or version < 1:
+            raise ModelFormatError(
+                f"{path}/metadata says nothing of sparknn's format (the section '{SECTION}' with "
+                "its 'formatVersion'). It was not saved by sparknn, or was edited."
+            )
+        if version > FORMAT_VERSION:
+            raise ModelFormatError(
+                f"{path} was saved by sparknn {section.get('version')} in format {version}; this "
+                f"is sparknn {__version__}, which reads up to format {FORMAT_VERSION}. "
+                "Upgrade sparknn to load it."
+            )
+
+
+class ModelReader(StageReader[P]):
+    """Reads a model that ``ModelWriter`` wrote."""
+
+    def load(self, path: str) -> P:
+        """Load from a directory.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ModelFormatError
+            If it is truncated, was changed, holds something else, or a newer format.
+        """
+        _check_path(path)
+        metadata = self._metadata(path)
+        section = metadata[SECTION]
+        network = _network(path, section)
+        theta = _theta(self._session(), path, network, section)
+        try:
+            saved = section["summary"]
+            summary = None if saved is None else TrainingSummary.from_json(saved)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFormatError(
+                f"The training summary in {path}/metadata is damaged ({error!r})."
+            ) from error
+        constructor: Any = self.cls
+        model: P = constructor(network, theta, summary)
+        _restore(model, metadata)
+        return model
+
+
+def checksum(theta: Float32Array) -> str:
+    """SHA-256 of the parameters as little-endian float32."""
+    return hashlib.sha256(np.ascontiguousarray(theta, dtype="<f4").tobytes()).hexdigest()
+
+
+def _network(path: str, section: dict[str, Any]) -> Network:
+    """The network that the metadata describes; only descriptions that make sense pass."""
+    try:
+        saved = section["network"]
+        layers = saved["layers"]
+        if not all(type(size) is int and size >= 1 for size in layers) or len(layers) < 2:
+            raise ValueError(f"layers = {layers!r}")
+        if saved["activation"] not in ACTIVATIONS or saved["loss"] not in LOSSES:
+            raise ValueError(f"activation = {saved['activation']!r}, loss = {saved['loss']!r}")
+        network = Network(tuple(layers), saved["activation"], saved["loss"])
+        if section["numParams"] != network.n_params:
+            raise ValueError(f"numParams = {section['numParams']!r} for layers = {layers!r}")
+        if not isinstance(section["sha256"], str):
+            raise TypeError(f"sha256 = {section['sha256']!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFormatError(
+            f"The description of the network in {path}/metadata is damaged ({error!r})."
+        ) from error
+    return network
+
+
+def _theta(
+    spark: SparkSession, path: str, network: Network, section: dict[str, Any]
+) -> Float32Array:
+    try:
+        theta = read_theta(spark, os.path.join(path, "theta"), network.n_params)
+    except Exception as error:
+        # Spark reports a damaged file in many ways; the cause is kept.
+        raise ModelFormatError(
+            f"The parameters in {path}/theta cannot be read: {str(error).splitlines()[0]} The "
+            "directory is incomplete or was changed; copy it again, or save the model again."
+        ) from error
+    if not np.isfinite(theta).all():
+        raise ModelFormatError(f"The parameters in {path}/theta hold NaN or infinite values.")
+    if checksum(theta) != section["sha256"]:
+        raise ModelFormatError(
+            f"The parameters in {path}/theta do not match their checksum: they were changed after "
+            "the model was saved."
+        )
+    return theta
+
+
+def _restore(stage: Params, metadata: dict[str, Any]) -> None:
+    """Give a stage its uid and params; those that it does not know are left out with a warning."""
+    unknown = []
+    for name, value in metadata["defaultParamMap"].items():
+        if stage.hasParam(name):
+            stage._setDefault(**{name: value})
+        else:
+            unknown.append(name)
+    for name, value in metadata["paramMap"].items():
+        if stage.hasParam(name):
+            stage._set(**{name: value})
+        elif name not in unknown:
+            unknown.append(name)
+    if unknown:
+        warnings.warn(
+            f"{type(stage).__name__} was saved by sparknn {metadata[SECTION].get('version')}; "
+            f"sparknn {__version__} does not know its params {', '.join(sorted(unknown))} and "
+            "leaves them out.",
+            stacklevel=3,
+        )
+    stage._resetUid(metadata["uid"])
+
+
+def _check_path(path: object) -> None:
+    if not isinstance(path, str):
+        raise TypeError(f"path is a {type(path).__name__}; expected a string.")
+
+
+def _is_connect(spark: SparkSession) -> bool:
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
+def _active_session() -> SparkSession:
+    """The session in use. Unlike Spark's readers, none is started as a side effect."""
+    spark = SparkSession.getActiveSession()
+    if spark is None:
+        raise RuntimeError(
+            "No Spark session is active. Start one with SparkSession.builder.getOrCreate(), or "
+            "give one: write().session(spark), read().session(spark)."
+        )
+    return spark

@@ -1,0 +1,152 @@
+"""Columns are there and of a usable type: checked on the schema, before any job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType, StructType
+
+from sparknn.ml.rules import did_you_mean
+
+
+class SchemaError(ValueError):
+    """Columns that are missing, of the wrong type, or in the way; all of them at once."""
+
+
+def check_training_schema(
+    schema: StructType,
+    *,
+    features: str,
+    label: str,
+    classifies: bool,
+    weight: str | None,
+    validation_indicator: str | None,
+    outputs: Sequence[str],
+) -> None:
+    """Raise SchemaError if a fit cannot use these columns.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        Columns that the model will add. As in Spark's own estimators, the training data must not
+        have them: transform would fail after the fit.
+    """
+    problems = [
+        feature_problem(schema, features),
+        _label_problem(schema, label, classifies),
+        _problem(
+            schema,
+            weight,
+            "weights",
+            NumericType,
+            "numbers",
+            "Cast it to double, or clear weightCol.",
+        ),
+        _problem(
+            schema,
+            validation_indicator,
+            "which rows are for validation",
+            BooleanType,
+            "booleans",
+            "Compare it with something, or cast it to boolean.",
+        ),
+        *output_problems(schema, outputs),
+    ]
+    raise_all(problems)
+
+
+def raise_all(problems: Iterable[str | None]) -> None:
+    """Raise one SchemaError with every problem that is not None."""
+    found = [problem for problem in problems if problem]
+    if found:
+        raise SchemaError("\n".join(found))
+
+
+def feature_problem(schema: StructType, name: str) -> str | None:
+    """What is wrong with a column of features, if anything is."""
+    if missing := _missing(schema, name, "features"):
+        return missing
+    found = schema[name].dataType
+    if isinstance(found, VectorUDT) or _is_numbers(found):
+        return None
+    if isinstance(found, NumericType | StringType):
+        cure = "Assemble it with VectorAssembler first."
+        if isinstance(found, StringType):
+            cure = "Index and encode text first, then assemble it with VectorAssembler."
+    else:
+        cure = "Convert it to a vector or an array of doubles first."
+    return f"{_has_type(name, found)} expected a vector or an array of numbers. {cure}"
+
+
+def output_problems(schema: StructType, outputs: Sequence[str]) -> list[str]:
+    """Columns to be added that exist already, or that two params name."""
+    named = [name for name in outputs if name]
+    problems = [
+        f"Output column '{name}' already exists. Drop it, or choose another name for the output."
+        for name in dict.fromkeys(named)
+        if name in schema.names
+    ]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    return problems + [
+        f"Output column '{name}' is named by more than one param. Choose different names."
+        for name in twice
+    ]
+
+
+def _label_problem(schema: StructType, name: str, classifies: bool) -> str | None:
+    if missing := _missing(schema, name, "labels"):
+        return missing
+    found = schema[name].dataType
+    if isinstance(found, NumericType):
+        return None
+    if not classifies:
+        if isinstance(found, VectorUDT) or _is_numbers(found):
+            return None
+        return (
+            f"{_has_type(name, found)} expected a number to predict, or a vector or an array of "
+            "numbers for several targets. Cast it to double first."
+        )
+    expected = f"{_has_type(name, found)} expected class numbers 0, 1, 2, ..."
+    if isinstance(found, StringType):
+        return f"{expected} Index it with StringIndexer first."
+    if isinstance(found, VectorUDT | ArrayType):
+        return f"{expected} For targets that are vectors, use NeuralNetRegressor."
+    return f"{expected} Cast it to double first."
+
+
+def _problem(
+    schema: StructType,
+    name: str | None,
+    holds: str,
+    kind: type[DataType],
+    expected: str,
+    cure: str,
+) -> str | None:
+    if name is None:
+        return None
+    if missing := _missing(schema, name, holds):
+        return missing
+    found = schema[name].dataType
+    if isinstance(found, kind):
+        return None
+    return f"{_has_type(name, found)} expected {expected}. {cure}"
+
+
+def _missing(schema: StructType, name: str, holds: str) -> str | None:
+    count = schema.names.count(name)
+    if count == 1:
+        return None
+    if count > 1:
+        return f"There are {count} columns '{name}' ({holds}). Drop or rename all but one."
+    guess = did_you_mean(name, schema.names)
+    columns = ", ".join(schema.names[:20]) + (", ..." if len(schema.names) > 20 else "")
+    return f"There is no column '{name}' ({holds}){guess or '.'} Columns: {columns}."
+
+
+def _is_numbers(found: DataType) -> bool:
+    return isinstance(found, ArrayType) and isinstance(found.elementType, NumericType)
+
+
+def _has_type(name: str, found: DataType) -> str:
+    return f"Column '{name}' has type {found.simpleString()};"

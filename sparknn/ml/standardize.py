@@ -1,0 +1,132 @@
+"""Features and targets are standardised inside a fit; a model takes and gives them as they are.
+
+Standardising is affine, so it can be moved into a network's first and last layer and out of them
+again. All arithmetic is float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparknn.core.network import Network
+from sparknn.core.plan import Standardizer
+from sparknn.core.types import Float32Array, Float64Array, FloatArray
+from sparknn.engine.base import Moments
+
+# A feature's range is at most this many of its scales.
+_LARGEST_RANGE = 6.0
+# Features whose ranges are at most this many times the median range are of one kind.
+_ONE_KIND = 2.0
+# A row's mean squared distance from the mean row is at most this.
+_LARGEST_NORM = 100.0
+
+
+def robust_standardizer(moments: Moments, *, keep_constant: bool = False) -> Standardizer:
+    """Features around 0 on scales that suit one step size, whatever units they came in.
+
+    Features of different kinds each get their own scale, features of one kind (pixels, one-hot
+    columns, percentages) share one:
+
+        own: max(deviation, (high - low) / 6);  shared: the same of sqrt(mean(deviation^2))
+
+    A pixel at the edge that is inked in one row of ten thousand has a tiny deviation; dividing by
+    it would make that row's value a hundred times larger than any other, and a training step on
+    that row too. And many features together must not make long rows, whose steps are long: all
+    scales grow until the mean squared norm of a row is at most 100.
+
+    Parameters
+    ----------
+    moments : Moments
+    keep_constant : bool
+        A constant feature says nothing, and its weights stay as random as they began: it is
+        multiplied by 0. A warm start has learned weights to keep: it is multiplied by 1.
+
+    Returns
+    -------
+    Standardizer, shape (d,)
+
+    Notes
+    -----
+    Measured on MNIST, 784-300-10, 2 workers, 3 epochs, stepSize 0.15, 2 seeds: one scale
+    98.22 and 98.28 %, pixels / 255 (not centred) 98.15 and 98.04 %; each pixel's own deviation,
+    6 epochs: 96.9 %. A norm of 100 instead of 52: 98.21 for 98.16 % with 2 workers and 2.6 epochs,
+    98.05 for 98.01 % with 8 and 4.2 (medians of 3 seeds).
+    """
+    ranges = moments.high - moments.low
+    varying = ranges > 0
+    scale = np.maximum(moments.deviation, ranges / _LARGEST_RANGE)
+    if varying.any() and ranges.max() <= _ONE_KIND * np.median(ranges[varying]):
+        alike = np.sqrt(np.mean(np.square(moments.deviation[varying])))
+        scale[varying] = max(alike, ranges.max() / _LARGEST_RANGE)
+    norm = float(np.square(moments.deviation[varying] / scale[varying]).sum())
+    scale *= max(1.0, np.sqrt(norm / _LARGEST_NORM))
+    of_constant = 1.0 if keep_constant else 0.0
+    return Standardizer(moments.mean.astype(np.float32), _factor(scale, moments.mean, of_constant))
+
+
+def target_standardizer(moments: Moments) -> Standardizer:
+    """Mean 0 and deviation 1 for every target; a constant one is only shifted. Shape (k,)."""
+    factor = _factor(moments.target_deviation, moments.target_mean, 1.0)
+    return Standardizer(moments.target_mean, factor.astype(np.float64))
+
+
+def _factor(scale: Float64Array, mean: Float64Array, of_constant: float) -> Float32Array:
+    """``1 / scale``; ``of_constant`` where the scale is nothing but rounding."""
+    with np.errstate(divide="ignore", over="ignore"):
+        factor = (1 / scale).astype(np.float32)
+    varies = scale > np.finfo(np.float32).eps * np.abs(mean)
+    usable = varies & np.isfinite(factor) & (factor > 0)
+    return np.where(usable, factor, np.float32(of_constant))
+
+
+def fold(
+    network: Network,
+    theta: FloatArray,
+    features: Standardizer | None,
+    targets: Standardizer | None,
+) -> Float32Array:
+    """The parameters that do to raw rows what ``theta`` does to standardised ones.
+
+        first layer:  W <- diag(f) W;   b <- b - (s f) W        for (X - s) f
+        last layer:   W <- W diag(1/f); b <- b / f + s          for (y - s) f
+
+    Parameters
+    ----------
+    theta : ndarray, shape (P,)
+    features, targets : Standardizer, optional
+        Shapes (d,) and (k,).
+
+    Returns
+    -------
+    ndarray, shape (P,), float32
+    """
+    folded = theta.astype(np.float64)
+    first, *_ = blocks = network.blocks(folded)
+    if features is not None:
+        first[:-1] *= features.factor.astype(np.float64)[:, None]
+        first[-1] -= features.shift.astype(np.float64) @ first[:-1]
+    if targets is not None:
+        blocks[-1] /= targets.factor.astype(np.float64)
+        blocks[-1][-1] += targets.shift
+    return folded.astype(np.float32)
+
+
+def unfold(
+    network: Network,
+    theta: FloatArray,
+    features: Standardizer | None,
+    targets: Standardizer | None,
+) -> Float32Array:
+    """The inverse of ``fold``, for a warm start: training begins with the model's own function.
+
+    No factor of ``features`` may be 0.
+    """
+    unfolded = theta.astype(np.float64)
+    first, *_ = blocks = network.blocks(unfolded)
+    if targets is not None:
+        blocks[-1][-1] -= targets.shift
+        blocks[-1] *= targets.factor.astype(np.float64)
+    if features is not None:
+        first[-1] += features.shift.astype(np.float64) @ first[:-1]
+        first[:-1] /= features.factor.astype(np.float64)[:, None]
+    return unfolded.astype(np.float32)

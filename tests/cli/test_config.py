@@ -1,0 +1,269 @@
+"""Job files: what is read from them, and that every mistake in one is named, at once."""
+
+from pathlib import Path
+
+import pytest
+
+from sparknn.cli import config, estimator, keys
+from sparknn.cli.mistakes import UsageError
+from sparknn.cli.tables import Source, Target
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def job_file(tmp_path: Path):
+    """Write text to a job file and return its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "job.toml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def mistakes_in(path: str, *overrides: str) -> list[str]:
+    job, mistakes = config.load(path, overrides)
+    return mistakes + estimator.build(job)[1]
+
+
+def test_a_full_file_is_read(job_file) -> None:
+    job, mistakes = config.load(
+        job_file(
+            """
+            task = "regression"
+            [data]
+            train = "a.csv"
+            test = "b.csv"
+            options = { header = false, sep = ";" }
+            features = ["x", "y"]
+            label = "z"
+            weight = "w"
+            validationFraction = 0.1
+            [training]
+            maxIter = 3
+            [output]
+            model = "out/m"
+            predictions = "out/p.csv"
+            overwrite = true
+            """
+        )
+    )
+    assert mistakes == []
+    assert job.task == "regression"
+    options = {"header": "false", "sep": ";", "inferSchema": "true"}
+    assert job.train == Source("a.csv", "csv", options)
+    assert job.test == Source("b.csv", "csv", options)
+    assert (job.features, job.label, job.weight) == (("x", "y"), "z", "w")
+    assert job.params == {"data.validationFraction": 0.1, "training.maxIter": 3}
+    assert job.model == Target("out/m", "parquet", overwrite=True)
+    assert job.predictions == Target("out/p.csv", "csv", overwrite=True)
+
+
+def test_defaults_are_those_of_spark(job_file) -> None:
+    job, mistakes = config.load(job_file('[data]\ntrain = "rows"'))
+    assert mistakes == []
+    assert (job.task, job.features, job.label) == ("classification", ("features",), "label")
+    assert job.train == Source("rows", "parquet", {})
+    assert (job.test, job.model, job.curve, job.predictions) == (None, None, None, None)
+
+
+def test_overrides_replace_and_add(job_file) -> None:
+    path = job_file('[data]\ntrain = "rows"\n[training]\nmaxIter = 3')
+    overrides = [
+        "training.maxIter=5",
+        "training.stepSize = 0.5",
+        "network.hiddenLayers=[8, 4]",
+        "network.activation=tanh",
+        "data.train=other/rows.csv",
+        "data.options.header=true",
+        "averaging.shuffle=false",
+    ]
+    job, mistakes = config.load(path, overrides)
+    assert mistakes == []
+    assert job.params == {
+        "training.maxIter": 5,
+        "training.stepSize": 0.5,
+        "network.hiddenLayers": [8, 4],
+        "network.activation": "tanh",
+        "averaging.shuffle": False,
+    }
+    assert job.train.path == "other/rows.csv"
+    assert job.train.options["header"] == "true"
+    net, mistakes = estimator.build(job)
+    assert mistakes == []
+    assert net.getOrDefault("hiddenLayers") == [8, 4]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.maxIter", "--set training.maxIter: expected KEY=VALUE"),
+        ("=5", "--set =5: expected KEY=VALUE"),
+        ("training..maxIter=5", "--set training..maxIter=5: expected KEY=VALUE"),
+        ("data.train.x=5", "--set data.train.x=5: train holds a value"),
+        ("maxIter=5", "maxIter: unknown key; did you mean training.maxIter?"),
+    ],
+)
+def test_bad_overrides(override: str, expected: str, job_file) -> None:
+    (mistake,) = mistakes_in(job_file('[data]\ntrain = "rows"'), override)
+    assert mistake.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "data.train: missing."),
+        ("[data]\ntrain = 3", "data.train: expected text, got 3."),
+        ('[data]\ntrain = ""', "data.train: expected text, got empty text."),
+        ('data = "rows"', "data: expected a section [data], got 'rows'."),
+        ("[[data]]\ntrain = 'rows'", "data: expected a section [data], got"),
+        (
+            "task = 'classify'\n[data]\ntrain = 'r'",
+            "task: expected one of classification, regression, got 'classify'; did you mean 'class",
+        ),
+        (
+            "[data]\ntrain = 'r'\nformat = 'parket'",
+            "data.format: expected one of parquet, csv, libsvm, json, orc, table, got 'parket'; "
+            "did you mean 'parquet'?",
+        ),
+        (
+            "[data]\ntrain = 'r'\nfeatures = []",
+            "data.features: expected a column's name or a list of names, got [].",
+        ),
+        (
+            "[data]\ntrain = 'r'\nfeatures = ['a', 'a']",
+            "data.features: names a column twice: a, a.",
+        ),
+        (
+            "[data]\ntrain = 'r'\noptions = 'header'",
+            "data.options: expected a table of reader options",
+        ),
+        ("[data]\ntrain = 'r'\n[output]\noverwrite = 1", "output.overwrite: expected true or fals"),
+        (
+            "[data]\ntrain = 'r'\n[output]\npredictions = 'p'",
+            "output.predictions: needs data.test",
+        ),
+        (
+            "[data]\ntrain = 'r'\nvalidationIndicator = 'v'\nvalidationFraction = 0.1",
+            "data.validationFraction: not together with data.validationIndicator",
+        ),
+        ("[data]\ntrain = 'r'\n[trainig]\nmaxIter = 1", "[trainig]: unknown section; did you mean"),
+        ("[data]\ntrain = 'r'\n[spark]\nx = 1", "[spark]: unknown section; the sections are [data"),
+        (
+            "[data]\ntrain = 'r'\n[training]\nhiddenLayers = [3]",
+            "training.hiddenLayers: unknown key; did you mean network.hiddenLayers?",
+        ),
+        (
+            "[data]\ntrain = 'r'\n[training]\nstepsize = 1",
+            "training.stepsize: unknown key; did you mean 'stepSize'?",
+        ),
+        (
+            "[data]\ntrain = 'r'\n[training]\nhidenLayers = [3]",
+            "training.hidenLayers: unknown key; did you mean network.hiddenLayers?",
+        ),
+        (
+            "[data]\ntrain = 'r'\n[training]\nqwerty = [3]",
+            "training.qwerty: unknown key. `sparknn keys` lists them all.",
+        ),
+        (
+            "[data]\ntrain = 'r'\n[training]\nmaxIter = 'many'",
+            "training.maxIter = 'many'; expected a whole number.",
+        ),
+        (
+            "[data]\ntrain = 'r'\n[training]\nmaxIter = true",
+            "training.maxIter = True; expected a whole number.",
+        ),
+        ("[data]\ntrain = 'r'\n[training]\nmaxIter = 0", "training.maxIter = 0; expected a number"),
+        (
+            "[data]\ntrain = 'r'\n[network]\nactivation = 'rellu'",
+            "network.activation = 'rellu'; expected",
+        ),
+        (
+            "[data]\ntrain = 'r'\n[network]\nloss = 'huber'",
+            "network.loss: not for task = 'classification'",
+        ),
+        (
+            "task = 'regression'\n[data]\ntrain = 'r'\n[training]\nclassWeight = 'balanced'",
+            "training.classWeight: not for task = 'regression'",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(text: str, expected: str, job_file) -> None:
+    (mistake,) = mistakes_in(job_file(text))
+    assert mistake.startswith(expected)
+    assert mistake[-1] in ".?"
+
+
+def test_all_mistakes_are_named_at_once(job_file) -> None:
+    path = job_file(
+        """
+        task = "clasification"
+        [data]
+        format = 3
+        [network]
+        hiddenLayers = [300, 0]
+        dropout = 1.5
+        [training]
+        maxiter = 4
+        stepSize = -1
+        """
+    )
+    named = [mistake.split(":")[0].split(" ")[0] for mistake in mistakes_in(path)]
+    assert sorted(named) == [
+        "data.format",
+        "data.train",
+        "network.dropout",
+        "network.hiddenLayers",
+        "task",
+        "training.maxiter",
+        "training.stepSize",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "there is no such file."),
+        (b"[data\n", "is not valid TOML: "),
+        (b"\xff\xfe", "is not UTF-8 text"),
+    ],
+)
+def test_files_that_cannot_be_read(content: bytes | None, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=expected):
+        config.load(str(path))
+
+
+def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        config.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("task", keys.TASKS)
+def test_every_param_has_exactly_one_key(task: str) -> None:
+    by_column_keys = {"featuresCol", "labelCol", "weightCol", "validationIndicatorCol"}
+    listed = [name for names in keys.PARAM_KEYS.values() for name in names]
+    assert len(listed) == len(set(listed))
+    params = {param.name for param in estimator.estimator_for(task).params}
+    assert params - set(listed) == by_column_keys
+    assert all(
+        any(estimator.estimator_for(t).hasParam(name) for t in keys.TASKS) for name in listed
+    )
+
+
+def test_keys_are_listed_with_their_meaning_and_default() -> None:
+    lines = list(estimator.key_lines())
+    (max_iter,) = [line for line in lines if line.startswith("  maxIter:")]
+    assert "rounds" in max_iter
+    assert "Default 20." in max_iter
+    (loss,) = [line for line in lines if line.startswith("  loss:")]
+    assert "Only regression." in loss
+    assert all(f"[{section}]" in lines for section in keys.SECTIONS)
+
+
+def test_the_job_file_of_the_demo_is_right() -> None:
+    assert mistakes_in(str(ROOT / "conf" / "mnist.toml")) == []

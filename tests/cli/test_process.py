@@ -1,0 +1,132 @@
+"""Commands as processes of their own, as shells and spark-submit run them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = [sys.executable, "-m", "sparknn"]
+
+_JOB = """
+[data]
+train = "{data}/points.csv"
+features = ["x", "y"]
+label = "colour"
+[network]
+hiddenLayers = [8]
+[training]
+maxIter = {rounds}
+[averaging]
+numWorkers = 2
+[output]
+model = "{out}/model"
+"""
+
+
+@pytest.fixture
+def job(points: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "job.toml"
+    path.write_text(_JOB.format(data=points, out=tmp_path, rounds=2))
+    return path
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    """What a user's shell has: nothing that names a Python for Spark's workers."""
+    found = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return found | {"SPARK_LOCAL_DIRS": str(scratch), "PYTHONPATH": str(ROOT)}
+
+
+def test_train_in_a_plain_process(job: Path, tmp_path: Path) -> None:
+    """Workers find the interpreter that the command runs in, though nothing tells Spark of it."""
+    done = subprocess.run(
+        [*PYTHON, "train", str(job)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "round 2/2" in done.stderr
+    assert (tmp_path / "model" / "metadata").is_dir()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_spark_submit_passes_the_exit_status_on(job: Path, tmp_path: Path) -> None:
+    import pyspark
+
+    submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+    done = subprocess.run(
+        [
+            *(str(submit), "--master", "local[2]", str(ROOT / "sparknn" / "__main__.py")),
+            *("train", str(job), "--set", "data.train=/nowhere.csv"),
+        ],
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"PYSPARK_DRIVER_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    # spark-submit sends what a Python program says on stderr to its own stdout.
+    assert "sparknn: [PATH_NOT_FOUND] Path does not exist" in done.stdout
+
+
+def test_mistakes_in_a_job_file_are_found_without_spark(job: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*PYTHON, "train", str(job), "--set", "training.maxIter=0", "training.stepsize=1"],
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"JAVA_HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "2 mistakes" in done.stderr
+    assert "training.maxIter = 0" in done.stderr
+    assert "did you mean 'stepSize'?" in done.stderr
+
+
+def test_interrupting_a_fit_leaves_nothing_behind(job: Path, tmp_path: Path) -> None:
+    job.write_text(job.read_text().replace("maxIter = 2", "maxIter = 10000"))
+    process = subprocess.Popen(
+        [*PYTHON, "train", str(job)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    seen = []
+    try:
+        for line in process.stderr:
+            seen.append(line)
+            if line.startswith("round"):
+                break
+        # What a terminal does on Ctrl-C: the whole group hears of it.
+        os.killpg(process.pid, signal.SIGINT)
+        _, rest = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 130, "".join(seen) + rest
+    assert rest.splitlines()[-1] == "sparknn: interrupted"
+    assert "Traceback" not in rest
+    assert not (tmp_path / "model").exists()
+    for _ in range(50):  # the JVM removes its folders as it ends, a moment later
+        left = list((tmp_path / "scratch").iterdir())
+        if not left:
+            break
+        time.sleep(0.2)
+    assert left == []

@@ -1,0 +1,84 @@
+"""Rows in and out in every format, and outputs that are in the way."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pyspark.ml.linalg import Vectors
+
+from sparknn.cli.tables import PathExistsError, Source, Target, guess_format
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.mark.parametrize(
+    ("path", "format_"),
+    [
+        ("s3://bucket/a.parquet", "parquet"),
+        ("a.CSV", "csv"),
+        ("a.csv.gz", "csv"),
+        ("folder.csv/", "csv"),
+        ("a.libsvm", "libsvm"),
+        ("a.svm", "libsvm"),
+        ("a.jsonl", "json"),
+        ("a.orc", "orc"),
+        ("a", "parquet"),
+    ],
+)
+def test_a_path_tells_its_format(path: str, format_: str) -> None:
+    assert guess_format(path) == format_
+
+
+def test_csv_has_a_header_and_types_unless_told_otherwise() -> None:
+    assert Source.of("a.csv").options == {"header": "true", "inferSchema": "true"}
+    assert Source.of("a.csv", options={"HEADER": False}).options == {
+        "HEADER": "false",
+        "inferSchema": "true",
+    }
+
+
+def test_libsvm_is_told_how_many_features_there_are(tmp_path: Path, spark: "SparkSession") -> None:
+    path = tmp_path / "rows.libsvm"
+    path.write_text("1 1:0.5\n0 2:1\n")
+    source = Source.of(str(path)).with_features(5)
+    assert [row.features.size for row in source.read(spark).collect()] == [5, 5]
+    assert source.with_features(7) == source
+    assert Source.of("a.csv").with_features(5) == Source.of("a.csv")
+
+
+@pytest.mark.parametrize("format_", ["parquet", "csv", "json", "orc", "table"])
+def test_what_is_written_is_read_again(format_: str, tmp_path: Path, spark: "SparkSession") -> None:
+    rows = spark.createDataFrame([(1, 0.5), (2, 1.5)], "id int, x double").coalesce(1)
+    path = "written_rows" if format_ == "table" else str(tmp_path / "out" / "rows")
+    target = Target.of(path, format_)
+    target.check_free(spark, "output.predictions")
+    target.write(rows)
+    try:
+        read = Source.of(path, format_).read(spark)
+        assert {(row["id"], row["x"]) for row in read.collect()} == {(1, 0.5), (2, 1.5)}
+        with pytest.raises(
+            PathExistsError, match=r"exists already.*overwrite = true in \[output\]"
+        ):
+            target.check_free(spark, "output.predictions")
+        again = Target.of(path, format_, overwrite=True)
+        again.check_free(spark, "output.predictions")
+        again.write(rows.limit(1))
+        assert Source.of(path, format_).read(spark).count() == 1
+    finally:
+        spark.sql("drop table if exists written_rows")
+
+
+def test_csv_gets_vectors_as_text(tmp_path: Path, spark: "SparkSession") -> None:
+    rows = spark.createDataFrame(
+        [(Vectors.dense(0.25, 0.75), [1, 2], "a,b")], ["probability", "some.array", "text"]
+    )
+    path = str(tmp_path / "rows.csv")
+    Target.of(path).write(rows)
+    (row,) = Source.of(path, options={"inferSchema": False, "escape": '"'}).read(spark).collect()
+    assert tuple(row) == ("[0.25,0.75]", "[1,2]", "a,b")
+
+
+def test_the_command_line_has_its_own_advice(tmp_path: Path, spark: "SparkSession") -> None:
+    with pytest.raises(PathExistsError, match="--overwrite"):
+        Target.of(str(tmp_path)).check_free(spark, "--output")

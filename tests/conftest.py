@@ -1,0 +1,84 @@
+"""What every test may use. Only the ``spark`` fixture starts a JVM."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Byte equality with the engines that run in Spark's Python workers needs the same arithmetic here,
+# and Spark gives a worker one thread. Read when numpy loads, so set before anything else.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+
+# Workers run this very Python; Spark is the installed pyspark, as it comes.
+os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+for name in ("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS", "SPARK_REMOTE", "MASTER"):
+    os.environ.pop(name, None)
+os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+# Tests start many JVMs that live for seconds: compiling little of them, they take half the time.
+os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip on old pysparks what is marked as needing a newer one."""
+    if int(version("pyspark").split(".")[0]) >= 4:
+        return
+    for item in items:
+        if item.get_closest_marker("newest_spark"):
+            item.add_marker(pytest.mark.skip(reason="needs pyspark 4 or later"))
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
+    """One Spark for all tests: two slots here, nothing kept outside a temporary folder."""
+    from pyspark.sql import SparkSession
+
+    scratch = tmp_path_factory.mktemp("spark")
+    session = (
+        SparkSession.builder.master("local[2]")
+        .appName("sparknn tests")
+        .config("spark.driver.memory", "2g")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.local.dir", str(scratch / "local"))
+        .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
+        .config("spark.sql.shuffle.partitions", "4")
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run Python source in a fresh process at the root of the checkout; fail with its stderr."""
+
+    def run(
+        source: str, *arguments: str, timeout_s: float = 120
+    ) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            [sys.executable, "-c", source, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
+        return done
+
+    return run

@@ -1,0 +1,207 @@
+"""Mini-batches: every row once an epoch, equal sizes, the same in every run."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import Array, CsrRows
+
+from sparknn.core import batches as module
+from sparknn.core.batches import batches, count_batches, drawn_ranges, random_stream, windows
+from sparknn.core.network import Network
+from sparknn.core.plan import Plan, Standardizer
+from sparknn.core.rows import ArrayRows
+
+D = 3
+
+
+def numbered(n: int) -> ArrayRows:
+    """Rows that carry their own number in the features, the label and the weight."""
+    number = np.arange(n)
+    X = np.repeat(number[:, None], D, axis=1).astype(np.float32)
+    return ArrayRows(X, number.astype(float), number + 1.0)
+
+
+def plan_of(**changes: Any) -> Plan:
+    return Plan(Network((D, 2)), **changes)
+
+
+def drawn(rows: Any, plan: Plan, round_: int = 0, seed: int = 0) -> list[tuple[Array, ...]]:
+    """Copies of the batches of one round, since the iterator reuses its memory."""
+    stream = random_stream(seed, round_, 0)
+    return [(X.copy(), y, weight) for X, y, weight in batches(rows, plan, round_, stream)]
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Windows of 10 rows, so that a few rows make several."""
+    monkeypatch.setattr(module, "WINDOW_BYTES", 10 * 4 * D)
+    return 10
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 10, 11, 47])
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.usefixtures("small_windows")
+def test_every_row_once_an_epoch_in_equal_batches(n: int, batch_size: int, shuffle: bool) -> None:
+    plan = plan_of(batch_size=batch_size, local_epochs=3, shuffle=shuffle)
+    rows = numbered(n)
+    got = drawn(rows, plan)
+    assert len(got) == count_batches(rows, plan, 0)
+    for X, y, weight in got:
+        np.testing.assert_array_equal(X, np.repeat(y[:, None], D, axis=1))
+        np.testing.assert_array_equal(weight, y + 1)
+    per_epoch = len(got) // 3
+    for epoch in range(3):
+        part = got[epoch * per_epoch : (epoch + 1) * per_epoch]
+        seen = np.concatenate([y for _, y, _ in part])
+        np.testing.assert_array_equal(np.sort(seen), np.arange(n))
+    sizes = [len(y) for _, y, _ in got]
+    assert max(sizes) <= batch_size
+    # Windows of equal size are cut into equal batches: two roundings.
+    assert max(sizes) - min(sizes) <= (2 if n > 10 else 1)
+
+
+def test_no_rows_are_no_batches() -> None:
+    plan = plan_of()
+    assert drawn(numbered(0), plan) == []
+    assert count_batches(numbered(0), plan, 0) == 0
+
+
+def test_without_shuffle_rows_come_in_order() -> None:
+    seen = [y for _, y, _ in drawn(numbered(10), plan_of(batch_size=4, shuffle=False))]
+    np.testing.assert_array_equal(np.concatenate(seen), np.arange(10))
+    assert [len(y) for y in seen] == [4, 3, 3]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_shuffle_mixes_windows_and_epochs() -> None:
+    got = drawn(numbered(40), plan_of(batch_size=10, local_epochs=2))
+    order = [y.tolist() for _, y, _ in got]
+    assert order[:4] != order[4:]
+    assert sorted(order[0]) != order[0]
+    epochs = [[min(y) for y in order[:4]], [min(y) for y in order[4:]]]
+    assert any(epoch != sorted(epoch) for epoch in epochs)
+    # Rows stay within their window: only it is in memory.
+    assert all(max(y) - min(y) == 9 for y in order)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_the_same_place_draws_the_same_batches() -> None:
+    plan = plan_of(batch_size=4, local_epochs=2)
+
+    def order(seed: int, *where: int) -> list[float]:
+        stream = random_stream(seed, *where)
+        return [v for _, y, _ in batches(numbered(50), plan, where[0], stream) for v in y]
+
+    assert order(1, 2, 3) == order(1, 2, 3)
+    others = [order(2, 2, 3), order(1, 3, 3), order(1, 2, 4)]
+    assert all(order(1, 2, 3) != other for other in others)
+
+
+def test_streams_of_different_places_differ() -> None:
+    words = [0, 1, 2, 2**31, 2**32 - 1]
+    seeds = [0, 1, 2**32, 2**32 + 1, 2**33, 2**63, -1, -2]
+    places = [(s, r, p) for s in seeds for r, p in itertools.product(words, words)]
+    first = {tuple(random_stream(*place).integers(2**63, size=2)) for place in places}
+    assert len(first) == len(places)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64 - 1, 2**64 + 5, -(2**63)])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    same = random_stream(seed % 2**64, 1, 2)
+    assert random_stream(seed, 1, 2).integers(2**63) == same.integers(2**63)
+
+
+@settings(max_examples=100, deadline=None)
+@given(n_rows=st.integers(1, 300), fraction=st.floats(0.001, 1.0))
+def test_draws_go_round_and_use_every_row_equally(n_rows: int, fraction: float) -> None:
+    used = np.zeros(n_rows, dtype=int)
+    n_drawn = min(n_rows, max(1, round(fraction * n_rows)))
+    for round_ in range(12):
+        ranges = drawn_ranges(n_rows, fraction, round_)
+        assert sum(stop - start for start, stop in ranges) == n_drawn
+        for start, stop in ranges:
+            assert 0 <= start < stop <= n_rows
+            used[start:stop] += 1
+    assert used.max() - used.min() <= 1
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("round_", range(5))
+def test_a_fraction_is_the_next_part_of_the_rows(round_: int) -> None:
+    plan = plan_of(batch_size=4, mini_batch_fraction=0.3, local_epochs=2)
+    rows = numbered(50)
+    got = drawn(rows, plan, round_)
+    assert len(got) == count_batches(rows, plan, round_)
+    seen, counts = np.unique(np.concatenate([y for _, y, _ in got]), return_counts=True)
+    expected = sorted((round_ * 15 + i) % 50 for i in range(15))
+    np.testing.assert_array_equal(seen, expected)
+    np.testing.assert_array_equal(counts, 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    start=st.integers(0, 10**6),
+    n=st.integers(0, 10**6),
+    n_features=st.integers(1, 10**5),
+    batch_size=st.integers(1, 5000),
+)
+def test_windows_cover_the_rows_and_fit(
+    start: int, n: int, n_features: int, batch_size: int
+) -> None:
+    cut = windows(start, start + n, n_features, batch_size)
+    assert [a for a, _ in cut[1:]] == [b for _, b in cut[:-1]]
+    sizes = [b - a for a, b in cut]
+    assert sum(sizes) == n
+    if n:
+        assert (cut[0][0], cut[-1][1]) == (start, start + n)
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= max(module.WINDOW_BYTES // (4 * n_features), batch_size)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_sparse_batches_are_the_dense_ones() -> None:
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(35, D)) * (rng.random((35, D)) < 0.4)).astype(np.float32)
+    y, weight = np.arange(35.0), rng.random(35)
+    standardizer = Standardizer(np.ones(D, np.float32), np.full(D, 2, np.float32))
+    plan = plan_of(batch_size=6, local_epochs=2, standardizer=standardizer)
+    dense = drawn(ArrayRows(X, y, weight), plan)
+    sparse = drawn(CsrRows(X, y, weight), plan)
+    assert len(dense) == len(sparse)
+    for mine, yours in zip(dense, sparse, strict=True):
+        for a, b in zip(mine, yours, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_features_are_standardised_and_the_source_is_not_touched() -> None:
+    rows = numbered(6)
+    kept = rows.X.copy()
+    shift, factor = np.array([1, 2, 3], np.float32), np.array([2, 0.5, 0], np.float32)
+    plan = plan_of(shuffle=False, standardizer=Standardizer(shift, factor), local_epochs=2)
+    for X, _, _ in drawn(rows, plan):
+        np.testing.assert_array_equal(X, (kept - shift) * factor)
+    np.testing.assert_array_equal(rows.X, kept)
+
+
+def test_targets_are_standardised_and_the_source_is_not_touched() -> None:
+    y = np.arange(12.0).reshape(6, 2)
+    rows = ArrayRows(np.zeros((6, D), np.float32), y.copy())
+    scale = Standardizer(np.array([1, 2], np.float32), np.array([2, 0.5], np.float32))
+    plan = plan_of(shuffle=False, target_standardizer=scale, local_epochs=2)
+    for _, got, _ in drawn(rows, plan):
+        np.testing.assert_array_equal(got, (y - [1, 2]) * [2, 0.5])
+    np.testing.assert_array_equal(rows.y, y)
+
+
+def test_class_weights_multiply_the_rows_weights() -> None:
+    y = np.array([0.0, 1, 2, 1])
+    rows = ArrayRows(np.zeros((4, D), np.float32), y, np.array([1.0, 2, 3, 4]))
+    plan = plan_of(shuffle=False, class_weight=np.array([0.5, 1, 10]))
+    ((_, _, weight),) = drawn(rows, plan)
+    np.testing.assert_array_equal(weight, [0.5, 2, 30, 4])
+    np.testing.assert_array_equal(rows.sample_weight, [1, 2, 3, 4])

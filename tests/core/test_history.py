@@ -1,0 +1,133 @@
+"""The record of a round, from the workers' reports."""
+
+import math
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparknn.core.averaging import Report, Score, Total
+from sparknn.core.history import mean_score, summarise
+from sparknn.core.outer import OuterState
+
+START = OuterState.start(np.zeros(2, np.float32))
+
+
+def total_of(moves: list[list[float]], shares: list[float], **more: list[Any]) -> Total:
+    """Workers that moved from 0 by ``moves``."""
+    totals = []
+    for partition, (move, share) in enumerate(zip(moves, shares, strict=True)):
+        extra = {"weight": share} | {name: values[partition] for name, values in more.items()}
+        state = np.array([move], np.float32)
+        report = Report(partition, share=share, squared_move=float(state[0] @ state[0]), **extra)
+        totals.append(Total.of(state, report))
+    return reduce(Total.merge, totals)
+
+
+def after(theta: list[float]) -> OuterState:
+    return OuterState.start(np.array(theta, np.float32))
+
+
+def test_counts_and_losses_add_up() -> None:
+    total = total_of(
+        [[1, 0], [0, 1]],
+        [0.25, 0.75],
+        weight=[2.0, 6.0],
+        n_rows=[3, 7],
+        n_steps=[1, 2],
+        n_skipped=[4, 5],
+        loss_sum=[8.0, 24.0],
+        seconds=[0.5, 2.0],
+    )
+    record = summarise(total, 5, START, after([3, 4]), 0.5)
+    assert record.round == 5
+    assert record.loss == 4.0
+    assert (record.n_rows, record.n_steps, record.n_skipped) == (10, 3, 9)
+    assert record.compute_s == 2.0
+    assert record.step_norm == 5.0
+    assert record.step_factor == 0.5
+    assert record.workers_left_out == 0
+    assert math.isnan(record.validation_loss)
+
+
+def test_workers_that_move_alike_agree() -> None:
+    record = summarise(total_of([[3, 4]] * 3, [0.2, 0.3, 0.5]), 0, START, after([3, 4]), 1)
+    assert record.drift == pytest.approx(5)
+    assert record.agreement == pytest.approx(1)
+
+
+def test_workers_that_move_apart_do_not() -> None:
+    record = summarise(total_of([[3, 0], [-3, 0]], [0.5, 0.5]), 0, START, after([0, 0]), 1)
+    assert record.drift == pytest.approx(3)
+    assert record.agreement == 0
+
+
+def test_orthogonal_moves_agree_by_one_in_the_number_of_workers() -> None:
+    record = summarise(total_of([[2, 0], [0, 2]], [0.5, 0.5]), 0, START, after([1, 1]), 1)
+    assert record.agreement == pytest.approx(0.5)
+
+
+def test_drift_is_measured_from_where_the_workers_started() -> None:
+    before = OuterState(START.theta, np.array([1, 1], np.float32), START.running)
+    total = Total.of(
+        np.array([[-2, -3]], np.float32), Report(0, weight=1.0, share=1.0, squared_move=25.0)
+    )
+    record = summarise(total, 0, before, after([1, 0]), 1)
+    assert record.drift == 5
+    assert record.agreement == 1
+    assert record.step_norm == 1
+
+
+def test_workers_that_are_left_out_are_counted_and_empty_ones_are_not() -> None:
+    good = total_of([[1, 0]], [0.5], weight=[1.0], loss_sum=[2.0])
+    bad = Total.of(
+        np.array([[np.nan, 0]], np.float32), Report(1, share=0.5, weight=9.0, loss_sum=1e9)
+    )
+    lost = Total.of(None, Report(2, left_out="missing"))
+    empty = Total.of(None, Report(3))
+    record = summarise(reduce(Total.merge, [good, bad, lost, empty]), 0, START, START, 1)
+    assert record.workers_left_out == 2
+    assert record.loss == 2.0
+
+
+def test_a_round_that_nobody_survives() -> None:
+    total = Total.of(None, Report(0, left_out="missing"))
+    record = summarise(total, 0, START, START, 1)
+    assert math.isnan(record.loss)
+    assert math.isnan(record.drift)
+    assert math.isnan(record.agreement)
+    assert record.step_norm == 0
+    assert record.workers_left_out == 1
+
+
+def test_a_round_in_which_nothing_moved_has_no_agreement() -> None:
+    record = summarise(total_of([[0, 0]], [1.0], weight=[1.0]), 0, START, START, 1)
+    assert record.drift == 0
+    assert math.isnan(record.agreement)
+
+
+def test_a_record_does_not_depend_on_the_order_of_the_reports() -> None:
+    rng = np.random.default_rng(0)
+    losses = rng.normal(size=20) * 10.0 ** rng.integers(-8, 8, size=20)
+    totals = [
+        Total.of(
+            np.ones((1, 2), np.float32),
+            Report(p, share=1 / 32, weight=1 / 3, loss_sum=float(losses[p]), squared_move=0.1 * p),
+        )
+        for p in range(20)
+    ]
+    forward = summarise(reduce(Total.merge, totals), 0, START, START, 1)
+    backward = summarise(reduce(Total.merge, totals[::-1]), 0, START, START, 1)
+    assert forward == backward
+
+
+def test_mean_score_is_over_all_validation_rows() -> None:
+    scores = [Score(6.0, 2.0, 4.0, 4), None, Score(2.0, 6.0, 12.0, 30)]
+    totals = [Total.of(None, Report(p, score=score)) for p, score in enumerate(scores)]
+    assert mean_score(reduce(Total.merge, totals)) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("score", [None, Score(0.0, 0.0, 0.0, 3)])
+def test_without_validation_rows_there_is_no_score(score: Score | None) -> None:
+    assert mean_score(Total.of(None, Report(0, score=score))) is None

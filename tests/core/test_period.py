@@ -1,0 +1,126 @@
+"""How much local work lies between two averages."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from sparknn.core.averaging import Report, Total, weight_unit
+from sparknn.core.network import Network
+from sparknn.core.period import next_stints
+from sparknn.core.plan import Job, Plan
+from sparknn.core.rounds import Averaging, Fit, RoundResult, run
+from sparknn.core.rows import ArrayRows
+from sparknn.core.training import train_locally
+from sparknn.engine.local import LocalEngine
+
+NETWORK = Network((4, 5, 3))
+
+
+def rows(n: int, seed: int = 0) -> ArrayRows:
+    rng = np.random.default_rng(seed)
+    return ArrayRows(rng.random((n, 4), np.float32), rng.integers(3, size=n) * 1.0)
+
+
+def start(plan: Plan) -> np.ndarray:
+    theta = NETWORK.init(np.random.default_rng(1))
+    return np.vstack([theta, np.zeros_like(theta)])
+
+
+def test_cheap_rounds_stay_short() -> None:
+    assert next_stints(1, 10.0, 0.2, 1.0, n_done=1, n_stints=40) == 1
+
+
+def test_dear_rounds_double_up_to_a_fifth_of_the_fit() -> None:
+    lengths = [1]
+    while sum(lengths) < 40:
+        lengths.append(next_stints(lengths[-1], 0.01, 0.2, 1.0, sum(lengths), 40))
+    assert lengths[:4] == [1, 2, 4, 8]
+    assert max(lengths) == 8
+    assert sum(lengths) == 40
+
+
+@pytest.mark.parametrize(("factor", "stints"), [(1.0, 1), (0.5, 4), (0.25, 16), (0.0, 20)])
+def test_quadratic_rule(factor: float, stints: int) -> None:
+    assert next_stints(1, 10.0, 0.2, factor, n_done=1, n_stints=100) == stints
+
+
+def test_never_more_than_is_left() -> None:
+    assert next_stints(8, 0.0, 1.0, 0.0, n_done=97, n_stints=100) == 3
+
+
+def test_several_stints_are_the_rounds_without_an_average() -> None:
+    plan = Plan(NETWORK, batch_size=8, max_iter=6, mini_batch_fraction=0.5, dropout=0.2, seed=3)
+    mine = rows(50)
+    at_once = train_locally(Job(plan, start(plan), n_stints=3, ahead=1), mine, 1, 7)
+    state, n_steps = start(plan), 0
+    for stint in (2, 3, 4):
+        result = train_locally(Job(plan, state, n_steps=n_steps), mine, stint, 7)
+        state, n_steps = result.state, n_steps + result.n_steps
+    np.testing.assert_array_equal(at_once.state, state)
+    assert at_once.n_steps == n_steps
+
+
+class SlowRounds:
+    """A local engine whose rounds seem to take an hour."""
+
+    def __init__(self, n_workers: int) -> None:
+        none = rows(0)
+        shards = [(rows(40, seed), none) for seed in range(n_workers)]
+        self._engine = LocalEngine(shards, weight_unit(40 * n_workers))
+        self.n_workers = n_workers
+        self.has_validation = False
+        self.lengths: list[int] = []
+
+    def run_round(self, jobs: list[Job], round_: int) -> RoundResult:
+        self.lengths.append(jobs[0].n_stints)
+        return self._engine.run_round(jobs, round_)
+
+
+def test_a_fit_of_long_rounds_does_all_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 10**6, 3600))
+    monkeypatch.setattr("sparknn.core.rounds.time.perf_counter", lambda: float(next(ticks)))
+    engine = SlowRounds(2)
+    fit = Fit(Plan(NETWORK, batch_size=8, max_iter=20), Averaging(), 2, adapt_period=True)
+    run(engine, [fit])
+    assert sum(engine.lengths) == 20
+    assert len(engine.lengths) < 10
+    assert [record.round for record in fit.history] == list(range(len(engine.lengths)))
+    assert sum(record.n_rows for record in fit.history) == 20 * 80
+
+
+def test_says_once_that_one_worker_would_be_faster(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = iter(range(0, 10**6, 3600))
+    monkeypatch.setattr("sparknn.core.rounds.time.perf_counter", lambda: float(next(ticks)))
+    with caplog.at_level(logging.INFO, "sparknn"):
+        run(SlowRounds(2), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 2)])
+        assert sum("numWorkers=1 is faster" in message for message in caplog.messages) == 1
+        caplog.clear()
+        run(SlowRounds(1), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 1)])
+        assert not caplog.messages
+
+
+def test_losses_around_averaging() -> None:
+    plan = Plan(NETWORK, batch_size=8, max_iter=3, step_size=0.5)
+    engine = LocalEngine([(rows(80, seed), rows(0)) for seed in (1, 2)], weight_unit(160))
+    fit = Fit(plan, Averaging(), 2)
+    run(engine, [fit])
+    for before, after in zip(fit.history, fit.history[1:], strict=False):
+        # A round starts from the average: its first tenth tells what averaging made of the loss.
+        assert np.isfinite([before.loss_before, before.loss_after, after.loss]).all()
+        assert before.loss_after != before.loss_before
+    assert np.isnan(fit.history[-1].loss_after)
+    (report,) = _only_report(plan)
+    assert report.first.weight == report.last.weight == 8
+    assert report.first.loss + report.last.loss < report.loss_sum
+
+
+def _only_report(plan: Plan) -> tuple[Report, ...]:
+    engine = LocalEngine([(rows(80), rows(0))], weight_unit(80))
+    job = Job(plan, start(plan))
+    total: Total = engine.run_round([job], 0).totals[0]
+    return total.reports

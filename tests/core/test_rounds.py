@@ -1,0 +1,211 @@
+"""The loop of a fit: its laws on real rows, worker by worker and fit by fit."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from toys import Array, blobs, data_for, engine_of, full_batch
+
+from sparknn.core.averaging import weight_unit
+from sparknn.core.batches import random_stream
+from sparknn.core.network import Network
+from sparknn.core.plan import Job, Plan
+from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rows import ArrayRows
+from sparknn.core.training import train_locally
+from sparknn.engine.local import LocalEngine
+
+NETWORK = Network((4, 6, 3), "tanh")
+REGRESSION = Network((4, 6, 2), "tanh", "squared")
+PLAIN_SOLVERS = ["sgd", "momentum", "adam", "adamw"]
+
+
+def fitted(engine: LocalEngine, plan: Plan, averaging: Averaging | None = None) -> Fit:
+    fit = Fit(plan, averaging or Averaging(), engine.n_workers)
+    run(engine, [fit])
+    return fit
+
+
+def theta_of(fit: Fit) -> Array:
+    assert fit.theta is not None
+    assert fit.theta.dtype == np.float32
+    return fit.theta
+
+
+@pytest.mark.parametrize("local_state", ["average", "reset"])
+@pytest.mark.parametrize("solver", PLAIN_SOLVERS)
+def test_one_worker_is_train_locally_in_a_loop_to_the_byte(solver: str, local_state: str) -> None:
+    X, y = blobs(53)
+    weight = np.random.default_rng(0).uniform(0.1, 3, 53)
+    plan = Plan(
+        NETWORK, seed=4, max_iter=5, solver=solver, step_size=0.02, batch_size=8, dropout=0.1,
+        local_state=local_state,
+    )  # fmt: skip
+    fit = fitted(engine_of(X, y, [53], weight), plan)
+
+    start = Fit(plan, Averaging(), 1).job()
+    state, n_steps = start.state, 0.0
+    for round_ in range(5):
+        result = train_locally(Job(plan, state, n_steps), ArrayRows(X, y, weight), round_, 0)
+        state, n_steps = result.state, n_steps + result.n_steps
+    assert theta_of(fit).tobytes() == state[0].tobytes()
+    assert theta_of(fit).tobytes() != start.state[0].tobytes()
+    assert sum(record.n_steps for record in fit.history) == n_steps
+
+
+@pytest.mark.parametrize("network", [NETWORK, REGRESSION], ids=lambda n: n.loss)
+@pytest.mark.parametrize("sizes", [[20, 20, 20], [1, 7, 52], [30, 0, 30]], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("solver", ["sgd", "momentum"])
+def test_one_full_batch_step_per_worker_is_one_pooled_step(
+    network: Network, sizes: list[int], weighted: bool, solver: str
+) -> None:
+    """Gradients of means average to the gradient of the mean, if workers weigh what they saw.
+
+    With momentum too, round after round, because its buffer is averaged as well.
+    """
+    X, y = data_for(network, 60)
+    weight = np.random.default_rng(0).uniform(0, 5, 60) if weighted else None
+    plan = full_batch(network, solver=solver, max_iter=6, step_size=0.1, l2=0.05)
+    spread = fitted(engine_of(X, y, sizes, weight), plan)
+    pooled = fitted(engine_of(X, y, [60], weight), plan)
+    np.testing.assert_allclose(theta_of(spread), theta_of(pooled), atol=1e-6)
+    for mine, yours in zip(spread.history, pooled.history, strict=True):
+        assert mine.loss == pytest.approx(yours.loss, rel=1e-5)
+        assert mine.n_rows == yours.n_rows
+    assert pooled.history[-1].loss < pooled.history[0].loss
+
+
+def test_a_worker_counts_by_its_weights_not_by_its_rows() -> None:
+    """A hundred rows of weight 0.01 pull like one of weight 1."""
+    X, y = blobs(101)
+    weight = np.where(np.arange(101) < 100, 0.01, 1.0)
+    plan = full_batch(NETWORK, max_iter=1)
+    start = Fit(plan, Averaging(), 1).job().state[0]
+    both = theta_of(fitted(engine_of(X, y, [100, 1], weight), plan)) - start
+    many = theta_of(fitted(engine_of(X[:100], y[:100], [100]), plan)) - start
+    one = theta_of(fitted(engine_of(X[100:], y[100:], [1]), plan)) - start
+    np.testing.assert_allclose(both, (many + one) / 2, atol=1e-6)
+
+
+def test_local_epochs_do_not_make_a_worker_heavier_than_its_rows() -> None:
+    X, y = blobs(60)
+    totals = []
+    for epochs in (1, 3):
+        engine = engine_of(X, y, [10, 50])
+        job = Fit(Plan(NETWORK, local_epochs=epochs), Averaging(), 2).job()
+        totals.append(engine.run_round([job], 0).totals[0])
+    assert [[r.share for r in total.ordered()] for total in totals] == [[10 / 64, 50 / 64]] * 2
+
+
+def fits_of_all_kinds() -> list[Fit]:
+    plans = [
+        (Plan(NETWORK, max_iter=6, batch_size=8), Averaging()),
+        (Plan(NETWORK, max_iter=3, solver="adam", step_size=0.01), Averaging("momentum", 0.5)),
+        (Plan(NETWORK, max_iter=5, solver="sgd", seed=9), Averaging("bmuf", 0.75, 0.5)),
+        (Plan(NETWORK, max_iter=6, dropout=0.2), Averaging("nesterov", 0.5, final="ema")),
+        (Plan(NETWORK, max_iter=4, l2=0.1), Averaging(final="combine")),
+        (Plan(NETWORK, max_iter=6, step_size=2.0), Averaging(final="best", patience=1)),
+    ]
+    return [Fit(plan, averaging, 3) for plan, averaging in plans]
+
+
+def facts(fit: Fit) -> list[tuple[Any, ...]]:
+    """What a history says, clocks left out."""
+    return [
+        (r.round, r.loss, r.validation_loss, r.n_steps, r.drift, r.agreement, r.step_norm)
+        for r in fit.history
+    ]
+
+
+def test_fits_together_are_the_fits_apart_to_the_byte() -> None:
+    X, y = blobs(70)
+    engine = engine_of(X, y, [30, 25, 15], validation=blobs(20, seed=5))
+    together, apart = fits_of_all_kinds(), fits_of_all_kinds()
+    run(engine, together)
+    for fit in apart:
+        run(engine, [fit])
+    for mine, yours in zip(together, apart, strict=True):
+        assert theta_of(mine).tobytes() == theta_of(yours).tobytes()
+        assert facts(mine) == facts(yours)
+    assert len({theta_of(fit).tobytes() for fit in together}) == len(together)
+    assert [len(fit.history) for fit in together[:5]] == [6, 3, 5, 6, 4]
+    assert len(together[5].history) < 6
+
+
+def test_a_fit_repeats_itself_and_the_seed_changes_it() -> None:
+    X, y = blobs(70)
+    engine = engine_of(X, y, [30, 40])
+    once, again, other = (fitted(engine, Plan(NETWORK, seed=s, batch_size=8)) for s in (1, 1, 2))
+    assert theta_of(once).tobytes() == theta_of(again).tobytes()
+    assert theta_of(once).tobytes() != theta_of(other).tobytes()
+
+
+@pytest.mark.parametrize("local_state", ["average", "reset"])
+@pytest.mark.parametrize("rule", ["mean", "momentum", "nesterov", "bmuf"])
+@pytest.mark.parametrize("solver", PLAIN_SOLVERS)
+def test_every_combination_learns(solver: str, rule: str, local_state: str) -> None:
+    X, y = blobs(300)
+    engine = engine_of(X, y, [100, 100, 100], validation=blobs(100, seed=5))
+    step_size = 0.02 if solver.startswith("adam") else 0.1
+    plan = Plan(
+        NETWORK, max_iter=12, solver=solver, step_size=step_size, batch_size=16,
+        local_state=local_state,
+    )  # fmt: skip
+    rate = 1 / 3 if rule == "bmuf" else 0.7
+    fit = fitted(engine, plan, Averaging(rule, momentum=0.5, rate=rate))
+    assert fit.history[-1].validation_metric > 0.8
+    assert fit.history[-1].loss < 0.7 * fit.history[0].loss
+    assert all(record.workers_left_out == 0 for record in fit.history)
+
+
+def test_a_start_is_taken_over_and_left_alone() -> None:
+    X, y = blobs(40)
+    engine = engine_of(X, y, [20, 20])
+    plan = Plan(NETWORK, max_iter=3)
+    theta = theta_of(fitted(engine, plan)).astype(np.float64)
+    kept = theta.copy()
+    fit = Fit(plan, Averaging(), 2, theta=theta)
+    np.testing.assert_array_equal(fit.job().state[0], theta)
+    run(engine, [fit])
+    np.testing.assert_array_equal(theta, kept)
+    assert fit.history[0].loss < fitted(engine, plan).history[0].loss
+
+
+def test_the_first_network_is_no_workers_stream() -> None:
+    """Its numbers are drawn from a place that no worker of any round has."""
+    plan = Plan(NETWORK, seed=3)
+    theta = Fit(plan, Averaging(), 1).job().state[0]
+    assert theta.tobytes() == Fit(plan, Averaging(), 8).job().state[0].tobytes()
+    for place in [(), (0,), (0, 0), (0, 1), (1, 0)]:
+        assert NETWORK.init(random_stream(3, *place)).tobytes() != theta.tobytes()
+
+
+@pytest.mark.parametrize("sizes", [[1], [1, 0, 0], [1, 1, 0, 1, 0]], ids=str)
+def test_more_workers_than_rows(sizes: list[int]) -> None:
+    X, y = blobs(sum(sizes))
+    fit = fitted(engine_of(X, y, sizes, validation=blobs(5, seed=5)), Plan(NETWORK, max_iter=3))
+    assert [record.n_rows for record in fit.history] == [sum(sizes)] * 3
+    assert [record.workers_left_out for record in fit.history] == [0] * 3
+    assert np.isfinite(theta_of(fit)).all()
+
+
+def test_a_shard_that_weighs_nothing_is_no_shard() -> None:
+    X, y = blobs(40)
+    weight = np.where(np.arange(40) < 25, 1.0, 0.0)
+    plan = Plan(NETWORK, max_iter=3, batch_size=4)
+    fit = fitted(engine_of(X, y, [25, 15], weight), plan)
+    none = ArrayRows(X[:0], y[:0])
+    alone = fitted(LocalEngine([(ArrayRows(X[:25], y[:25]), none)], weight_unit(25)), plan)
+    assert theta_of(fit).tobytes() == theta_of(alone).tobytes()
+    assert fit.history[0].workers_left_out == 0
+
+
+def test_rounds_that_draw_only_rows_of_no_weight_are_not_divergence() -> None:
+    X, y = blobs(20)
+    weight = np.where(np.arange(20) < 2, 1.0, 0.0)
+    plan = Plan(NETWORK, max_iter=10, mini_batch_fraction=0.1, schedule="constant")
+    fit = fitted(engine_of(X, y, [20], weight), plan)
+    assert [record.n_steps for record in fit.history] == [1] + [0] * 9
+    assert [record.step_factor for record in fit.history] == [1] * 10
+    assert np.isnan([record.loss for record in fit.history[1:]]).all()

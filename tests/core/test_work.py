@@ -1,0 +1,122 @@
+"""What a worker answers in a round: totals and reports, also of extreme rows."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from toys import Array, blobs, curve, data_for, empty_rows, job_of
+
+from sparknn.core.averaging import Total, weight_unit
+from sparknn.core.network import Network
+from sparknn.core.plan import Job, Plan
+from sparknn.core.rows import ArrayRows
+from sparknn.core.training import LocalResult, score, train_locally, work
+
+NETWORK = Network((4, 6, 3), "tanh")
+REGRESSION = Network((4, 6, 2), "tanh", "squared")
+PLAIN_SOLVERS = ["sgd", "momentum", "adam", "adamw"]
+
+
+def trained(plan: Plan, X: Array, y: Array, weight: Array | None = None) -> LocalResult:
+    return train_locally(job_of(plan), ArrayRows(X, y, weight), 0, 0)
+
+
+def work_on(plan: Plan, X: Array, y: Array, weight: Array | None = None, **changes: Any) -> Total:
+    total_weight = float(len(X) if weight is None else weight.sum())
+    rows, none = ArrayRows(X, y, weight), ArrayRows(X[:0], y[:0])
+    (total,) = work([job_of(plan, **changes)], rows, none, 0, 7, weight_unit(total_weight))
+    return total
+
+
+def test_a_report_says_what_was_done() -> None:
+    X, y = blobs(50)
+    plan = Plan(NETWORK, batch_size=8, local_epochs=2)
+    total = work_on(plan, X, y)
+    alone = train_locally(job_of(plan), ArrayRows(X, y), 0, 7)
+    (report,) = total.reports
+    assert total.values is not None
+    assert total.values.tobytes() == alone.state.tobytes()
+    assert (report.partition, report.n_rows, report.n_steps) == (7, 100, 14)
+    assert report.weight == 100
+    assert report.share == 50 / 64
+    assert report.loss_sum == alone.loss_sum
+    moved = alone.state[0].astype(np.float64) - job_of(plan).state[0]
+    assert report.squared_move == pytest.approx(moved @ moved)
+    assert report.score is None
+    assert report.left_out == ""
+
+
+def test_a_worker_scores_what_arrived_even_without_training_rows() -> None:
+    X, y = blobs(30)
+    job = job_of(Plan(NETWORK))
+    empty, full = empty_rows(4), ArrayRows(X, y)
+    for rows, train in [(empty, True), (full, False), (full, True)]:
+        (total,) = work([Job(job.plan, job.state, train=train)], rows, full, 0, 0, 32.0)
+        assert total.reports[0].score == score(job, full)
+        assert (total.values is None) == (not train or rows.n_rows == 0)
+
+
+def test_jobs_do_not_see_each_other() -> None:
+    X, y = blobs(50)
+    rows, validation = ArrayRows(X, y), ArrayRows(X[:9], y[:9])
+    jobs = [job_of(Plan(NETWORK, step_size=s, solver=v)) for s, v in [(0.1, "sgd"), (0.01, "adam")]]
+    together = work(jobs, rows, validation, 3, 1, 64.0)
+    for job, total in zip(jobs, together, strict=True):
+        (alone,) = work([job], rows, validation, 3, 1, 64.0)
+        assert alone.values is not None
+        assert total.values is not None
+        assert alone.values.tobytes() == total.values.tobytes()
+        assert alone.reports[0].score == total.reports[0].score
+
+
+def test_a_diverging_worker_is_left_out_without_a_warning() -> None:
+    X, y = curve(40, k=2)
+    network = Network((4, 5, 2), "relu", "squared")
+    plan = Plan(network, solver="sgd", step_size=1e4, max_change=0, batch_size=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        total = work_on(plan, X, y)
+    assert total.values is None
+    assert total.reports[0].left_out in {"not finite", "out of range"}
+    assert total.reports[0].share == 0
+
+
+# -- extremes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", PLAIN_SOLVERS)
+@pytest.mark.parametrize("network", [NETWORK, REGRESSION], ids=lambda n: n.loss)
+def test_one_row(network: Network, solver: str) -> None:
+    X, y = data_for(network, 1)
+    total = work_on(Plan(network, solver=solver, local_epochs=2), X, y)
+    assert total.reports[0].n_steps == 2
+    assert total.reports[0].share == 1
+    assert np.isfinite(total.mean()).all()
+
+
+def test_no_rows() -> None:
+    X, y = blobs(1)
+    total = work_on(Plan(NETWORK), X[:0], y[:0])
+    assert total.values is None
+    assert total.reports[0].left_out == "no rows"
+    assert train_locally(job_of(Plan(NETWORK)), empty_rows(4), 0, 0).n_steps == 0
+
+
+def test_rows_that_weigh_nothing_take_no_step() -> None:
+    X, y = blobs(20)
+    result = trained(Plan(NETWORK, batch_size=4), X, y, np.zeros(20))
+    assert (result.n_steps, result.n_rows, result.weight) == (0, 0, 0)
+    np.testing.assert_array_equal(result.state, job_of(Plan(NETWORK)).state)
+    assert work_on(Plan(NETWORK), X, y, np.zeros(20)).reports[0].left_out == "no rows"
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh", "sigmoid", "identity"])
+def test_huge_features_never_leave_anything_that_is_not_finite(activation: str) -> None:
+    X, y = blobs(40)
+    network = Network((4, 6, 3), activation)
+    total = work_on(Plan(network, batch_size=8), X * np.float32(1e30), y)
+    if total.values is not None:
+        assert np.isfinite(total.values).all()
+    else:
+        assert total.reports[0].left_out in {"not finite", "out of range"}

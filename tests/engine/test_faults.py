@@ -1,0 +1,221 @@
+"""Lost files, lost executors and failing tasks change nothing; broken workers are explained."""
+
+import json
+import shutil
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from engines import handles_of, intake, leftovers, network_for, outcome, vectors
+from pyspark.sql import SparkSession
+from toys import blobs
+
+from sparknn.core.plan import Plan
+from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.engine import open_engine
+
+RunPython = Callable[..., CompletedProcess[str]]
+
+PREAMBLE = """
+import json, os, sys, tempfile, time
+from pathlib import Path
+sys.path[:0] = [os.getcwd(), os.path.join(os.getcwd(), "tests")]
+import numpy as np
+from pyspark.sql import SparkSession
+from engines import intake, network_for, outcome, vectors
+from toys import blobs
+from sparknn.core.plan import Plan
+from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.engine import open_engine, rdd
+
+def session(master, **settings):
+    builder = SparkSession.builder.master(master).appName("sparknn faults")
+    settings = {
+        "spark.driver.memory": "1g", "spark.executor.memory": "512m",
+        "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": sys.argv[1], "spark.sql.shuffle.partitions": "2", **settings,
+    }
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("OFF")
+    return spark
+
+def fitted(spark, after_round=lambda n: None, n_workers=4):
+    X, y = blobs(200)
+    df = vectors(spark, X, y, sizes=[50, 150])
+    with open_engine(df, intake(n_workers=n_workers, validation_fraction=0.2)) as engine:
+        plan = Plan(network_for(engine.facts), max_iter=4, batch_size=16)
+        told = lambda fit, record: after_round(record.round)
+        fits = [Fit(plan, Averaging("nesterov", 0.5), n_workers, on_round=told)]
+        run(engine, fits)
+        return outcome(fits)
+"""
+
+
+def test_a_deleted_shard_is_written_again(
+    spark: SparkSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    X, y = blobs(120)
+    df = vectors(spark, X, y, sizes=[50, 70])
+
+    def fitted(lose: Callable[[int, Any], None]) -> Any:
+        with open_engine(df, intake(n_workers=3, validation_fraction=0.2)) as engine:
+            plan = Plan(network_for(engine.facts), max_iter=3, batch_size=16)
+            fit = Fit(plan, Averaging(), 3, on_round=lambda _, record: lose(record.round, engine))
+            lose(-1, engine)
+            moments = engine.moments()
+            run(engine, [fit])
+            return outcome([fit]), moments.mean.tobytes(), moments.deviation.tobytes()
+
+    def some(round_: int, engine: Any) -> None:
+        # One before the moments are taken, the others when round 1 has scored round 0.
+        lost = {-1: slice(1), 0: slice(1, None)}.get(round_, slice(0))
+        for handle in handles_of(engine)[lost]:
+            shutil.rmtree(handle.folder)
+
+    expected = fitted(lambda round_, engine: None)
+    assert fitted(some) == expected
+    said = [record.getMessage() for record in caplog.records if "writing them again" in record.msg]
+    # The last is no round, but scores the last network.
+    assert [message.split(" shards")[0] for message in said] == [
+        "Round 0: 1",
+        "Round 1: 1",
+        "Round 2: 3",
+        "Round 3: 3",
+    ]
+    assert leftovers(spark) == []
+
+
+def test_failing_tasks_are_tried_again(run_python: RunPython, tmp_path: Path) -> None:
+    run_python(
+        PREAMBLE
+        + """
+from pyspark import TaskContext
+from pyspark.sql import functions as F
+spark = session("local[2,3]")
+expected = fitted(spark)
+
+train, to_handle = rdd._train, rdd._to_handle
+
+def flaky_train(broadcast, round_, unit, shape, handles):
+    for result in train(broadcast, round_, unit, shape, handles):
+        # After the work was done, so that doing it twice would show.
+        if TaskContext.get().attemptNumber() == 0 and round_ % 2:
+            raise RuntimeError("lost on the way")
+        yield result
+
+def flaky_handle(row):
+    if TaskContext.get().attemptNumber() == 0:
+        raise RuntimeError("lost after the shard was written")
+    return to_handle(row)
+
+rdd._train, rdd._to_handle = flaky_train, flaky_handle
+assert fitted(spark) == expected
+assert not list(Path(sys.argv[1]).rglob("sparknn-*"))
+spark.stop()
+""",
+        str(tmp_path),
+        timeout_s=300,
+    )
+
+
+def test_a_killed_executor_is_survived(run_python: RunPython, tmp_path: Path) -> None:
+    run_python(
+        PREAMBLE
+        + """
+import signal
+spark = session("local-cluster[2,1,1024]", **{"spark.cores.max": "2"})
+jvm = spark.sparkContext._gateway.proc.pid
+
+def executors():
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            command = (stat.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == jvm and b"CoarseGrainedExecutorBackend" in command:
+            found.append(int(stat.parent.name))
+    return sorted(found)
+
+while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:
+    time.sleep(0.1)
+expected = fitted(spark)
+killed = []
+
+def kill(round_):
+    if round_ == 1:
+        killed.append(executors()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+assert fitted(spark, kill) == expected
+assert len(killed) == 1
+assert killed[0] not in executors()
+spark.stop()
+""",
+        str(tmp_path),
+        timeout_s=400,
+    )
+
+
+@pytest.fixture
+def bare_python(tmp_path: Path) -> Path:
+    """A Python of this version with nothing installed."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    return tmp_path / "bare" / "bin" / "python"
+
+
+def test_workers_without_numpy_or_sparknn_are_explained(
+    run_python: RunPython, tmp_path: Path, bare_python: Path
+) -> None:
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    done = run_python(
+        PREAMBLE
+        + """
+from sparknn.engine.environment import WorkerEnvironmentError
+# Workers must not find sparknn by the way it is found here.
+os.environ.pop("PYTHONPATH", None)
+root = os.getcwd()
+os.chdir(sys.argv[1])
+os.environ["PYSPARK_PYTHON"] = sys.argv[2]
+
+def said():
+    spark = session("local[2]")
+    started = time.monotonic()
+    df = spark.range(10).selectExpr("array(double(id)) as features", "id % 2 as label")
+    try:
+        open_engine(df, intake())
+    except WorkerEnvironmentError as error:
+        return [str(error), time.monotonic() - started]
+    finally:
+        spark.stop()
+
+# A path file lends the bare Python sparknn alone, then, in its place, all packages but sparknn
+# (the other environment's own path files play no part).
+lent = Path(sys.argv[3], "lent.pth")
+lent.write_text(root)
+first = said()
+lent.write_text(sys.argv[4])
+print(json.dumps([first, said()]))
+""",
+        str(tmp_path),
+        str(bare_python),
+        str(bare_python.parent.parent / "lib" / version / "site-packages"),
+        sysconfig.get_paths()["purelib"],
+        timeout_s=300,
+    )
+    (numpy_less, numpy_s), (sparknn_less, sparknn_s) = json.loads(done.stdout)
+    assert "which sparknn needs" in numpy_less
+    assert "set PYSPARK_PYTHON" in numpy_less
+    assert "cannot import sparknn" in sparknn_less
+    assert "set PYSPARK_PYTHON" in sparknn_less
+    assert "--py-files" in sparknn_less
+    assert max(numpy_s, sparknn_s) < 100

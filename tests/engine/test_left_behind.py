@@ -1,0 +1,226 @@
+"""Whatever happens, nothing is left behind: no files, no cached RDDs, no broadcasts, no threads."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import frame, intake, leftovers, network_for, outcome, trained, vectors
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DoubleType
+from toys import blobs
+
+from sparknn.core.plan import Plan
+from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.engine import open_engine, rdd
+from sparknn.engine.base import DataError
+
+DESCRIPTION = "spark.job.description"
+GROUP = "spark.jobGroup.id"
+
+
+def broadcast_files(spark: SparkSession) -> set[str]:
+    """What the driver keeps of Python broadcasts, commands of large closures included."""
+    return {str(path) for path in Path(spark.sparkContext._temp_dir).rglob("*") if path.is_file()}
+
+
+def running_jobs(spark: SparkSession) -> int:
+    return len(spark.sparkContext.statusTracker().getActiveJobsIds())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(spark: SparkSession, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare Spark and this process before and after each test."""
+    sc = spark.sparkContext
+    sc.setLocalProperty(DESCRIPTION, "the user's own")
+    sc.setJobGroup("the user's group", "the user's own")
+    files, threads = broadcast_files(spark), set(threading.enumerate())
+    assert leftovers(spark) == []
+    persisted = set(sc._jsc.getPersistentRDDs().keySet())
+    yield
+    assert leftovers(spark) == []
+    assert set(sc._jsc.getPersistentRDDs().keySet()) == persisted
+    assert broadcast_files(spark) <= files
+    assert set(threading.enumerate()) <= threads
+    assert sc.getLocalProperty(DESCRIPTION) == "the user's own"
+    # After an interrupted call py4j goes on in another thread of the JVM, where no group is set.
+    if "unseen_interrupt" not in request.fixturenames:
+        assert sc.getLocalProperty(GROUP) == "the user's group"
+    assert running_jobs(spark) == 0
+    for name in (DESCRIPTION, GROUP):
+        sc.setLocalProperty(name, None)  # type: ignore[arg-type]
+
+
+def data(spark: SparkSession) -> DataFrame:
+    X, y = blobs(60)
+    return vectors(spark, X, y, sizes=[20, 40])
+
+
+def fits_of(engine: Any, **changes: Any) -> list[Fit]:
+    plan = Plan(network_for(engine.facts), **({"max_iter": 2, "batch_size": 16} | changes))
+    return [Fit(plan, Averaging(), engine.n_workers)]
+
+
+def train(df: DataFrame, on_round: Any = None, **changes: Any) -> None:
+    with open_engine(df, intake()) as engine:
+        (fit,) = fits_of(engine, **changes)
+        fit.on_round = on_round
+        run(engine, [fit])
+
+
+def test_after_a_fit(spark: SparkSession) -> None:
+    with open_engine(data(spark), intake(n_workers=7)) as engine:
+        assert leftovers(spark) != []
+        run(engine, fits_of(engine))
+        engine.moments()
+    engine.close()
+
+
+def test_after_bad_rows(spark: SparkSession) -> None:
+    rows = [([1.0, 2.0], 0.0), ([1.0], 1.0)]
+    df = frame(spark, [rows] * 3, features=ArrayType(DoubleType()), label=DoubleType())
+    with pytest.raises(DataError, match="different sizes"):
+        open_engine(df, intake(n_workers=3))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_after_an_error_between_rounds(spark: SparkSession, error: type[BaseException]) -> None:
+    def fail(fit: Fit, record: Any) -> None:
+        raise error("from the user's callback")
+
+    with pytest.raises(error):
+        train(data(spark), on_round=fail)
+
+
+def test_after_an_interrupt_once_a_round_has_ended(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*totals: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rdd, "_missing", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(data(spark))
+
+
+def test_after_an_error_in_the_tasks_of_a_round(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise ZeroDivisionError("in a task")
+
+    # Pickled by value, as workers cannot import this file.
+    broken.__module__ = "__main__"
+    monkeypatch.setattr(rdd, "_train", broken)
+    with pytest.raises(Exception, match="in a task"):
+        train(data(spark))
+
+
+def test_after_an_error_in_what_the_user_runs_upstream(spark: SparkSession) -> None:
+    def fails(label):  # type: ignore[no-untyped-def]
+        # Without type hints: pyspark 4 reads them, and warns of these.
+        raise ValueError("the user's own mistake")
+
+    df = data(spark).withColumn("label", F.udf(fails, "double")("label"))
+    with pytest.raises(Exception, match="the user's own mistake"):
+        open_engine(df, intake())
+
+
+# Trains until somebody stops it.
+ENDLESS = {"max_iter": 1, "local_epochs": 1_000_000}
+
+
+def soon(spark: SparkSession, action: Callable[[], None]) -> threading.Thread:
+    """Do something when a job has been running for a moment."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        while not running_jobs(spark) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_after_jobs_were_cancelled(spark: SparkSession) -> None:
+    with open_engine(data(spark), intake()) as engine:
+        thread = soon(spark, spark.sparkContext.cancelAllJobs)
+        with pytest.raises(Exception, match=r"(?i)cancel"):
+            run(engine, fits_of(engine, **ENDLESS))
+        thread.join()
+
+
+@pytest.fixture
+def unseen_interrupt() -> Iterator[Callable[[], None]]:
+    """Control-C where, as in notebooks, another handler took the place of Spark's own."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    main = threading.get_ident()
+    yield lambda: signal.pthread_kill(main, signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_after_an_interrupt_while_a_round_runs(
+    spark: SparkSession, unseen_interrupt: Callable[[], None]
+) -> None:
+    engine = open_engine(data(spark), intake())
+    thread = soon(spark, unseen_interrupt)
+    with pytest.raises(KeyboardInterrupt), engine:
+        run(engine, fits_of(engine, **ENDLESS))
+    thread.join()
+
+
+def test_after_an_interrupt_while_rows_are_taken_in(
+    spark: SparkSession, unseen_interrupt: Callable[[], None]
+) -> None:
+    def slow(label):  # type: ignore[no-untyped-def]
+        time.sleep(1)
+        return label
+
+    df = data(spark).withColumn("label", F.udf(slow, "double")("label"))
+    thread = soon(spark, unseen_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_engine(df, intake())
+    thread.join()
+
+
+def test_two_fits_in_two_threads(spark: SparkSession) -> None:
+    def fit(seed: int, into: dict[int, Any]) -> None:
+        spark.sparkContext.setLocalProperty(DESCRIPTION, f"thread {seed}")
+        with open_engine(data(spark), intake(seed=seed)) as engine:
+            into[seed] = outcome(trained(engine, [fits_of(engine)[0].plan]))
+        into[-seed] = spark.sparkContext.getLocalProperty(DESCRIPTION)
+
+    alone: dict[int, Any] = {}
+    together: dict[int, Any] = {}
+    for seed in (1, 2):
+        thread = threading.Thread(target=fit, args=(seed, alone))
+        thread.start()
+        thread.join()
+    threads = [threading.Thread(target=fit, args=(seed, together)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+    assert alone[1] != alone[2]
+    assert (alone[-1], alone[-2]) == ("thread 1", "thread 2")
+
+
+def test_no_network_travels_in_a_closure(spark: SparkSession) -> None:
+    """Closures above 1 MB are broadcast and stay on the driver's disk; a network is 4 MB here."""
+    X, y = blobs(20, d=100)
+    with open_engine(vectors(spark, X, y), intake()) as engine:
+        before = broadcast_files(spark)
+        network = network_for(engine.facts, hidden=10_000)
+        (fit,) = trained(engine, [Plan(network, max_iter=1)])
+        assert fit.theta is not None
+        assert np.isfinite(fit.theta).all()
+        assert broadcast_files(spark) <= before

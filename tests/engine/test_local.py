@@ -1,0 +1,111 @@
+"""The plain engine: a loop over workers, and workers that get lost."""
+
+import numpy as np
+import pytest
+from toys import Array, CsrRows, blobs, engine_of
+
+from sparknn.core.averaging import weight_unit
+from sparknn.core.network import Network
+from sparknn.core.plan import Plan
+from sparknn.core.rounds import Averaging, DivergedError, Fit, run
+from sparknn.core.rows import ArrayRows
+from sparknn.core.training import work
+from sparknn.engine.local import LocalEngine
+
+NETWORK = Network((4, 5, 3))
+PLAN = Plan(NETWORK, max_iter=4, batch_size=8)
+
+
+def theta_of(engine: LocalEngine, plan: Plan = PLAN) -> Array:
+    fit = Fit(plan, Averaging(), engine.n_workers)
+    run(engine, [fit])
+    assert fit.theta is not None
+    return fit.theta
+
+
+def test_a_round_is_every_workers_work_added_up() -> None:
+    X, y = blobs(50)
+    engine = engine_of(X, y, [20, 30], validation=blobs(10, seed=3))
+    job = Fit(PLAN, Averaging(), 2).job()
+    (total,) = engine.run_round([job], 1).totals
+    none = ArrayRows(X[:0], y[:0])
+    (first,) = work(
+        [job], ArrayRows(X[:20], y[:20]), ArrayRows(*blobs(10, seed=3)), 1, 0, weight_unit(50)
+    )
+    (second,) = work([job], ArrayRows(X[20:], y[20:]), none, 1, 1, weight_unit(50))
+    np.testing.assert_array_equal(total.values, second.merge(first).values)
+    assert [report.n_rows for report in total.ordered()] == [20, 30]
+    assert [report.score for report in total.ordered()] == [first.reports[0].score, None]
+
+
+def test_workers_are_told_apart() -> None:
+    """Equal rows on two workers are shuffled differently."""
+    X, y = blobs(40)
+    job = Fit(PLAN, Averaging(), 2).job()
+    (total,) = engine_of(np.vstack([X, X]), np.hstack([y, y]), [40, 40]).run_round([job], 0).totals
+    assert total.reports[0].squared_move != total.reports[1].squared_move
+
+
+def test_a_round_changes_nothing_and_repeats_itself() -> None:
+    X, y = blobs(50)
+    engine = engine_of(X, y, [20, 30])
+    job = Fit(PLAN, Averaging(), 2).job()
+    job.state.flags.writeable = False
+    once, again = (engine.run_round([job], 2).totals[0] for _ in range(2))
+    np.testing.assert_array_equal(once.values, again.values)
+
+
+def test_validation_rows_of_any_worker_count() -> None:
+    X, y = blobs(20)
+    rows, none = ArrayRows(X, y), ArrayRows(X[:0], y[:0])
+    assert not LocalEngine([(rows, none)], 32.0).has_validation
+    assert LocalEngine([(rows, none), (none, rows)], 32.0).has_validation
+
+
+def test_sparse_shards_train_like_dense_ones() -> None:
+    X, y = blobs(60)
+    X[np.random.default_rng(0).random(X.shape) < 0.5] = 0
+    ones = np.ones(60)
+    sparse = [
+        (CsrRows(X[a:b], y[a:b], ones[a:b]), CsrRows(X[:9], y[:9], ones[:9]))
+        for a, b in [(0, 25), (25, 60)]
+    ]
+    dense = [(ArrayRows(X[a:b], y[a:b]), ArrayRows(X[:9], y[:9])) for a, b in [(0, 25), (25, 60)]]
+    mine, yours = (theta_of(LocalEngine(shards, weight_unit(60))) for shards in (sparse, dense))
+    assert mine.tobytes() == yours.tobytes()
+
+
+def test_a_worker_that_is_always_lost_might_as_well_not_be_there() -> None:
+    X, y = blobs(60)
+    lossy = engine_of(X, y, [20, 25, 15], drop=lambda round_, partition: partition == 2)
+    none = ArrayRows(X[:0], y[:0])
+    others = [(ArrayRows(X[a:b], y[a:b]), none) for a, b in [(0, 20), (20, 45)]]
+    assert theta_of(lossy).tobytes() == theta_of(LocalEngine(others, weight_unit(60))).tobytes()
+
+
+def test_a_lost_result_is_counted_in_its_round() -> None:
+    X, y = blobs(60)
+    lossy = engine_of(X, y, [30, 30], drop=lambda round_, partition: (round_, partition) == (1, 0))
+    fit = Fit(PLAN, Averaging(), 2)
+    run(lossy, [fit])
+    assert [record.workers_left_out for record in fit.history] == [0, 1, 0, 0]
+    assert [record.n_rows for record in fit.history] == [60, 30, 60, 60]
+    complete = theta_of(engine_of(X, y, [30, 30]))
+    assert fit.theta is not None
+    assert fit.theta.tobytes() != complete.tobytes()
+
+
+def test_a_lost_result_takes_its_score_along() -> None:
+    X, y = blobs(60)
+    lossy = engine_of(
+        X, y, [30, 30], validation=blobs(9), drop=lambda round_, partition: partition == 0
+    )
+    (total,) = lossy.run_round([Fit(PLAN, Averaging(), 2).job()], 0).totals
+    assert all(report.score is None for report in total.reports)
+    assert [report.left_out for report in total.ordered()] == ["missing", ""]
+
+
+def test_losing_everybody_again_and_again_is_an_error() -> None:
+    X, y = blobs(60)
+    with pytest.raises(DivergedError):
+        theta_of(engine_of(X, y, [30, 30], drop=lambda round_, partition: True))

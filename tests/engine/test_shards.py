@@ -1,0 +1,176 @@
+"""Shard files: what is written is read, a range at a time, in bounded memory."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import (
+    handles_of,
+    intake,
+    network_for,
+    outcome,
+    plain_engine,
+    stored,
+    trained,
+    vectors,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+from toys import CsrRows, blobs
+
+from sparknn.core import batches
+from sparknn.core.averaging import weight_unit
+from sparknn.core.plan import Plan
+from sparknn.engine import open_engine
+from sparknn.engine.local import LocalEngine
+from sparknn.engine.shards import Block, ShardRows, ShardWriter, scratch_folder
+
+Array = np.ndarray[Any, Any]
+
+
+def view(array: Array) -> memoryview:
+    return memoryview(np.ascontiguousarray(array).tobytes())
+
+
+def write(folder: Path, X: Array, y: Array, w: Array, cuts: list[int], *, sparse: bool) -> None:
+    writer = ShardWriter(folder)
+    edges = sorted({0, len(X), *(cut % (len(X) + 1) for cut in cuts)})
+    for a, b in pairwise(edges):
+        if sparse:
+            part = CsrRows(X[a:b], y[a:b], w[a:b]).read(0, b - a)
+            x, columns, counts = part.values, part.columns, np.diff(part.starts)
+        else:
+            x, columns, counts = X[a:b], np.empty(0, np.int32), np.empty(0, np.int64)
+        block = Block(b - a, view(x), view(y[a:b]), view(w[a:b]), view(columns), view(counts))
+        writer.append(block)
+    writer.close()
+    assert writer.n_rows == len(X)
+
+
+@given(
+    n=st.integers(0, 30),
+    d=st.integers(1, 9),
+    k=st.integers(0, 3),
+    sparse=st.booleans(),
+    seed=st.integers(0, 2**31),
+    cuts=st.lists(st.integers(0, 100), max_size=4),
+)
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    n: int,
+    d: int,
+    k: int,
+    sparse: bool,
+    seed: int,
+    cuts: list[int],
+) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)).astype(np.float32) * (rng.random((n, d)) < 0.5)
+    y = rng.normal(size=(n, k) if k else n)
+    w = rng.random(n)
+    folder = tmp_path_factory.mktemp("shard")
+    write(folder, X, y, w, cuts, sparse=sparse)
+    rows = ShardRows(folder, n, d, k, sparse)
+    start, stop = sorted(rng.integers(0, n + 1, size=2).tolist())
+    chunk = rows.read(start, stop)
+    index = rng.permutation(stop - start)
+    out = np.full((len(index), d), np.nan, np.float32)
+    chunk.take(index, out)
+    np.testing.assert_array_equal(out, X[start:stop][index])
+    np.testing.assert_array_equal(chunk.y, y[start:stop])
+    np.testing.assert_array_equal(chunk.sample_weight, w[start:stop])
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_small_windows_on_shards_are_small_windows_on_arrays(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, sparse: bool
+) -> None:
+    """Workers are other processes, so the shards are read here, with a window of a few rows."""
+    X, y = blobs(150, d=30)
+    X[np.random.default_rng(0).random(X.shape) < 0.95] = 0
+    df = vectors(spark, X, y, sizes=[70, 80], sparse=lambda row: sparse)
+    with open_engine(df, intake(validation_fraction=0.2)) as engine:
+        shape = (engine.facts.n_features, engine.facts.n_targets)
+        mapped = LocalEngine(
+            [handle.rows(*shape) for handle in handles_of(engine)],
+            weight_unit(engine.facts.weight_sum),
+        )
+        monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * 30 * 4)
+        network = network_for(engine.facts)
+        plans = [
+            Plan(network, max_iter=3, batch_size=8, seed=2),
+            Plan(network, max_iter=3, batch_size=8, mini_batch_fraction=0.3, seed=3),
+        ]
+        rows, _ = handles_of(engine)[0].rows(*shape)
+        assert len(batches.windows(0, rows.n_rows, 30, 8)) >= 3
+        assert outcome(trained(mapped, plans)) == outcome(trained(plain_engine(engine), plans))
+        seen = np.concatenate(
+            [
+                np.array(X)
+                for X, _, _ in batches.batches(rows, plans[0], 0, np.random.default_rng(0))
+            ]
+        )
+        everything = stored(rows).X
+        assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, everything.tolist()))
+
+
+def test_training_needs_far_less_memory_than_the_shard(
+    run_python: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """A worker under Spark's limit (``spark.executor.pyspark.memory`` is RLIMIT_AS) of 1/4 shard.
+
+    The files have holes, so they cost neither disk nor time to write.
+    """
+    run_python(
+        """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from sparknn.core.network import Network
+from sparknn.core.plan import Job, Plan
+from sparknn.core.training import work
+from sparknn.engine.moments import measure
+from sparknn.engine.shards import ShardRows
+
+def address_space():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+d = 2000
+folder = Path(sys.argv[1])
+plan = Plan(Network((d, 2, 2)), max_iter=1, batch_size=512, local_state="reset")
+theta = plan.network.init(np.random.default_rng(0))
+np.ones((300, d), np.float32) @ np.ones((d, 300), np.float32)
+# Two windows of 64 MB, the one in use and the next, and as much again for all else.
+limit = address_space() + (256 << 20)
+n = 4 * limit // (4 * d)
+for name, row_bytes in (("x", 4 * d), ("y", 8), ("w", 8)):
+    with (folder / name).open("wb") as file:
+        file.truncate(n * row_bytes)
+np.ones(n).tofile(folder / "w")
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+rows, none = ShardRows(folder, n, d, 0, False), ShardRows(folder, 0, d, 0, False)
+assert (folder / "x").stat().st_size >= 3.9 * limit
+(total,) = work([Job(plan, theta[None])], rows, rows, 0, 0, 2.0**30)
+assert total.reports[0].n_rows == total.reports[0].score.n_rows == n
+assert measure(rows, 1).weight == n
+""",
+        str(tmp_path),
+        timeout_s=300,
+    )
+
+
+def test_scratch_folders_are_spread_over_the_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", "/disk1,/disk2")
+    assert [str(scratch_folder("f", n)) for n in range(3)] == [
+        "/disk1/sparknn-f",
+        "/disk2/sparknn-f",
+        "/disk1/sparknn-f",
+    ]
+    monkeypatch.delenv("SPARK_LOCAL_DIRS")
+    with pytest.raises(RuntimeError, match="SPARK_LOCAL_DIRS"):
+        scratch_folder("f", 0)

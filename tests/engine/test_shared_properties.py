@@ -1,0 +1,48 @@
+"""Threads of pyspark's tuning share one set of job properties; fits in them must not notice."""
+
+import threading
+from typing import Any
+
+import pytest
+from engines import intake, network_for, vectors
+from pyspark.sql import SparkSession
+from toys import blobs
+
+from sparknn.core.plan import Plan
+from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.engine import open_engine, rdd
+
+
+def test_a_tag_does_not_reach_other_threads(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise what cancels this fit's jobs would cancel theirs."""
+    sc = spark.sparkContext
+    context = sc._jsc.sc()
+    # As pyspark.util.inheritable_thread_target does it from Spark 4 on.
+    shared = context.getLocalProperties().clone()
+    seen: list[Any] = []
+    looked = rdd._missing
+
+    def look() -> None:
+        context.setLocalProperties(shared)
+        seen.append((len(sc.getJobTags()), sc.getLocalProperty("spark.job.description")))
+
+    def elsewhere(target: Any) -> None:
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+
+    def while_a_round_is_described(totals: Any) -> Any:
+        seen.append(len(sc.getJobTags()))
+        elsewhere(look)
+        return looked(totals)
+
+    def fit() -> None:
+        context.setLocalProperties(shared)
+        with open_engine(vectors(spark, *blobs(20)), intake()) as engine:
+            run(engine, [Fit(Plan(network_for(engine.facts), max_iter=1), Averaging(), 2)])
+
+    monkeypatch.setattr(rdd, "_missing", while_a_round_is_described)
+    elsewhere(fit)
+    assert seen == [1, (0, None)]

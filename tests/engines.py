@@ -1,0 +1,170 @@
+"""DataFrames laid out as a test wants them, and the plain engine over what Spark's stored."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import BooleanType, DataType, DoubleType, StructType
+
+from sparknn.core.averaging import weight_unit
+from sparknn.core.network import Network
+from sparknn.core.plan import Plan
+from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rows import ArrayRows, Rows
+from sparknn.engine.base import Facts, Intake
+from sparknn.engine.local import LocalEngine
+from sparknn.engine.rdd import RddEngine
+from sparknn.engine.spill import Handle
+
+Array = np.ndarray[Any, Any]
+
+
+def intake(**changes: Any) -> Intake:
+    """A classification on columns ``features`` and ``label``, two workers."""
+    return replace(Intake("features", "label", classifies=True, n_workers=2, seed=3), **changes)
+
+
+def frame(
+    spark: SparkSession, partitions: Sequence[Sequence[tuple[Any, ...]]], **columns: DataType
+) -> DataFrame:
+    """Exactly these partitions of rows, empty ones included."""
+    schema = StructType()
+    for name, kind in columns.items():
+        schema = schema.add(name, kind)
+    chunks = spark.sparkContext.parallelize([list(rows) for rows in partitions], len(partitions))
+    return spark.createDataFrame(chunks.flatMap(lambda rows: rows), schema)
+
+
+def vectors(
+    spark: SparkSession,
+    X: Array,
+    y: Array,
+    sizes: Sequence[int] | None = None,
+    weight: Array | None = None,
+    validation: Array | None = None,
+    sparse: Callable[[int], bool] = lambda row: False,
+) -> DataFrame:
+    """Vectors and labels in partitions of ``sizes`` rows, of which some may be SparseVectors."""
+    columns: dict[str, DataType] = {"features": VectorUDT(), "label": DoubleType()}
+    if y.ndim == 2:
+        columns["label"] = VectorUDT()
+    rows: list[tuple[Any, ...]] = []
+    for i, x in enumerate(X):
+        label = DenseVector(y[i]) if y.ndim == 2 else float(y[i])
+        rows.append((_sparse(x) if sparse(i) else DenseVector(x), label))
+    if weight is not None:
+        columns["weight"] = DoubleType()
+        rows = [(*row, float(w)) for row, w in zip(rows, weight, strict=True)]
+    if validation is not None:
+        columns["validation"] = BooleanType()
+        rows = [(*row, bool(v)) for row, v in zip(rows, validation, strict=True)]
+    edges = np.cumsum([0, *(sizes or [len(X)])])
+    assert edges[-1] == len(X)
+    return frame(spark, [rows[a:b] for a, b in pairwise(edges)], **columns)
+
+
+def _sparse(x: Array) -> SparseVector:
+    (entries,) = np.nonzero(x)
+    return SparseVector(len(x), entries.tolist(), x[entries].astype(float).tolist())
+
+
+_HANDLES: dict[str, list[Handle]] = {}
+
+
+def handles_of(engine: RddEngine) -> list[Handle]:
+    """The handles of the shards, by partition. In local mode the shards are on this disk."""
+    if engine._fit_id not in _HANDLES:
+        assert engine._handles is not None
+        handles = engine._handles.collect()
+        _HANDLES[engine._fit_id] = sorted(handles, key=lambda handle: handle.partition)
+    return _HANDLES[engine._fit_id]
+
+
+def stored(rows: Rows) -> ArrayRows:
+    """All rows of a shard, dense and in memory."""
+    if rows.n_rows == 0:
+        return ArrayRows(np.empty((0, rows.n_features), np.float32), np.empty(0))
+    chunk = rows.read(0, rows.n_rows)
+    X = np.empty((rows.n_rows, rows.n_features), np.float32)
+    chunk.take(np.arange(rows.n_rows), X)
+    return ArrayRows(X, np.array(chunk.y), np.array(chunk.sample_weight))
+
+
+def shards(engine: RddEngine) -> list[tuple[ArrayRows, ArrayRows]]:
+    """Training and validation rows of every worker, read back from its shard."""
+    shape = (engine.facts.n_features, engine.facts.n_targets)
+    pairs = [handle.rows(*shape) for handle in handles_of(engine)]
+    return [(stored(rows), stored(validation)) for rows, validation in pairs]
+
+
+def plain_engine(engine: RddEngine) -> LocalEngine:
+    """The reference engine over the same shards."""
+    return LocalEngine(shards(engine), weight_unit(engine.facts.weight_sum))
+
+
+def shard_bytes(engine: RddEngine) -> list[dict[str, bytes]]:
+    """Every file of every shard."""
+    return [
+        {str(path.relative_to(handle.folder)): path.read_bytes()
+         for path in sorted(Path(handle.folder).rglob("*")) if path.is_file()}
+        for handle in handles_of(engine)
+    ]  # fmt: skip
+
+
+def multiset(X: Array, *others: Array) -> list[tuple[float, ...]]:
+    """Rows as sorted tuples: equal for the same rows in any order."""
+    parts = [np.asarray(part, dtype=np.float64).reshape(len(X), -1) for part in (X, *others)]
+    return sorted(map(tuple, np.hstack(parts).tolist()))
+
+
+def network_for(facts: Facts, *, classifies: bool = True, hidden: int = 5) -> Network:
+    """A small network that fits what was taken in."""
+    n_out = max(facts.class_weights) + 1 if classifies else facts.n_targets
+    loss = "crossEntropy" if classifies else "squared"
+    return Network((facts.n_features, hidden, max(n_out, 2) if classifies else n_out), loss=loss)
+
+
+def trained(engine: Any, plans: Sequence[Plan], averaging: Averaging | None = None) -> list[Fit]:
+    """All plans trained together on an engine."""
+    fits = [Fit(plan, averaging or Averaging(), engine.n_workers) for plan in plans]
+    run(engine, fits)
+    return fits
+
+
+def outcome(fits: Sequence[Fit]) -> list[tuple[Any, ...]]:
+    """What must be equal to the byte: networks, losses, drift and scores of every round."""
+    numbers = ("loss", "validation_loss", "validation_metric", "drift", "agreement", "step_norm")
+    return [
+        (
+            fit.theta.tobytes() if fit.theta is not None else None,
+            [
+                np.array([getattr(record, name) for name in numbers]).tobytes()
+                for record in fit.history
+            ],
+            [(r.n_rows, r.n_steps, r.n_skipped, r.workers_left_out) for r in fit.history],
+        )
+        for fit in fits
+    ]
+
+
+_SCRATCH: dict[str, list[Path]] = {}
+
+
+def scratch(spark: SparkSession) -> list[Path]:
+    """The disks that shards are written to: what workers see as SPARK_LOCAL_DIRS."""
+    sc = spark.sparkContext
+    if sc.applicationId not in _SCRATCH:
+        (found,) = sc.parallelize([0], 1).map(lambda _: os.environ["SPARK_LOCAL_DIRS"]).collect()
+        _SCRATCH[sc.applicationId] = [Path(name) for name in found.split(",")]
+    return _SCRATCH[sc.applicationId]
+
+
+def leftovers(spark: SparkSession) -> list[str]:
+    """Folders of shards that are still on disk."""
+    return [str(path) for root in scratch(spark) for path in root.glob("sparknn-*")]

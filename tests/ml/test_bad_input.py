@@ -1,0 +1,185 @@
+"""What cannot be trained on is an error that says what to do; before any job, if it can be seen."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DoubleType,
+    StringType,
+    StructField,
+    StructType,
+)
+from tables import table
+from toys import blobs, curve
+
+import sparknn.ml.estimator as estimator_module
+from sparknn import NeuralNetClassifier, NeuralNetRegressor
+from sparknn.engine.base import DataError
+from sparknn.ml.declare import ParamError
+from sparknn.ml.schema import SchemaError
+
+SCHEMA = StructType(
+    [
+        StructField("features", VectorUDT()),
+        StructField("label", DoubleType()),
+        StructField("text", StringType()),
+        StructField("texts", ArrayType(StringType())),
+        StructField("flag", BooleanType()),
+        StructField("number", DoubleType()),
+        StructField("numbers", ArrayType(DoubleType())),
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def empty(spark: SparkSession) -> DataFrame:
+    return spark.createDataFrame([], SCHEMA)
+
+
+@pytest.fixture
+def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test that gets as far as taking rows in."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("rows were taken in")
+
+    monkeypatch.setattr(estimator_module, "open_engine", refuse)
+
+
+@pytest.mark.usefixtures("no_jobs")
+@pytest.mark.parametrize(
+    ("estimator", "params", "says"),
+    [
+        (
+            NeuralNetClassifier,
+            {"featuresCol": "featurs"},
+            "no column 'featurs'.*did you mean 'features'",
+        ),
+        (
+            NeuralNetClassifier,
+            {"labelCol": "nothing"},
+            "no column 'nothing' .labels.. Col",
+        ),
+        (
+            NeuralNetClassifier,
+            {"featuresCol": "text"},
+            "has type string; expected a vector or an array of numbers.*VectorAssembler",
+        ),
+        (NeuralNetClassifier, {"featuresCol": "number"}, "has type double.*VectorAssembler first"),
+        (NeuralNetClassifier, {"featuresCol": "texts"}, "has type array<string>"),
+        (NeuralNetClassifier, {"labelCol": "text"}, "Index it with StringIndexer first"),
+        (NeuralNetClassifier, {"labelCol": "flag"}, "Cast it to double first"),
+        (NeuralNetClassifier, {"labelCol": "numbers"}, "use NeuralNetRegressor"),
+        (NeuralNetRegressor, {"labelCol": "text"}, "expected a number to predict"),
+        (NeuralNetRegressor, {"labelCol": "texts"}, "has type array<string>"),
+        (NeuralNetClassifier, {"weightCol": "text"}, "'text' has type string; expected numbers"),
+        (NeuralNetClassifier, {"weightCol": "wait"}, "There is no column 'wait' .weights."),
+        (NeuralNetClassifier, {"validationIndicatorCol": "number"}, "expected booleans"),
+        (NeuralNetClassifier, {"predictionCol": "number"}, "Output column 'number' already exists"),
+        (NeuralNetRegressor, {"predictionCol": "number"}, "Output column 'number' already exists"),
+        (NeuralNetClassifier, {"probabilityCol": "prediction"}, "named by more than one param"),
+    ],
+)
+def test_columns(empty: DataFrame, estimator: Any, params: dict[str, Any], says: str) -> None:
+    with pytest.raises(SchemaError, match=says):
+        estimator(**params).fit(empty)
+
+
+@pytest.mark.usefixtures("no_jobs")
+def test_all_columns_are_checked_at_once(empty: DataFrame) -> None:
+    with pytest.raises(SchemaError) as raised:
+        NeuralNetClassifier(featuresCol="text", labelCol="flag", weightCol="nothing").fit(empty)
+    assert len(str(raised.value).splitlines()) == 3
+
+
+@pytest.mark.usefixtures("no_jobs")
+def test_columns_of_the_same_name(spark: SparkSession, empty: DataFrame) -> None:
+    twice = empty.select("features", "label", F.col("number").alias("label"))
+    with pytest.raises(SchemaError, match="There are 2 columns 'label'"):
+        NeuralNetClassifier().fit(twice)
+
+
+@pytest.mark.usefixtures("no_jobs")
+def test_params_that_do_not_go_together(empty: DataFrame) -> None:
+    both = NeuralNetClassifier(validationIndicatorCol="flag", validationFraction=0.1)
+    with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not together with"):
+        both.fit(empty)
+    with pytest.raises(ParamError) as raised:
+        NeuralNetClassifier(patience=2, finalWeights="best").fit(empty)
+    assert set(raised.value.problems) == {"patience", "finalWeights"}
+    assert "needs validation rows" in str(raised.value)
+
+
+def small(**params: Any) -> NeuralNetClassifier:
+    return NeuralNetClassifier(**{"hiddenLayers": [4], "maxIter": 1, "numWorkers": 2, **params})
+
+
+def test_an_empty_dataframe(empty: DataFrame) -> None:
+    with pytest.raises(DataError, match="empty"):
+        small().fit(empty)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([0.0, 0.0, 0.0], "one class only"),
+        ([0.0, 1.0, 123_456_789.0], "looks like an identifier"),
+        ([0.0, 1.0, -1.0], "negative"),
+        ([0.0, 1.0, 1.5], "whole number"),
+        ([0.0, 1.0, float("nan")], "NaN"),
+    ],
+)
+def test_labels(spark: SparkSession, labels: list[float], says: str) -> None:
+    frame = table(spark, np.ones((3, 2)), np.array(labels))
+    with pytest.raises(DataError, match=says):
+        small().fit(frame)
+
+
+def test_labels_beyond_their_metadata(spark: SparkSession) -> None:
+    metadata = {"ml_attr": {"type": "nominal", "vals": ["a", "b"]}}
+    frame = table(spark, *blobs(20)).withMetadata("label", metadata)
+    with pytest.raises(DataError, match="holds class 2, but its metadata declares 2 classes"):
+        small().fit(frame)
+
+
+def test_thresholds_of_another_number(spark: SparkSession) -> None:
+    with pytest.raises(ValueError, match="thresholds has 2 numbers; the labels have 3 classes"):
+        small(thresholds=[0.5, 0.5]).fit(table(spark, *blobs(20)))
+
+
+def test_no_validation_row_where_some_are_needed(spark: SparkSession) -> None:
+    X, y = blobs(20)
+    frame = table(spark, X, y, held_out=np.zeros(20, dtype=bool))
+    with pytest.raises(DataError, match="There is no validation row, but patience=2 needs some"):
+        small(validationIndicatorCol="held_out", patience=2).fit(frame)
+
+
+def test_more_workers_than_rows(spark: SparkSession) -> None:
+    X, y = curve(3)
+    model = NeuralNetRegressor(hiddenLayers=[3], maxIter=2, numWorkers=6).fit(
+        table(spark, X, y[:, 0])
+    )
+    assert np.isfinite(model.theta).all()
+    assert model.summary.n_rows == 3
+
+
+def test_a_model_path_that_leads_nowhere(spark: SparkSession, tmp_path: Any) -> None:
+    with pytest.raises(FileNotFoundError, match="no saved NeuralNetClassificationModel"):
+        small(initialModel=str(tmp_path / "none")).fit(table(spark, *blobs(20)))
+
+
+def test_nothing_is_left_behind_by_a_failed_fit(spark: SparkSession) -> None:
+    sc = spark.sparkContext
+    sc.setLocalProperty("spark.job.description", "mine")
+    kept = set(sc._jsc.getPersistentRDDs().keySet())
+    with pytest.raises(DataError):
+        small().fit(table(spark, np.ones((3, 2)), np.zeros(3)))
+    assert set(sc._jsc.getPersistentRDDs().keySet()) == kept
+    assert sc.getLocalProperty("spark.job.description") == "mine"
+    sc.setLocalProperty("spark.job.description", None)  # type: ignore[arg-type]

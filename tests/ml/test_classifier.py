@@ -1,0 +1,219 @@
+"""The classifier: what it learns, from which rows, and what of it the model keeps."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.ml.classification import OneVsRest
+from pyspark.ml.feature import StringIndexer
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from tables import accuracy, array, sparse, table
+from toys import blobs
+
+from sparknn import NeuralNetClassificationModel, NeuralNetClassifier
+from sparknn.ml.declare import ParamError
+
+X, Y = blobs(400)
+
+
+@pytest.fixture(scope="module")
+def rows(spark: SparkSession) -> Iterator[DataFrame]:
+    frame = table(spark, X, Y, held_out=np.arange(400) % 4 == 0).cache()
+    yield frame
+    frame.unpersist()
+
+
+def small(**params: Any) -> NeuralNetClassifier:
+    return NeuralNetClassifier(**{"hiddenLayers": [8], "maxIter": 3, "numWorkers": 2, **params})
+
+
+@pytest.fixture(scope="module")
+def classifier() -> NeuralNetClassifier:
+    return small(maxIter=6, validationIndicatorCol="held_out", seed=5)
+
+
+@pytest.fixture(scope="module")
+def model(classifier: NeuralNetClassifier, rows: DataFrame) -> NeuralNetClassificationModel:
+    return classifier.fit(rows)
+
+
+def in_full_batches(**params: Any) -> NeuralNetClassifier:
+    """One worker, one step a round: nothing depends on how rows are dealt."""
+    return small(numWorkers=1, batchSize=10_000, solver="sgd", stepSize=0.5, **params)
+
+
+def same_function(one: Any, other: Any) -> bool:
+    """Whether both models give the rows of ``X`` the same logits, to rounding."""
+    logits = [model.toLocal().predict_raw(X) for model in (one, other)]
+    return bool(np.allclose(*logits, atol=1e-4))
+
+
+def test_it_learns(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
+    assert accuracy(model.transform(rows)) > 0.8
+    assert model.layers == [4, 8, 3]
+    assert model.numClasses == 3
+    assert model.numFeatures == 4
+
+
+def test_the_model_keeps_uid_and_params(
+    classifier: NeuralNetClassifier, model: NeuralNetClassificationModel
+) -> None:
+    assert model.uid == classifier.uid
+    assert model.getMaxIter() == 6
+    assert model.getSeed() == 5
+    # A map that was made for the estimator works on its model.
+    renamed = model.copy({classifier.predictionCol: "guess"})
+    assert renamed.getPredictionCol() == "guess"
+
+
+def test_fit_leaves_the_estimator_alone(rows: DataFrame) -> None:
+    estimator = small(maxIter=1)
+    before = dict(vars(estimator)), estimator.extractParamMap()
+    one, other = estimator.fit(rows), estimator.fit(rows, {estimator.maxIter: 1})
+    assert (dict(vars(estimator)), estimator.extractParamMap()) == before
+    assert one.theta.tobytes() == other.theta.tobytes()
+
+
+def test_summary_has_every_round(model: NeuralNetClassificationModel) -> None:
+    history = model.summary.history
+    assert history["round"].tolist() == list(range(6))
+    assert history["validation_loss"].notna().all()
+    assert history["validation_metric"].between(0, 1).all()
+    assert model.summary.n_rows == 300
+    assert model.summary.n_validation == 100
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+def test_the_best_round_by_validation_is_kept(
+    model: NeuralNetClassificationModel, rows: DataFrame
+) -> None:
+    scores = model.summary.history["validation_metric"]
+    best = model.summary.history["validation_loss"].idxmin()
+    held_out = rows.where("held_out")
+    assert accuracy(model.transform(held_out)) == pytest.approx(scores[best])
+
+
+def test_progress_is_logged(rows: DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+    estimator = small(maxIter=2, validationFraction=0.2)
+    with caplog.at_level(logging.INFO, "sparknn"):
+        estimator.fit(rows)
+    records = [record for record in caplog.records if hasattr(record, "sparknn_round")]
+    assert [record.sparknn_round.round for record in records] == [0, 1]
+    assert {record.sparknn_uid for record in records} == {estimator.uid}
+    first = records[0].getMessage()
+    assert first.startswith("round 1/2  loss ")
+    assert "validation loss" in first
+    assert "accuracy" in first
+    assert "rows/s" in first
+
+
+def test_patience_ends_a_fit(rows: DataFrame) -> None:
+    estimator = small(maxIter=12, validationIndicatorCol="held_out", patience=1, tol=0.5)
+    assert estimator.fit(rows).summary.totalIterations < 12
+
+
+@pytest.mark.parametrize("features", [array, sparse])
+def test_other_kinds_of_features(spark: SparkSession, features: Any) -> None:
+    frame = table(spark, X[:60], Y[:60], features)
+    assert small(maxIter=1).fit(frame).layers == [4, 8, 3]
+
+
+def test_weight_0_is_as_if_the_row_were_not_there(spark: SparkSession) -> None:
+    kept = np.arange(100) % 3 > 0
+    frame = table(spark, X[:100], Y[:100], w=kept.astype(float))
+    weighted = in_full_batches(weightCol="w").fit(frame)
+    assert weighted.summary.n_rows == kept.sum()
+    assert same_function(weighted, in_full_batches().fit(frame.where("w > 0")))
+
+
+def test_weight_2_is_the_row_twice(spark: SparkSession) -> None:
+    frame = table(spark, X[:100], Y[:100], w=1.0 + (np.arange(100) % 3 == 0))
+    twice = frame.union(frame.where("w = 2"))
+    assert same_function(in_full_batches(weightCol="w").fit(frame), in_full_batches().fit(twice))
+
+
+def test_balanced_classes_weigh_the_same(spark: SparkSession) -> None:
+    """What 'balanced' does is what weights of one over the class's size do."""
+    few = (Y[:200] > 0) | (np.arange(200) % 5 == 0)
+    features, labels = X[:200][few], Y[:200][few]
+    sizes = np.bincount(labels.astype(int))
+    by_hand = len(labels) / (3 * sizes[labels.astype(int)])
+    frame = table(spark, features, labels, w=by_hand)
+    assert same_function(
+        in_full_batches(classWeight="balanced", standardization=False).fit(frame),
+        in_full_batches(weightCol="w", standardization=False).fit(frame),
+    )
+
+
+def test_a_class_that_a_fold_lacks(spark: SparkSession, rows: DataFrame) -> None:
+    """Metadata says how many classes there are; a middle class without rows does no harm."""
+    indexed = StringIndexer(inputCol="name", outputCol="index", stringOrderType="alphabetAsc")
+    named = rows.withColumn("name", F.concat(F.lit("class "), F.col("label").cast("int")))
+    fold = indexed.fit(named).transform(named).where("label <> 2")
+    model = small(labelCol="index").fit(fold)
+    assert model.numClasses == 3
+    gap = small(maxIter=1).fit(rows.where("label <> 1"))
+    assert gap.numClasses == 3
+    assert gap.transform(rows).where("prediction = 1").count() < 40
+
+
+def test_two_classes_have_two_raw_predictions(rows: DataFrame) -> None:
+    binary = rows.where("label < 2").withColumn("label", F.col("label").cast("int"))
+    row = small(maxIter=1).fit(binary).transform(binary).first()
+    assert row is not None
+    assert len(row.rawPrediction) == len(row.probability) == 2
+
+
+def test_one_vs_rest(rows: DataFrame) -> None:
+    model = OneVsRest(classifier=small(), parallelism=2).fit(rows)
+    assert accuracy(model.transform(rows)) > 0.7
+
+
+def test_a_linear_model(rows: DataFrame) -> None:
+    model = small(hiddenLayers=[]).fit(rows)
+    assert model.layers == [4, 3]
+    assert accuracy(model.transform(rows)) > 0.7
+
+
+def test_warm_start_begins_with_the_same_function(
+    model: NeuralNetClassificationModel, rows: DataFrame, tmp_path: Any
+) -> None:
+    path = str(tmp_path / "model")
+    model.save(path)
+    tiny = small(maxIter=1, stepSize=1e-12)
+    for initial, standardization in [(model, True), (path, False)]:
+        again = tiny.copy({tiny.standardization: standardization})
+        assert same_function(again.setInitialModel(initial).fit(rows), model)
+
+
+def test_warm_start_goes_on(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
+    further = small(initialModel=model, maxIter=1).fit(rows)
+    assert further.summary.objectiveHistory[0] < model.summary.objectiveHistory[1]
+
+
+def test_warm_start_of_another_shape(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
+    with pytest.raises(
+        ValueError, match=r"layers \[4, 8, 3\] and activation 'relu'; this fit has .*\[4, 9, 3\]"
+    ):
+        small(hiddenLayers=[9], initialModel=model).fit(rows)
+
+
+def test_an_estimator_can_be_saved(
+    model: NeuralNetClassificationModel, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    estimator = small(initialModel=model)
+    with caplog.at_level(logging.WARNING, "sparknn"):
+        estimator.save(str(tmp_path / "estimator"))
+    assert "which is not saved with it" in caplog.text
+    loaded = NeuralNetClassifier.load(str(tmp_path / "estimator"))
+    assert loaded.uid == estimator.uid
+    assert loaded.extractParamMap() == estimator.extractParamMap()
+
+
+def test_a_model_keeps_rows_that_it_cannot_predict(model: NeuralNetClassificationModel) -> None:
+    assert model.copy().setHandleInvalid("keep").getHandleInvalid() == "keep"
+    with pytest.raises(ParamError, match="handleInvalid"):
+        model.copy().setHandleInvalid("ignore")

@@ -1,0 +1,80 @@
+"""How many classes there are, from metadata or from the data."""
+
+import logging
+
+import numpy as np
+import pytest
+from pyspark.sql.types import DoubleType, StructField
+
+from sparknn.engine.base import DataError
+from sparknn.ml.labels import balanced_weights, count_classes, declared_classes
+
+
+def column(**attributes: object) -> StructField:
+    return StructField("y", DoubleType(), metadata={"ml_attr": attributes} if attributes else {})
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (column(), None),
+        (column(type="nominal", vals=["a", "b", "c"]), 3),
+        (column(type="nominal", num_vals=4), 4),
+        (column(type="binary", vals=["no", "yes"]), 2),
+        (column(type="binary"), 2),
+        (column(type="nominal"), None),
+        (column(type="numeric", min=0), None),
+        (StructField("y", DoubleType()), None),
+    ],
+)
+def test_declared_classes(field: StructField, expected: int | None) -> None:
+    assert declared_classes(field) == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "declared", "expected"),
+    [
+        ({0: 5.0, 1: 3.0}, None, 2),
+        ({0: 5.0, 2: 3.0}, None, 3),
+        ({1: 5.0, 2: 3.0}, 5, 5),
+        ({0: 1.0, 99: 1.0}, None, 100),
+        (dict.fromkeys(range(2000), 1.0), None, 2000),
+        ({0: 1.0, 1: 1.0}, 20_000, 20_000),
+    ],
+)
+def test_count_classes(seen: dict[int, float], declared: int | None, expected: int) -> None:
+    assert count_classes("y", seen, declared) == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "declared", "says"),
+    [
+        ({0: 1.0, 3: 1.0}, 3, "holds class 3, but its metadata declares 3 classes"),
+        ({0: 1.0, 10**9: 1.0}, None, "looks like an identifier"),
+        ({0: 1.0, 101: 1.0}, None, "looks like an identifier"),
+        (dict.fromkeys(range(10_001), 1.0), None, "10001 different values"),
+        ({0: 1.0}, None, "one class only"),
+        ({1: 1.0}, None, "one class only"),
+        ({0: 1.0}, 1, "one class only"),
+    ],
+)
+def test_labels_that_cannot_be_meant(
+    seen: dict[int, float], declared: int | None, says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        count_classes("y", seen, declared)
+
+
+def test_one_class_of_several_declared_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "sparknn"):
+        assert count_classes("y", {1: 4.0}, 3) == 3
+    assert "one class only (1)" in caplog.text
+
+
+def test_balanced_weights_keep_the_sum() -> None:
+    seen = {0: 90.0, 1: 10.0, 3: 20.0}
+    factors = balanced_weights(seen, 5)
+    totals = [seen[label] * factors[label] for label in seen]
+    np.testing.assert_allclose(totals, 40)
+    assert factors.shape == (5,)
+    assert factors[2] == factors[4] == 1

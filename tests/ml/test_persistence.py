@@ -1,0 +1,304 @@
+"""A saved model is the same model in another process; a damaged directory says what is wrong."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models import classifier, record, regressor, rows
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.linalg import Vectors
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from sparknn import (
+    NeuralNetClassificationModel,
+    NeuralNetClassifier,
+    NeuralNetRegressionModel,
+    NeuralNetRegressor,
+)
+from sparknn.ml import theta_io
+from sparknn.ml.persistence import ModelFormatError, checksum
+from sparknn.ml.summary import TrainingSummary
+
+SUMMARY = TrainingSummary([record(0, validation_loss=0.5), record(1, loss=float("nan"))], n_rows=7)
+
+
+@pytest.fixture(scope="module")
+def saved(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model on disk, to be copied before anything is done to it."""
+    path = tmp_path_factory.mktemp("saved") / "model"
+    model = classifier(4, 5, 3, summary=SUMMARY).setPredictionCol("guess")
+    model.setThresholds([0.5, 0.25, 0.25]).write().session(spark).save(str(path))
+    return path
+
+
+@pytest.fixture
+def damaged(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "damaged"))
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    (part,) = (path / "metadata").glob("part-*")
+    return dict(json.loads(part.read_text()))
+
+
+def change_metadata(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    (part,) = (path / "metadata").glob("part-*")
+    metadata = json.loads(part.read_text())
+    change(metadata)
+    rewrite(path, json.dumps(metadata))
+
+
+def rewrite(path: Path, text: str) -> None:
+    (part,) = (path / "metadata").glob("part-*")
+    part.write_text(text)
+    for crc in (path / "metadata").glob(".*.crc"):
+        crc.unlink()
+
+
+def test_everything_survives(saved: Path, spark: SparkSession) -> None:
+    model = NeuralNetClassificationModel.load(str(saved))
+    original = classifier(4, 5, 3)
+    assert model.theta.tobytes() == original.theta.tobytes()
+    assert model.network == original.network
+    assert model.uid == metadata_of(saved)["uid"]
+    assert model.getPredictionCol() == "guess"
+    assert model.isSet(model.predictionCol)
+    assert not model.isSet(model.probabilityCol)
+    assert model.getThresholds() == [0.5, 0.25, 0.25]
+    assert model.summary.history.equals(SUMMARY.history)
+    assert model.summary.n_rows == 7
+
+
+def test_what_is_on_disk(saved: Path, spark: SparkSession) -> None:
+    """Spark's own layout, in few files, readable without sparknn."""
+    metadata = metadata_of(saved)
+    assert metadata["class"] == "sparknn.ml.classifier.NeuralNetClassificationModel"
+    assert {"timestamp", "sparkVersion", "uid", "paramMap", "defaultParamMap"} <= metadata.keys()
+    assert metadata["sparknn"]["formatVersion"] == 1
+    assert metadata["sparknn"]["network"]["layers"] == [4, 5, 3]
+    assert len(list((saved / "theta").glob("part-*"))) == 1
+    (values,) = [row["values"] for row in spark.read.parquet(str(saved / "theta")).collect()]
+    theta = np.array(values, dtype=np.float32)
+    assert checksum(theta) == metadata["sparknn"]["sha256"]
+
+
+@pytest.mark.parametrize("model", [classifier(3, 4, 2), regressor(3, 2, loss="absolute")])
+def test_a_fresh_process_predicts_the_same(
+    model: Any, spark: SparkSession, tmp_path: Path, run_python: Callable[..., object]
+) -> None:
+    X = rows(20, 3)
+    model.save(str(tmp_path / "model"))
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "Y.npy", model.toLocal().predict_raw(X))
+    run_python(
+        "import sys, numpy as np\n"
+        "from pyspark.sql import SparkSession\n"
+        "spark = (SparkSession.builder.master('local[1]').config('spark.ui.enabled', 'false')\n"
+        "    .config('spark.driver.bindAddress', '127.0.0.1')\n"
+        "    .config('spark.driver.host', '127.0.0.1').getOrCreate())\n"
+        "import sparknn\n"
+        "folder, kind = sys.argv[1:]\n"
+        "model = getattr(sparknn, kind).load(folder + '/model')\n"
+        "X, Y = np.load(folder + '/X.npy'), np.load(folder + '/Y.npy')\n"
+        "rows = [(i, x.tolist()) for i, x in enumerate(X)]\n"
+        "df = spark.createDataFrame(rows, 'id long, features array<double>')\n"
+        "found = model.transform(df).orderBy('id').collect()\n"
+        "raw = [r['rawPrediction' if 'Class' in kind else 'prediction'].toArray() for r in found]\n"
+        "assert np.array(raw).tobytes() == Y.tobytes()\n"
+        "spark.stop()\n",
+        str(tmp_path),
+        type(model).__name__,
+        timeout_s=300,
+    )
+
+
+def test_many_chunks(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(theta_io, "CHUNK", 10)
+    monkeypatch.setattr(theta_io, "_CHUNKS_PER_FILE", 2)
+    model = classifier(4, 5, 3)
+    model.save(str(tmp_path / "model"))
+    assert len(list((tmp_path / "model" / "theta").glob("part-*"))) > 1
+    again = NeuralNetClassificationModel.load(str(tmp_path / "model"))
+    assert again.theta.tobytes() == model.theta.tobytes()
+
+
+def test_overwrite_only_when_asked(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "model")
+    first, second = classifier(4, 3), classifier(5, 2)
+    first.save(path)
+    with pytest.raises(FileExistsError, match=r"write\(\).overwrite\(\).save\(path\)"):
+        second.save(path)
+    assert NeuralNetClassificationModel.load(path).layers == [4, 3]
+    second.write().overwrite().session(spark).save(path)
+    assert NeuralNetClassificationModel.load(path).layers == [5, 2]
+
+
+def test_an_empty_model_leaves_nothing_behind(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    classifier(4, 3).save(str(path))
+    with pytest.raises(ValueError, match="holds no network"):
+        NeuralNetClassificationModel().write().overwrite().save(str(path))
+    assert NeuralNetClassificationModel.load(str(path)).layers == [4, 3]
+
+
+def test_estimators_are_their_params(spark: SparkSession, tmp_path: Path) -> None:
+    for i, stage in enumerate(
+        [NeuralNetClassifier(hiddenLayers=[7], seed=3), NeuralNetRegressor(loss="huber")]
+    ):
+        path = str(tmp_path / str(i))
+        stage.save(path)
+        again = type(stage).load(path)
+        assert again.uid == stage.uid
+        assert again.explainParams() == stage.explainParams()
+
+
+def test_inside_a_pipeline(spark: SparkSession, tmp_path: Path) -> None:
+    assembler = VectorAssembler(inputCols=["a", "b"], outputCol="features")
+    Pipeline(stages=[assembler, NeuralNetClassifier()]).save(str(tmp_path / "pipeline"))
+    _, estimator = Pipeline.load(str(tmp_path / "pipeline")).getStages()
+    assert isinstance(estimator, NeuralNetClassifier)
+    nested = PipelineModel([PipelineModel([assembler, classifier(2, 3, 2)])])
+    nested.write().overwrite().save(str(tmp_path / "model"))
+    again = PipelineModel.load(str(tmp_path / "model"))
+    df = spark.createDataFrame([(1.0, 2.0)], ["a", "b"])
+    assert again.transform(df).collect() == nested.transform(df).collect()
+
+
+def test_another_class(saved: Path, spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match=r"NeuralNetClassificationModel.load\(path\)"):
+        NeuralNetRegressionModel.load(str(saved))
+    VectorAssembler(inputCols=["a"], outputCol="b").save(str(tmp_path / "other"))
+    with pytest.raises(ModelFormatError, match="VectorAssembler"):
+        NeuralNetClassificationModel.load(str(tmp_path / "other"))
+
+
+def test_nothing_there(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no saved NeuralNetClassificationModel at"):
+        NeuralNetClassificationModel.load(str(tmp_path / "nowhere"))
+    with pytest.raises(TypeError, match="path is a PosixPath; expected a string"):
+        NeuralNetClassificationModel.load(tmp_path)  # type: ignore[arg-type]
+
+
+def newer(m: dict[str, Any]) -> None:
+    m["sparknn"] |= {"formatVersion": 2, "version": "9.1.0"}
+
+
+def deeper(m: dict[str, Any]) -> None:
+    m["sparknn"]["network"]["layers"] = [4, 10**9, 3]
+
+
+def deeper_and_counted(m: dict[str, Any]) -> None:
+    m["sparknn"]["network"]["layers"] = [4, 10**9, 3]
+    m["sparknn"]["numParams"] = 8 * 10**9 + 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (newer, "saved by sparknn 9.1.0 in format 2.*Upgrade sparknn"),
+        (lambda m: m.pop("sparknn"), "not saved by sparknn"),
+        (lambda m: m["sparknn"].pop("network"), "description of the network"),
+        (lambda m: m["sparknn"].update(sha256="0" * 64), "do not match their checksum"),
+        (lambda m: m["sparknn"]["network"].update(layers=[4, -5, 3]), r"layers = \[4, -5, 3\]"),
+        (lambda m: m["sparknn"]["network"].update(layers="4-5-3"), "layers = '4-5-3'"),
+        (lambda m: m["sparknn"]["network"].update(activation="swish"), "'swish'"),
+        (lambda m: m["sparknn"].update(numParams=44), "numParams = 44"),
+        (lambda m: m["sparknn"].update(summary={"history": 3}), "training summary"),
+        (lambda m: m.pop("paramMap"), "not one line of Spark ML metadata"),
+        (deeper, "numParams = 43"),
+        (deeper_and_counted, "expected 8000000003 values"),
+    ],
+)
+def test_metadata_that_was_changed(
+    damaged: Path, spark: SparkSession, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    change_metadata(damaged, change)
+    with pytest.raises(ModelFormatError, match=message):
+        NeuralNetClassificationModel.load(str(damaged))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "two\nlines"])
+def test_metadata_that_is_no_metadata(damaged: Path, spark: SparkSession, text: str) -> None:
+    rewrite(damaged, text)
+    with pytest.raises(ModelFormatError, match="truncated or edited"):
+        NeuralNetClassificationModel.load(str(damaged))
+
+
+def theta_as(spark: SparkSession, path: Path, sql: str) -> None:
+    """Replace the parameters by a query over them."""
+    frame = spark.read.parquet(str(path / "theta"))
+    changed = frame.selectExpr(*sql.split("; ")).localCheckpoint()
+    changed.write.mode("overwrite").parquet(str(path / "theta"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("chunk; transform(values, v -> v + float(1)) as values", "do not match their checksum"),
+        ("chunk; slice(values, 1, 10) as values", "found 10 in 1"),
+        ("chunk; array_repeat(values[0], 1000000) as values", "found 1000000 in 1"),
+        ("chunk + 1 as chunk; values", "do not fit together"),
+        ("chunk; cast(values as array<double>) as values", "expected columns chunk, values"),
+        ("chunk; transform(values, v -> float('NaN')) as values", "NaN or infinite"),
+        ("chunk; transform(values, v -> float(null)) as values", "NaN or infinite"),
+        ("explode(array(0, 0)) as chunk; values", "found 86 in 2"),
+    ],
+)
+def test_parameters_that_were_changed(
+    damaged: Path, spark: SparkSession, sql: str, message: str
+) -> None:
+    theta_as(spark, damaged, sql)
+    with pytest.raises(ModelFormatError, match=message):
+        NeuralNetClassificationModel.load(str(damaged))
+
+
+def test_parameters_that_are_gone_or_cut_off(damaged: Path, spark: SparkSession) -> None:
+    (part,) = (damaged / "theta").glob("part-*")
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ModelFormatError, match="incomplete or was changed"):
+        NeuralNetClassificationModel.load(str(damaged))
+    shutil.rmtree(damaged / "theta")
+    with pytest.raises(ModelFormatError, match="incomplete or was changed"):
+        NeuralNetClassificationModel.load(str(damaged))
+
+
+def test_params_of_a_newer_version_are_left_out_with_a_warning(
+    damaged: Path, spark: SparkSession
+) -> None:
+    def add(metadata: dict[str, Any]) -> None:
+        metadata["paramMap"]["temperature"] = 2.0
+        metadata["defaultParamMap"]["pruning"] = "none"
+
+    change_metadata(damaged, add)
+    # pytest.warns would raise what an old pyspark warns of besides.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = NeuralNetClassificationModel.load(str(damaged))
+    (warning,) = [item for item in caught if item.category is UserWarning]
+    assert "does not know its params pruning, temperature" in str(warning.message)
+    assert model.getPredictionCol() == "guess"
+
+
+def test_no_session_is_started(
+    spark: SparkSession, tmp_path: Path, run_python: Callable[..., object]
+) -> None:
+    run_python(
+        "from sparknn import NeuralNetClassifier\n"
+        "try: NeuralNetClassifier.load('/nowhere')\n"
+        "except RuntimeError as error: assert 'No Spark session is active' in str(error)\n"
+        "else: raise SystemExit('loaded')\n"
+    )
+
+
+def test_vectors_in_a_dataframe_after_loading(saved: Path, spark: SparkSession) -> None:
+    model = NeuralNetClassificationModel.load(str(saved))
+    df = spark.range(3).select(F.lit(1).alias("x"))
+    df = spark.createDataFrame([(Vectors.dense([1, 2, 3, 4]),)], ["features"]).crossJoin(df)
+    assert [row.guess for row in model.transform(df).collect()] == [model.predict([1, 2, 3, 4])] * 3

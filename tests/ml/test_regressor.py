@@ -1,0 +1,101 @@
+"""The regressor: losses, several targets, and units."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.ml.evaluation import RegressionEvaluator
+from pyspark.sql import DataFrame, SparkSession
+from tables import table
+from toys import curve
+
+from sparknn import NeuralNetRegressionModel, NeuralNetRegressor
+
+X = curve(500)[0]
+TARGETS = np.sin(X @ np.array([[0.5, 0.4], [-0.3, 0.6], [0.4, 0.0], [0.2, -0.5]]))
+# Far from 0 and far from 1, as house prices are.
+Y = 20_000 * TARGETS[:, 0] + 300_000
+
+
+@pytest.fixture(scope="module")
+def rows(spark: SparkSession) -> Iterator[DataFrame]:
+    frame = table(spark, X, Y, held_out=np.arange(500) % 5 == 0).cache()
+    yield frame
+    frame.unpersist()
+
+
+def small(**params: Any) -> NeuralNetRegressor:
+    return NeuralNetRegressor(**{"hiddenLayers": [20], "maxIter": 6, "numWorkers": 2, **params})
+
+
+@pytest.fixture(scope="module")
+def model(rows: DataFrame) -> NeuralNetRegressionModel:
+    return small(validationIndicatorCol="held_out").fit(rows)
+
+
+def r2(predicted: Any, expected: Any) -> float:
+    return float(
+        1 - ((predicted - expected) ** 2).sum() / ((expected - expected.mean(0)) ** 2).sum()
+    )
+
+
+@pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])
+def test_losses(rows: DataFrame, loss: str) -> None:
+    model = small(loss=loss).fit(rows)
+    assert model.getLoss() == loss
+    assert RegressionEvaluator(metricName="r2").evaluate(model.transform(rows)) > 0.7
+
+
+def test_the_validation_metric_is_in_units_of_the_label(
+    model: NeuralNetRegressionModel, rows: DataFrame
+) -> None:
+    history = model.summary.history
+    best = history["validation_loss"].idxmin()
+    predicted = model.transform(rows.where("held_out"))
+    assert RegressionEvaluator(metricName="mse").evaluate(predicted) == pytest.approx(
+        history["validation_metric"][best], rel=1e-3
+    )
+
+
+def test_several_targets(spark: SparkSession) -> None:
+    targets = TARGETS * [1, 1000] + [5, -4000]
+    frame = table(spark, X, targets)
+    model = small().fit(frame)
+    assert model.layers == [4, 20, 2]
+    predicted = np.array([row.prediction.toArray() for row in model.transform(frame).collect()])
+    assert r2(predicted[:, 0], targets[:, 0]) > 0.7
+    assert r2(predicted[:, 1], targets[:, 1]) > 0.7
+
+
+def test_a_constant_target(spark: SparkSession) -> None:
+    frame = table(spark, X[:100], np.full(100, 7.5))
+    model = small().fit(frame)
+    assert np.abs(model.toLocal().predict(X[:100]) - 7.5).mean() < 0.5
+
+
+def test_whole_numbers_are_targets_too(rows: DataFrame) -> None:
+    frame = rows.selectExpr("features", "cast(-label as long) as label")
+    assert small(maxIter=1).fit(frame).layers == [4, 20, 1]
+
+
+def test_weights(spark: SparkSession) -> None:
+    """Rows of weight 0 do not count, not even for what the targets are divided by."""
+    kept = np.arange(100) % 2 == 0
+    spoilt = np.where(kept, Y[:100], 1e9)
+    frame = table(spark, X[:100], spoilt, w=kept.astype(float))
+    full = small(numWorkers=1, batchSize=1000, solver="sgd", stepSize=0.1, maxIter=3)
+    weighted = full.copy({full.weightCol: "w"}).fit(frame)
+    dropped = full.fit(frame.where("w > 0"))
+    one, other = (fitted.toLocal().predict(X) for fitted in (weighted, dropped))
+    np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+def test_warm_start_begins_with_the_same_function(
+    model: NeuralNetRegressionModel, spark: SparkSession
+) -> None:
+    """Also on data of another mean and scale."""
+    other = table(spark, 3 * X[:100] + 2, Y[:100] / 5)
+    again = small(initialModel=model, maxIter=1, stepSize=1e-12).fit(other)
+    one, two = (fitted.toLocal().predict(X) for fitted in (model, again))
+    np.testing.assert_allclose(one, two, rtol=1e-4)

@@ -1,0 +1,91 @@
+"""Weights of rows are exact: 0 drops the row, 2 is the row twice; a common factor is nothing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.ml.classification import OneVsRest
+from pyspark.sql import SparkSession
+from tables import table
+from toys import blobs, curve
+
+from sparknn import NeuralNetClassifier, NeuralNetRegressor
+
+N = 90
+WEIGHTS = np.arange(N) % 3 * 1.0
+DATA = {NeuralNetClassifier: blobs(N), NeuralNetRegressor: curve(N, k=2)}
+
+# One worker and one plain step a round over all rows: the order of rows does not matter.
+FULL = {"numWorkers": 1, "batchSize": 10_000, "solver": "sgd", "stepSize": 0.1, "maxIter": 3}
+
+
+def outputs(model: Any, X: Any) -> Any:
+    return model.toLocal().predict_raw(X.astype(np.float64))
+
+
+@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize(
+    "params", [{}, {"regParam": 0.1}, {"standardization": False}], ids=["", "penalty", "raw"]
+)
+def test_weights_are_counts(spark: SparkSession, kind: Any, params: dict[str, Any]) -> None:
+    """Means and deviations for the standardisation included."""
+    X, y = DATA[kind]
+    estimator = kind(**FULL, **params)
+    frame = table(spark, X, y, w=WEIGHTS)
+    counted = np.repeat(np.arange(N), WEIGHTS.astype(int))
+    repeated = estimator.fit(table(spark, X[counted], y[counted]))
+    weighted = estimator.fit(frame, {estimator.weightCol: "w"})
+    assert weighted.summary.n_rows == np.count_nonzero(WEIGHTS)
+    np.testing.assert_allclose(outputs(weighted, X), outputs(repeated, X), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(outputs(weighted, X), outputs(estimator.fit(frame), X), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_only_the_ratio_of_weights_counts(spark: SparkSession, kind: Any) -> None:
+    """On several workers with mini-batches, too: a power of two changes no bit."""
+    X, y = DATA[kind]
+    estimator = kind(hiddenLayers=[5], maxIter=2, numWorkers=2, batchSize=16)
+    frame = table(spark, X, y, one=np.ones(N), many=np.full(N, 2.0**40), few=np.full(N, 2.0**-40))
+    plain = estimator.fit(frame)
+    for column in ("one", "many", "few"):
+        model = estimator.fit(frame, {estimator.weightCol: column})
+        assert model.theta.tobytes() == plain.theta.tobytes(), column
+
+
+def test_weights_of_validation_rows(spark: SparkSession) -> None:
+    """The validation loss is the one of the rows repeated as often as they weigh."""
+    X, y = DATA[NeuralNetClassifier]
+    held_out = np.arange(N) % 2 == 0
+    counted = np.repeat(np.arange(N), WEIGHTS.astype(int))
+    estimator = NeuralNetClassifier(**FULL, validationIndicatorCol="held_out")
+    weighted = estimator.fit(
+        table(spark, X, y, w=WEIGHTS, held_out=held_out), {estimator.weightCol: "w"}
+    )
+    repeated = estimator.fit(table(spark, X[counted], y[counted], held_out=held_out[counted]))
+    for column in ("loss", "validation_loss", "validation_metric"):
+        found, expected = (model.summary.history[column] for model in (weighted, repeated))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_one_vs_rest_hands_weights_on(spark: SparkSession) -> None:
+    X, y = DATA[NeuralNetClassifier]
+    frame = table(spark, X, y, w=WEIGHTS)
+    one_vs_rest = OneVsRest(classifier=NeuralNetClassifier(**FULL))
+    weighted = one_vs_rest.copy({one_vs_rest.weightCol: "w"}).fit(frame)
+    dropped = one_vs_rest.fit(frame.where("w > 0").union(frame.where("w = 2")))
+    for one, other in zip(weighted.models, dropped.models, strict=True):
+        np.testing.assert_allclose(outputs(one, X), outputs(other, X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("weight", "says"), [(-1.0, "negative"), (float("nan"), "NaN")])
+def test_weights_that_are_none(spark: SparkSession, weight: float, says: str) -> None:
+    X, y = DATA[NeuralNetClassifier]
+    frame = table(spark, X, y, w=np.where(np.arange(N) == 4, weight, 1.0))
+    with pytest.raises(ValueError, match=f"'w' is {says}.* in 1 of {N} rows"):
+        NeuralNetClassifier(**FULL, weightCol="w").fit(frame)
+
+
+def test_weights_that_are_all_0(spark: SparkSession) -> None:
+    X, y = DATA[NeuralNetClassifier]
+    with pytest.raises(ValueError, match=f"{N} have weight 0 in column 'w'"):
+        NeuralNetClassifier(**FULL, weightCol="w").fit(table(spark, X, y, w=np.zeros(N)))

@@ -1,0 +1,193 @@
+"""Imports point down: cli -> ml -> engine -> core -> numpy. Checked in the source."""
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "sparknn"
+
+#: What a layer may import besides the standard library and itself, by leading dotted name.
+ALLOWED = {
+    "core": {"numpy"},
+    "engine": {"numpy", "pandas", "pyarrow", "pyspark", "sparknn.core"},
+    "ml": {
+        *("numpy", "pandas", "pyarrow", "pyspark", "matplotlib"),
+        *("sparknn.core", "sparknn.engine", "sparknn.__version__"),
+    },
+    "cli": {
+        *("numpy", "pandas", "pyarrow", "pyspark", "matplotlib"),
+        *("sparknn.core", "sparknn.engine", "sparknn.ml", "sparknn"),
+    },
+    # The package's own module: public names only, loaded on first use.
+    "": {"sparknn.ml"},
+}
+
+
+def layer_of(path: Path) -> str:
+    """``core`` for sparknn/core/network.py, ``cli`` for cli.py, cli/... and __main__.py."""
+    first = path.relative_to(PACKAGE).parts[0]
+    if first == "__init__.py":
+        return ""
+    return "cli" if first in {"cli.py", "__main__.py"} else first
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything imported anywhere in a module of ``package``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            for argument in node.args[:1]:
+                if isinstance(argument, ast.Constant):
+                    yield node.lineno, str(argument.value)
+
+
+def within(name: str, prefixes: set[str]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def upward_imports(source: str, layer: str, package: str) -> list[str]:
+    """What ``source`` imports although its layer may not."""
+    own = {f"sparknn.{layer}"} if layer else {"sparknn"}
+    return [
+        f"line {line}: {layer or 'sparknn'} imports {name}"
+        for line, name in imports(ast.parse(source), package)
+        if name.split(".")[0] not in sys.stdlib_module_names
+        and not within(name, ALLOWED[layer] | own)
+    ]
+
+
+def rdd_uses(source: str) -> list[str]:
+    """Where ``source`` reaches for an RDD: what the estimators leave to the engine."""
+    tree = ast.parse(source)
+    imported = [
+        f"line {line}: imports {name}"
+        for line, name in imports(tree, "sparknn.ml")
+        if within(name, {"pyspark.rdd", "pyspark.RDD"})
+    ]
+    used = [
+        f"line {node.lineno}: uses .{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in {"rdd", "_jrdd", "parallelize"}
+    ]
+    return imported + used
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (PACKAGE / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", sources("."), ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    assert upward_imports(path.read_text(encoding="utf-8"), layer_of(path), package) == []
+
+
+@pytest.mark.parametrize("path", sources("ml"), ids=name_of)
+def test_estimators_use_no_rdd(path: Path) -> None:
+    assert rdd_uses(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("core", "import pyspark"),
+        ("core", "def f():\n    from pyspark.sql import SparkSession"),
+        ("core", "import pandas as pd"),
+        ("core", "from sparknn.engine.base import Engine"),
+        ("core", "from ..engine import base"),
+        ("core", "from .. import engine"),
+        ("core", "from sparknn import ml"),
+        ("core", "from sparknn import NeuralNetClassifier"),
+        ("core", "import numpy_financial"),
+        ("core", "import importlib\nimportlib.import_module('pyspark.sql')"),
+        ("engine", "from sparknn.ml.params import HasHiddenLayers"),
+        ("engine", "import matplotlib"),
+        ("engine", "import sparknn.cli"),
+        ("ml", "from sparknn.cli import main"),
+        ("ml", "import torch"),
+        ("cli", "import sklearn"),
+        ("", "from pyspark.sql import SparkSession"),
+    ],
+)
+def test_a_wrong_import_is_found(layer: str, source: str) -> None:
+    package = f"sparknn.{layer}" if layer not in {"", "cli"} else "sparknn"
+    assert len(upward_imports(source, layer, package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("core", "import math\nimport numpy as np\nfrom numpy.typing import NDArray"),
+        (
+            "core",
+            "from sparknn.core.network import Network\nfrom . import losses\nfrom .types import F",
+        ),
+        (
+            "engine",
+            "import pyspark\nfrom sparknn.core import rounds\nfrom ..core import total",
+        ),
+        ("ml", "from sparknn.engine.rdd import RddEngine\nfrom sparknn import __version__"),
+        ("cli", "from sparknn import NeuralNetClassifier\nfrom sparknn.ml.params import x"),
+    ],
+)
+def test_a_right_import_passes(layer: str, source: str) -> None:
+    package = f"sparknn.{layer}" if layer != "cli" else "sparknn"
+    assert upward_imports(source, layer, package) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "data.rdd.map(f)",
+        "from pyspark.rdd import RDD",
+        "from pyspark import RDD",
+        "import pyspark.rdd",
+        "spark.sparkContext.parallelize([1])",
+        "self._sc.parallelize([1])\nframe.rdd",
+    ],
+)
+def test_an_rdd_is_found(source: str) -> None:
+    assert rdd_uses(source)
+
+
+def test_every_layer_has_a_rule() -> None:
+    assert {layer_of(path) for path in sources(".")} <= ALLOWED.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("sparknn", ["pyspark", "py4j", "pandas", "pyarrow", "numpy"]),
+        ("sparknn.core", ["pyspark", "py4j", "pandas", "pyarrow"]),
+    ],
+)
+def test_importing_stays_light(
+    module: str, absent: list[str], run_python: Callable[..., object]
+) -> None:
+    """A fresh process that imports ``module`` and all of its folder loads none of ``absent``."""
+    run_python(
+        "import importlib, pkgutil, sys\n"
+        "module = importlib.import_module(sys.argv[1])\n"
+        "if module.__name__ != 'sparknn':\n"
+        "    for found in pkgutil.walk_packages(module.__path__, module.__name__ + '.'):\n"
+        "        importlib.import_module(found.name)\n"
+        "loaded = [name for name in sys.argv[2:] if name in sys.modules]\n"
+        "sys.exit(f'{module.__name__} loads {loaded}' if loaded else 0)",
+        module,
+        *absent,
+    )

@@ -1,0 +1,117 @@
+"""Small data, rows and engines for the tests of the core."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sparknn.core.averaging import weight_unit
+from sparknn.core.batches import random_stream
+from sparknn.core.network import Network
+from sparknn.core.plan import Job, Plan
+from sparknn.core.rows import ArrayRows, SparseSlice
+from sparknn.core.solvers import SOLVERS
+from sparknn.engine.local import LocalEngine
+
+Array = np.ndarray[Any, Any]
+
+
+def blobs(n: int, d: int = 4, k: int = 3, seed: int = 0) -> tuple[Array, Array]:
+    """``n`` rows of ``k`` classes that a small network can tell apart, classes as float64."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(k, d)) * 1.5
+    y = rng.integers(k, size=n)
+    return (centres[y] + rng.normal(size=(n, d))).astype(np.float32), y.astype(np.float64)
+
+
+def curve(n: int, d: int = 4, k: int = 1, seed: int = 0) -> tuple[Array, Array]:
+    """``n`` rows with ``k`` smooth targets, shape (n, k), float64."""
+    rng = np.random.default_rng(seed)
+    slopes = np.random.default_rng(99).normal(size=(d, k))
+    X = rng.normal(size=(n, d)).astype(np.float32)
+    return X, np.sin(X.astype(np.float64) @ slopes)
+
+
+def data_for(network: Network, n: int, seed: int = 0) -> tuple[Array, Array]:
+    """Rows that ``network`` may be trained on."""
+    make = blobs if network.objective.classifies else curve
+    return make(n, network.layers[0], network.layers[-1], seed)
+
+
+def empty_rows(d: int, k: int = 0) -> ArrayRows:
+    """No rows at all; ``k`` targets, 0 for classes."""
+    return ArrayRows(np.empty((0, d), np.float32), np.empty((0, k) if k else 0))
+
+
+def full_batch(network: Network, **changes: Any) -> Plan:
+    """One plain step over all rows a round, nothing scheduled, guarded or remembered."""
+    plain: dict[str, Any] = {
+        "solver": "sgd",
+        "schedule": "constant",
+        "batch_size": 10**6,
+        "max_change": 0.0,
+        "shuffle": False,
+    }
+    return Plan(network, **(plain | changes))
+
+
+def job_of(plan: Plan, theta: Array | None = None, **changes: Any) -> Job:
+    """A job at the start of a fit; its state may not be written."""
+    if theta is None:
+        theta = plan.network.init(random_stream(plan.seed, 9))
+    n_buffers = SOLVERS[plan.solver].n_buffers if plan.local_state == "average" else 0
+    state = np.vstack([theta[None], np.zeros((n_buffers, theta.size))]).astype(np.float32)
+    state.flags.writeable = False
+    return Job(plan, state, **changes)
+
+
+def engine_of(
+    X: Array,
+    y: Array,
+    sizes: Sequence[int],
+    sample_weight: Array | None = None,
+    validation: tuple[Array, Array] | None = None,
+    drop: Callable[[int, int], bool] | None = None,
+) -> LocalEngine:
+    """Workers with the next ``sizes`` rows each; the first holds the validation rows."""
+    edges = np.cumsum([0, *sizes])
+    assert edges[-1] == len(X)
+    none = ArrayRows(X[:0], y[:0])
+    shards = []
+    for worker, (a, b) in enumerate(pairwise(edges)):
+        weight = None if sample_weight is None else sample_weight[a:b]
+        scored = ArrayRows(*validation) if validation is not None and worker == 0 else none
+        shards.append((ArrayRows(X[a:b], y[a:b], weight), scored))
+    total = float(len(X) if sample_weight is None else sample_weight.sum())
+    return LocalEngine(shards, weight_unit(total), drop)
+
+
+@dataclass
+class CsrRows:
+    """The rows of a dense matrix, kept and read in compressed sparse row form."""
+
+    X: Array
+    y: Array
+    sample_weight: Array
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.X)
+
+    @property
+    def n_features(self) -> int:
+        return self.X.shape[1]
+
+    def read(self, start: int, stop: int) -> SparseSlice:
+        X = self.X[start:stop]
+        rows, columns = np.nonzero(X)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(X)))])
+        return SparseSlice(
+            values=X[rows, columns],
+            columns=columns.astype(np.int32),
+            starts=starts.astype(np.int64),
+            y=self.y[start:stop],
+            sample_weight=self.sample_weight[start:stop],
+        )
