@@ -29,14 +29,14 @@ log = logging.getLogger("sparknn")
 
 # The round by whose time a fit is judged: by then Python workers are warm.
 _JUDGED_ROUND = 2
-# Rounds in a row in which every worker diverged, before the fit gives up.
-_MAX_DIVERGED = 3
+# Rounds in a row in which no worker's network could be used, before the fit gives up.
+_MAX_USELESS = 3
 # Where the stream of the initial network is: at a round that no fit reaches.
 _INIT_STREAM = 2**32 - 1
 
 
 class DivergedError(RuntimeError):
-    """No worker produced finite weights in several rounds in a row."""
+    """No worker's network could be used, in several rounds in a row or in all there were."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Fit:
     _buffers: FloatArray = field(init=False)
     _n_steps: float = field(default=0.0, init=False)
     _step_factor: float = field(default=1.0, init=False)
-    _n_diverged: int = field(default=0, init=False)
+    _n_useless: int = field(default=0, init=False)
     _since_best: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -165,7 +165,7 @@ class Fit:
             self.history[-1] = replace(self.history[-1], loss_after=after)
         before, step_factor = self._outer, self._step_factor
         if total.values is not None:
-            self._n_diverged = 0
+            self._n_useless = 0
             average = total.mean()
             rule = OUTER_STEPS[self.averaging.rule]
             self._outer = rule(
@@ -174,8 +174,9 @@ class Fit:
             self._buffers = average[1:].astype(np.float32)
             self._n_steps += _mean_steps(total)
             self._final.add(self._outer.theta)
-        elif any(report.left_out in DIVERGED for report in total.reports):
-            self._survive_divergence(total, round_)
+        elif any(report.left_out != "no rows" for report in total.reports):
+            self._n_useless += 1
+            self._survive(total, round_)
         record = summarise(total, round_, before, self._outer, step_factor)
         self.history.append(
             replace(record, seconds=seconds, broadcast_s=result.broadcast_s, job_s=result.job_s)
@@ -221,15 +222,22 @@ class Fit:
         if self.on_round is not None:
             self.on_round(self, self.history[-1])
 
-    def _survive_divergence(self, total: Total, round_: int) -> None:
-        self._n_diverged += 1
-        if self._n_diverged >= _MAX_DIVERGED:
+    def _survive(self, total: Total, round_: int) -> None:
+        diverged = any(report.left_out in DIVERGED for report in total.reports)
+        rounds = f"{self._n_useless} rounds in a row (up to round {round_})"
+        last = self._n_done + self._n_stints >= self.plan.max_iter
+        nothing_learned = self._n_useless > len(self.history)
+        if self._n_useless >= _MAX_USELESS or (last and nothing_learned):
+            if not diverged:
+                raise DivergedError(f"In {rounds} no worker's result arrived: all were lost.")
             raise DivergedError(
-                f"Training diverged: in {_MAX_DIVERGED} rounds in a row (up to round {round_}) no "
-                f"worker ended with finite weights, although the step size was halved each time. "
-                f"It started at stepSize={self.plan.step_size}. Set a smaller stepSize, or scale "
-                f"the features (standardization=True)."
+                f"Training diverged: in {rounds} no worker ended with finite weights, although "
+                f"the step size was halved each time. It started at "
+                f"stepSize={self.plan.step_size}. Set a smaller stepSize, or scale the features "
+                f"(standardization=True)."
             )
+        if not diverged:
+            return
         self._step_factor /= 2
         self._buffers = self._empty_buffers()
         self._n_steps = 0.0
@@ -301,7 +309,7 @@ def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
     Raises
     ------
     DivergedError
-        If a network's workers all diverge in three rounds in a row.
+        If no worker's network could be used in three rounds in a row, or in any round.
     """
     for round_ in range(max((fit.plan.max_iter for fit in fits), default=0)):
         running = [fit for fit in fits if not fit.ended and not fit.all_done]

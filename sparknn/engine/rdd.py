@@ -30,6 +30,7 @@ from sparknn.core.training import work
 from sparknn.engine.base import Facts, Intake, Moments
 from sparknn.engine.environment import explained
 from sparknn.engine.ingest import check, choose_storage, shard_handles
+from sparknn.engine.interrupts import interrupts_survived
 from sparknn.engine.moments import Sums, combine, measure, nothing
 from sparknn.engine.shards import scratch_folder
 from sparknn.engine.spill import Handle
@@ -79,7 +80,11 @@ class RddEngine:
 
     def _ingest(self, df: DataFrame) -> Facts:
         started = time.perf_counter()
-        with self._described("sparknn: rows to shards"), explained():
+        with (
+            self._described("sparknn: rows to shards"),
+            interrupts_survived(self._sc),
+            explained(),
+        ):
             storage = choose_storage(df, self._intake.features)
             # The twin of the cached handles: evaluating it writes a shard again.
             self._twin = shard_handles(df, self._intake, storage, self._fit_id).rdd
@@ -119,18 +124,22 @@ class RddEngine:
             broadcast = self._sc.broadcast(list(jobs))
             try:
                 sent = time.perf_counter()
-                task = partial(_train, broadcast, round_, self._unit, self._shape)
-                # No zero value: it would be pickled into every task. A partition has one element.
-                totals = self._handles.mapPartitions(task).treeAggregate(
-                    cast(list[Total], None), _only, merge_all, self._depth
-                )
-                missing = _missing(totals)
-                if missing:
-                    totals = self._train_missing(broadcast, round_, totals, missing)
+                with interrupts_survived(self._sc):
+                    totals = self._train(broadcast, round_)
                 ended = time.perf_counter()
             finally:
                 broadcast.destroy()
         return RoundResult(totals, broadcast_s=sent - started, job_s=ended - sent)
+
+    def _train(self, broadcast: Broadcast[list[Job]], round_: int) -> list[Total]:
+        assert self._handles is not None
+        task = partial(_train, broadcast, round_, self._unit, self._shape)
+        # No zero value: it would be pickled into every task. A partition has one element.
+        totals = self._handles.mapPartitions(task).treeAggregate(
+            cast(list[Total], None), _only, merge_all, self._depth
+        )
+        missing = _missing(totals)
+        return self._train_missing(broadcast, round_, totals, missing) if missing else totals
 
     def _train_missing(
         self,
@@ -153,7 +162,10 @@ class RddEngine:
         """Moments of the training rows' features and targets; computed at the first call."""
         assert self._handles is not None
         if self._moments is None:
-            with self._described("sparknn: moments of the features"):
+            with (
+                self._described("sparknn: moments of the features"),
+                interrupts_survived(self._sc),
+            ):
                 parts = self._handles.mapPartitions(partial(_measure, self._shape)).collect()
                 missing = [partition for partition, sums in parts if sums is None]
                 if missing:

@@ -39,6 +39,7 @@ class NetworkKeywords(TypedDict, total=False):
     batchSize: int | _Auto
     localEpochs: int
     miniBatchFraction: float
+    period: str
     shuffle: bool
     maxChange: float
     maxIter: int

@@ -69,6 +69,21 @@ def test_three_in_a_row_are_an_error() -> None:
     assert [round_ for round_, _ in engine.asked] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("n_rounds", [1, 2])
+def test_a_fit_in_which_no_round_succeeded_is_an_error(n_rounds: int) -> None:
+    """Rather than the network that it began with."""
+    engine = ScriptedEngine(fails=lambda job, round_, partition: True)
+    with pytest.raises(DivergedError, match=f"{n_rounds} rounds in a row"):
+        run(engine, [scripted_fit(n_rounds)])
+
+
+def test_the_last_round_may_fail() -> None:
+    engine = ScriptedEngine(fails=lambda job, round_, partition: round_ >= 1)
+    fit = scripted_fit(3)
+    run(engine, [fit])
+    assert rounds_seen(fit) == 1
+
+
 def test_a_good_round_in_between_starts_the_count_again() -> None:
     engine = ScriptedEngine(fails=lambda job, round_, partition: round_ % 3 != 2)
     fit = scripted_fit(9)

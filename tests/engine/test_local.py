@@ -107,5 +107,5 @@ def test_a_lost_result_takes_its_score_along() -> None:
 
 def test_losing_everybody_again_and_again_is_an_error() -> None:
     X, y = blobs(60)
-    with pytest.raises(DivergedError):
+    with pytest.raises(DivergedError, match=r"3 rounds in a row .*no worker's result arrived"):
         theta_of(engine_of(X, y, [30, 30], drop=lambda round_, partition: True))
