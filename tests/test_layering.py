@@ -13,7 +13,7 @@ PACKAGE = ROOT / "sparknn"
 #: What a layer may import besides the standard library and itself, by leading dotted name.
 ALLOWED = {
     "core": {"numpy"},
-    "engine": {"numpy", "pandas", "pyarrow", "pyspark", "sparknn.core"},
+    "engine": {"numpy", "pandas", "pyarrow", "pyspark", "py4j", "sparknn.core"},
     "ml": {
         *("numpy", "pandas", "pyarrow", "pyspark", "matplotlib"),
         *("sparknn.core", "sparknn.engine", "sparknn.__version__"),

@@ -6,6 +6,7 @@ its budget, so a table's rows are fits of their own, not points on the way of a 
 
     make bench-averaging                       # what the README states
     make bench-averaging ARGS='grid --seeds 3' # workers x averaging x solver x local state
+    make bench-averaging ARGS='local-work --seeds 3' # long rounds and short ones
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import argparse
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -32,6 +33,7 @@ from sparknn import NeuralNetClassifier
 from sparknn.core.averaging import weight_unit
 from sparknn.core.batches import random_stream
 from sparknn.core.network import Network
+from sparknn.core.outer import OUTER_STEPS
 from sparknn.core.plan import Plan
 from sparknn.core.rounds import Averaging, Fit, run
 from sparknn.core.rows import ArrayRows
@@ -46,6 +48,8 @@ GOAL = 0.98
 # Workers, and the epochs within which they shall reach the goal.
 BUDGETS = {1: 2.0, 2: 2.6, 4: 3.3, 8: 4.2, 16: 5.5}
 ROUNDS = 10
+# Budgets of the grids.
+GRID_EPOCHS = (3.0, 5.0, 8.0)
 # What sparknn is compared with: the plain mean of momentum SGD.
 PLAIN = {"solver": "momentum", "averaging": "mean"}
 
@@ -147,21 +151,14 @@ def _dropper(setting: Setting) -> Callable[[int, int], bool] | None:
     )
 
 
-def measure_all(settings: Sequence[Setting]) -> dict[Setting, list[float]]:
-    """All curves, on as many processes as there are cores."""
-    with ProcessPoolExecutor() as pool:
-        return dict(zip(settings, pool.map(curve, settings), strict=True))
-
-
 def until_goal(setting: Setting, accuracies: list[float]) -> float:
     """Epochs until the goal; infinite if it was not reached."""
     rounds = next((n for n, a in enumerate(accuracies, start=1) if a >= GOAL), math.inf)
     return rounds * setting.epochs / setting.rounds
 
 
-def row(settings: Iterable[Setting], curves: dict[Setting, list[float]]) -> str:
+def row(mine: Sequence[Setting], curves: dict[Setting, list[float]]) -> str:
     """Accuracy at the end, and epochs until the goal: median and range over seeds."""
-    mine = list(settings)
     ends = [100 * curves[s][-1] for s in mine]
     epochs = [until_goal(s, curves[s]) for s in mine]
     reached = sum(math.isfinite(e) for e in epochs)
@@ -176,55 +173,77 @@ def row(settings: Iterable[Setting], curves: dict[Setting, list[float]]) -> str:
 HEAD = "final test accuracy, %: median (range) | epochs until 98.0 %, median | fits that reach it"
 
 
+class Table:
+    """Cells and their fits, shown in order, each as soon as its fits are done."""
+
+    def __init__(self, *columns: str) -> None:
+        self._columns = columns
+        self._cells: list[tuple[tuple[str, ...], list[Setting]]] = []
+
+    def add(self, cell: tuple[str, ...], settings: list[Setting]) -> None:
+        self._cells.append((cell, settings))
+
+    def show(self) -> None:
+        print(f"\n| {' | '.join(self._columns)} | {HEAD} |\n|{' --- |' * (len(self._columns) + 3)}")
+        with ProcessPoolExecutor() as pool:
+            curves = pool.map(curve, [s for _, mine in self._cells for s in mine])
+            for cell, mine in self._cells:
+                found = dict(zip(mine, itertools.islice(curves, len(mine)), strict=True))
+                print(f"| {' | '.join(cell)} | {row(mine, found)} |", flush=True)
+
+
 def targets(seeds: Sequence[int]) -> None:
     """sparknn's defaults against plain averaging, at the budget of each number of workers."""
+    table = Table("workers", "epochs", "rounds", "")
     kinds = {"defaults": (), "plain mean, momentum SGD": tuple(PLAIN.items())}
-    settings = [
-        Setting(k, epochs, seed, params)
-        for (k, epochs), params, seed in itertools.product(BUDGETS.items(), kinds.values(), seeds)
-    ]
-    curves = measure_all(settings)
-    print(f"\n| workers | epochs | rounds | | {HEAD} |\n|{' --- |' * 7}")
     for (k, epochs), (name, params) in itertools.product(BUDGETS.items(), kinds.items()):
-        mine = [s for s in settings if (s.workers, s.params) == (k, params)]
-        print(f"| {k} | {epochs} | {ROUNDS} | {name} | {row(mine, curves)} |", flush=True)
+        cell = (str(k), f"{epochs:g}", str(ROUNDS), name)
+        table.add(cell, [Setting(k, epochs, seed, params) for seed in seeds])
+    table.show()
 
 
 def hard(seeds: Sequence[int]) -> None:
     """8 workers against one, sorted input, and lost results, at 8 epochs."""
+    eight = Setting(8, 8.0, 0, rounds=20)
     cases = {
-        "1 worker": Setting(1, 8.0, 0, rounds=20),
-        "8 workers": Setting(8, 8.0, 0, rounds=20),
-        "8 workers, input sorted by label": Setting(8, 8.0, 0, rounds=20, sort="sorted"),
-        "the same, shuffle=False": Setting(8, 8.0, 0, rounds=20, sort="kept"),
-        "8 workers, 30 % of results lost": Setting(8, 8.0, 0, rounds=20, dropped=0.3),
-        "8 workers, plain mean, momentum SGD": Setting(8, 8.0, 0, tuple(PLAIN.items()), rounds=20),
+        "1 worker": replace(eight, workers=1),
+        "8 workers": eight,
+        "8 workers, input sorted by label": replace(eight, sort="sorted"),
+        "the same, shuffle=False": replace(eight, sort="kept"),
+        "8 workers, 30 % of results lost": replace(eight, dropped=0.3),
+        "8 workers, plain mean, momentum SGD": replace(eight, params=tuple(PLAIN.items())),
     }
-    runs = {name: [replace(case, seed=seed) for seed in seeds] for name, case in cases.items()}
-    curves = measure_all([setting for mine in runs.values() for setting in mine])
-    print(f"\n| 8 epochs, 20 rounds | {HEAD} |\n|{' --- |' * 4}")
-    for name, mine in runs.items():
-        print(f"| {name} | {row(mine, curves)} |", flush=True)
+    table = Table("8 epochs, 20 rounds")
+    for name, case in cases.items():
+        table.add((name,), [replace(case, seed=seed) for seed in seeds])
+    table.show()
 
 
 def grid(seeds: Sequence[int]) -> None:
     """Workers x solver x averaging x local state, at 3, 5 and 8 epochs."""
+    table = Table("workers", "epochs", "solver", "averaging", "local state")
     choices = itertools.product(
-        BUDGETS, (3.0, 5.0, 8.0), ("momentum", "ngsgd"), ("mean", "momentum", "nesterov", "bmuf"),
-        ("average", "reset"),
-    )  # fmt: skip
-    print(f"\n| workers | epochs | solver | averaging | local state | {HEAD} |\n|{' --- |' * 8}")
-    for k, epochs, solver, averaging, state in choices:
-        params = (("solver", solver), ("averaging", averaging), ("localState", state))
-        mine = [Setting(k, epochs, seed, params) for seed in seeds]
-        print(
-            f"| {k} | {epochs:g} | {solver} | {averaging} | {state} | "
-            f"{row(mine, measure_all(mine))} |",
-            flush=True,
-        )
+        GRID_EPOCHS, BUDGETS, ("momentum", "ngsgd"), OUTER_STEPS, ("average", "reset")
+    )
+    for epochs, k, solver, averaging, state in choices:
+        # The average of one network is that network: every rule without momentum, and bmuf.
+        if k > 1 or averaging == "mean":
+            params = (("solver", solver), ("averaging", averaging), ("localState", state))
+            cell = (str(k), f"{epochs:g}", solver, averaging, state)
+            table.add(cell, [Setting(k, epochs, seed, params) for seed in seeds])
+    table.show()
 
 
-TABLES = {"targets": targets, "hard": hard, "grid": grid}
+def local_work(seeds: Sequence[int]) -> None:
+    """Workers x rounds, with the defaults: the same rows in few long rounds or many short ones."""
+    table = Table("workers", "epochs", "rounds")
+    for epochs, k, rounds in itertools.product(GRID_EPOCHS, (2, 4, 8, 16), (5, 10, 20, 40)):
+        cell = (str(k), f"{epochs:g}", str(rounds))
+        table.add(cell, [Setting(k, epochs, seed, rounds=rounds) for seed in seeds])
+    table.show()
+
+
+TABLES = {"targets": targets, "hard": hard, "grid": grid, "local-work": local_work}
 
 
 def main() -> None:
