@@ -110,8 +110,8 @@ def cpu_seconds() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=10, help="maxIter of every map")
-    parser.add_argument("--runs", type=int, default=1, help="times that both are run, in turns")
+    parser.add_argument("--rounds", type=int, default=20, help="maxIter of every map")
+    parser.add_argument("--runs", type=int, default=3, help="times that both are run, in turns")
     asked = parser.parse_args()
     spark = (
         SparkSession.builder.master("local[2]")
