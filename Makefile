@@ -19,7 +19,7 @@ unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup java demo test test-spark35 lint format bench bench-averaging notebooks zip wheel clean
+.PHONY: help setup java demo test test-spark35 lint format bench bench-averaging bench-search bench-parity notebooks zip wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ bench: setup ## measure the figures that the README states
 
 bench-averaging: setup ## measure ways of averaging against each other
 	@$(SPARK) $(BIN)/python tests/benchmarks/averaging.py $(ARGS)
+
+bench-search: setup ## time a grid search in one pass against a fit after the other
+	@$(SPARK) $(BIN)/python tests/benchmarks/grid_search.py $(ARGS)
+
+bench-parity: setup ## compare the defaults with those of scikit-learn and Spark
+	@$(SPARK) $(BIN)/python tests/benchmarks/parity.py $(ARGS)
 
 notebooks: setup ## run the notebooks in full and keep their output
 	@$(BIN)/python .ci/run-notebooks $(ARGS)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 
+from pyspark import RDD
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
 from pyspark.sql import Column, DataFrame
@@ -18,7 +20,7 @@ from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 from sparknn.engine.base import DataError, Facts, Intake
 from sparknn.engine.partitioner import partition_keys
 from sparknn.engine.scatter import BLOCK_DDL, Scatter, scatter
-from sparknn.engine.spill import HANDLE_DDL, Handle, Spill, spill
+from sparknn.engine.spill import HANDLE_DDL, Handle, Spill, spill_batches, spill_rows
 
 # Rows looked at to decide how vectors are stored, and the density below which sparse pays.
 _PEEK_ROWS = 16
@@ -57,8 +59,8 @@ def choose_storage(df: DataFrame, features: str) -> Storage:
     return Storage(vectors=True, sparse=sizes > 0 and entries < _SPARSE_DENSITY * sizes)
 
 
-def shard_handles(df: DataFrame, intake: Intake, storage: Storage, fit_id: str) -> DataFrame:
-    """A lazy DataFrame of one handle a worker; evaluating it writes the shards."""
+def shard_handles(df: DataFrame, intake: Intake, storage: Storage, fit_id: str) -> RDD[str]:
+    """A lazy RDD of one handle a worker, as JSON; evaluating it writes the shards."""
     keys = partition_keys(intake.n_workers)
     deal = Scatter(
         keys=keys,
@@ -75,13 +77,24 @@ def shard_handles(df: DataFrame, intake: Intake, storage: Storage, fit_id: str) 
     write = Spill(fit_id, keys, intake.classifies, storage.sparse)
     # Shuffled, a block's sequence starts with a random number.
     order = ("sequence", "source") if intake.shuffle else ("source", "sequence")
-    return (
+    blocks = (
         df.select(*_columns(df, intake, storage))
         .mapInArrow(partial(scatter, deal), BLOCK_DDL)
         .repartition(intake.n_workers, "key")
         .sortWithinPartitions("role", *order)
-        .mapInArrow(partial(spill, write), HANDLE_DDL)
     )
+    if _limits_arrow_bytes(df):
+        return blocks.mapInArrow(partial(spill_batches, write), HANDLE_DDL).rdd.map(itemgetter(0))
+    return blocks.rdd.mapPartitions(partial(spill_rows, write))
+
+
+def _limits_arrow_bytes(df: DataFrame) -> bool:
+    """Whether arrow batches are limited by bytes; not so on 3.5.
+
+    There one batch would hold up to 10,000 blocks: a whole shard, in memory twice, and no more than
+    the 2 GiB that an arrow column can take. Pickled, blocks come a few at a time.
+    """
+    return df.sparkSession.conf.isModifiable("spark.sql.execution.arrow.maxBytesPerBatch")
 
 
 def _columns(df: DataFrame, intake: Intake, storage: Storage) -> list[Column]:

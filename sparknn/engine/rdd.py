@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TypeVar, cast
 
 from pyspark import RDD, Broadcast, SparkContext, StorageLevel
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 
 from sparknn.core.averaging import Report, Total, merge_all, weight_unit
 from sparknn.core.plan import Job
@@ -87,8 +87,8 @@ class RddEngine:
         ):
             storage = choose_storage(df, self._intake.features)
             # The twin of the cached handles: evaluating it writes a shard again.
-            self._twin = shard_handles(df, self._intake, storage, self._fit_id).rdd
-            self._handles = self._twin.map(_to_handle).persist(StorageLevel.MEMORY_AND_DISK)
+            self._twin = shard_handles(df, self._intake, storage, self._fit_id)
+            self._handles = self._twin.map(Handle.from_json).persist(StorageLevel.MEMORY_AND_DISK)
             handles = sorted(self._handles.collect(), key=lambda handle: handle.partition)
         self._folders = {(h.host, str(Path(h.folder).parent)) for h in handles}
         facts = check(handles, self._intake)
@@ -227,10 +227,6 @@ class RddEngine:
             context.setLocalProperties(shared)
 
 
-def _to_handle(row: Row) -> Handle:
-    return Handle.from_json(row["handle"])
-
-
 def _only(nothing_yet: list[Total], totals: list[Total]) -> list[Total]:
     return totals
 
@@ -285,9 +281,9 @@ def _measure(
             yield handle.partition, None
 
 
-def _transient(rows: Iterable[Row], task: Callable[[list[Handle]], Iterator[T]]) -> Iterator[T]:
+def _transient(texts: Iterable[str], task: Callable[[list[Handle]], Iterator[T]]) -> Iterator[T]:
     """Evaluate a twin's partition, which writes its shard; use it at once; remove it."""
-    handles = [_to_handle(row) for row in rows]
+    handles = [Handle.from_json(text) for text in texts]
     try:
         yield from task(handles)
     finally:
@@ -300,15 +296,15 @@ def _rewrite_and_train(
     round_: int,
     unit: float,
     shape: tuple[int, int],
-    rows: Iterable[Row],
+    texts: Iterable[str],
 ) -> Iterator[list[Total]]:
-    return _transient(rows, partial(_train, broadcast, round_, unit, shape))
+    return _transient(texts, partial(_train, broadcast, round_, unit, shape))
 
 
 def _rewrite_and_measure(
-    shape: tuple[int, int], rows: Iterable[Row]
+    shape: tuple[int, int], texts: Iterable[str]
 ) -> Iterator[tuple[int, Sums | None]]:
-    return _transient(rows, partial(_measure, shape))
+    return _transient(texts, partial(_measure, shape))
 
 
 def _remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:

@@ -19,6 +19,8 @@ from numpy.typing import DTypeLike, NDArray
 from sparknn.core.rows import DenseSlice, SparseSlice
 from sparknn.core.types import FloatArray
 
+Bytes = memoryview | bytearray | bytes
+
 
 @dataclass
 class Block:
@@ -34,11 +36,11 @@ class Block:
     """
 
     n_rows: int
-    x: memoryview
-    y: memoryview
-    w: memoryview
-    columns: memoryview
-    counts: memoryview
+    x: Bytes
+    y: Bytes
+    w: Bytes
+    columns: Bytes
+    counts: Bytes
 
 
 class ShardWriter:

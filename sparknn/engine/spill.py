@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
+from pyspark.sql import Row
 
 from sparknn.core.rows import Rows
 from sparknn.engine.scatter import NOTES, TRAIN, VALIDATION
@@ -90,11 +91,40 @@ class Handle:
         )
 
 
-def spill(task: Spill, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def spill_batches(task: Spill, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """``spill`` of arrow batches, for ``mapInArrow``."""
+    yield pa.RecordBatch.from_arrays([pa.array([spill(task, _rows(batches))])], HANDLE_SCHEMA)
+
+
+def spill_rows(task: Spill, rows: Iterable[Row]) -> Iterator[str]:
+    """``spill`` of rows, for ``mapPartitions``."""
+    yield spill(task, rows)
+
+
+def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[Sequence[Any]]:
+    for batch in batches:
+        columns = [batch.column(i) for i in range(batch.num_columns)]
+        for i in range(batch.num_rows):
+            numbers = [column[i].as_py() for column in columns[:5]]
+            yield *numbers, *(memoryview(column[i].as_buffer()) for column in columns[5:])
+
+
+def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
     """Write the blocks of this partition, which arrive sorted by role, source and sequence.
 
     Blocks were fetched in an order that differs from run to run; sorted, a shard that is written
     again is the same shard.
+
+    Parameters
+    ----------
+    task : Spill
+    rows : iterable
+        Fields as in ``BLOCK_SCHEMA``.
+
+    Returns
+    -------
+    str
+        The handle as JSON.
     """
     context = TaskContext.get()
     assert context is not None
@@ -104,26 +134,22 @@ def spill(task: Spill, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordB
     writers = {TRAIN: ShardWriter(folder / "train"), VALIDATION: ShardWriter(folder / "validation")}
     classes: Counter[int] = Counter()
     try:
-        for batch in batches:
-            columns = [batch.column(i) for i in range(batch.num_columns)]
-            for i in range(batch.num_rows):
-                key, role, _, _, n_rows = (column[i].as_py() for column in columns[:5])
-                if key != task.keys[partition]:
-                    raise RuntimeError(
-                        f"Spark sent a block of worker {task.keys.index(key)} to partition "
-                        f"{partition}: its hash partitioner is not the one sparknn knows."
-                    )
-                parts = [memoryview(column[i].as_buffer()) for column in columns[5:]]
-                if role == NOTES:
-                    handle.notes.append(json.loads(bytes(parts[0])))
-                    continue
-                block = Block(n_rows, *parts)
-                writers[role].append(block)
-                w = np.frombuffer(block.w)
-                if role == TRAIN:
-                    handle.weight_sum += float(w.sum())
-                if task.classifies:
-                    _count_classes(classes, np.frombuffer(block.y), w * (role == TRAIN))
+        for key, role, _, _, n_rows, *parts in rows:
+            if key != task.keys[partition]:
+                raise RuntimeError(
+                    f"Spark sent a block of worker {task.keys.index(key)} to partition "
+                    f"{partition}: its hash partitioner is not the one sparknn knows."
+                )
+            if role == NOTES:
+                handle.notes.append(json.loads(bytes(parts[0])))
+                continue
+            block = Block(n_rows, *parts)
+            writers[role].append(block)
+            w = np.frombuffer(block.w)
+            if role == TRAIN:
+                handle.weight_sum += float(w.sum())
+            if task.classifies:
+                _count_classes(classes, np.frombuffer(block.y), w * (role == TRAIN))
     finally:
         for writer in writers.values():
             writer.close()
@@ -132,7 +158,7 @@ def spill(task: Spill, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordB
     handle.class_weights = {str(label): weight for label, weight in sorted(classes.items())}
     # Only a shard that was written to its end counts as there.
     (folder / "whole").touch()
-    yield pa.RecordBatch.from_arrays([pa.array([json.dumps(asdict(handle))])], schema=HANDLE_SCHEMA)
+    return json.dumps(asdict(handle))
 
 
 def _count_classes(classes: Counter[int], y: Any, w: Any) -> None:

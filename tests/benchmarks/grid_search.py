@@ -1,6 +1,6 @@
 """A grid search with one pass over the rows, against a fit after the other.
 
-``python tests/benchmarks/grid_search.py``: 8 parameter maps, 3 folds of 10,000 rows of MNIST, with
+``make bench-search``: 8 parameter maps, 3 folds of 10,000 rows of MNIST, with
 Spark's own CrossValidator; once as it is, and once with ``fitMultiple`` of pyspark's base class.
 """
 

@@ -1,6 +1,6 @@
 """Defaults against the defaults of others, on the small data sets that scikit-learn ships.
 
-``python tests/benchmarks/parity.py`` prints the table of the README: means over 5 folds of the
+``make bench-parity`` prints the table of the README: means over 5 folds of the
 accuracy, or of R2 for diabetes, of ``sparknn`` with nothing set, of Spark's
 MultilayerPerceptronClassifier with the same hidden layer, and of scikit-learn's MLPClassifier and
 MLPRegressor; the others on the data as they come, and after a StandardScaler.

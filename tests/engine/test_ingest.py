@@ -38,7 +38,7 @@ from pyspark.sql.types import (
 from toys import blobs
 
 from sparknn.core.plan import Plan
-from sparknn.engine import open_engine
+from sparknn.engine import ingest, open_engine
 
 Array = np.ndarray[Any, Any]
 
@@ -282,3 +282,18 @@ def test_validation_column_may_be_named_like_one_of_ours(spark: SparkSession) ->
     columns = intake(features="x", label="type", weight="size", validation_indicator="w")
     with open_engine(df, columns) as engine:
         assert (engine.facts.n_rows, engine.facts.n_validation) == (6, 3)
+
+
+def test_blocks_as_rows_make_the_same_shards_as_arrow_batches(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyspark 3.5 does not limit the bytes of an arrow batch, and gets its blocks as rows."""
+    X, y = blobs(60, d=30)
+    X[np.random.default_rng(0).random(X.shape) < 0.95] = 0
+    written = {}
+    for bounded in (True, False):
+        monkeypatch.setattr(ingest, "_limits_arrow_bytes", lambda df, bounded=bounded: bounded)
+        df = vectors(spark, X, y, sizes=[25, 35], validation=np.arange(60) % 5 == 0)
+        with open_engine(df, intake(validation_indicator="validation", n_workers=3)) as engine:
+            written[bounded] = shard_bytes(engine)
+    assert written[True] == written[False]
