@@ -54,9 +54,16 @@ class TrainingSummary:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row a round: the fields of ``RoundRecord``, then ``rows_per_s``."""
+        """One row a round: the fields of ``RoundRecord``, then ``aggregation_s`` and ``rows_per_s``.
+
+        ``aggregation_s`` is what a round's job took beyond the slowest worker's training: sending
+        tasks out, scoring, adding the networks up; and the training of others in the same rounds.
+        """
         table = pd.DataFrame([asdict(record) for record in self.records], columns=list(_COLUMNS))
         seconds = table["seconds"].astype("float64")
+        table["aggregation_s"] = (
+            (table["job_s"] - table["compute_s"]).astype("float64").clip(lower=0)
+        )
         table["rows_per_s"] = table["n_rows"].astype("float64") / seconds.where(seconds > 0)
         return table
 

@@ -23,6 +23,7 @@ def test_history_is_a_row_a_round() -> None:
     told = summary(record(0), record(1, validation_loss=0.75))
     assert list(told.history.columns) == [
         *(item.name for item in fields(RoundRecord)),
+        "aggregation_s",
         "rows_per_s",
     ]
     assert told.history["loss"].tolist() == told.objectiveHistory == [1.0, 0.5]
@@ -30,6 +31,11 @@ def test_history_is_a_row_a_round() -> None:
     assert told.history["rows_per_s"].tolist() == [200.0, 200.0]
     assert told.history["n_rows"].dtype == np.int64
     assert math.isnan(told.history["validation_loss"][0])
+
+
+def test_aggregation_is_what_a_job_took_beyond_training() -> None:
+    told = summary(record(0, job_s=0.5, compute_s=0.125), record(1, job_s=0.5, compute_s=0.625))
+    assert told.history["aggregation_s"].tolist() == [0.375, 0.0]
 
 
 def test_history_of_no_rounds_and_of_no_time() -> None:
