@@ -65,6 +65,17 @@ def count_batches(rows: Rows, plan: Plan, round_: int) -> int:
     return per_epoch * plan.local_epochs
 
 
+def mean_weight(rows: Rows, plan: Plan, round_: int) -> float:
+    """Mean of the weights of the rows that a round draws, class weights included."""
+    total, n_rows = 0.0, 0
+    for first, last in drawn_ranges(rows.n_rows, plan.mini_batch_fraction, round_):
+        for start, stop in windows(first, last, rows.n_features, plan.batch_size):
+            chunk = rows.read(start, stop)
+            total += float(_weigh(chunk.y, chunk.sample_weight, plan).sum(dtype=np.float64))
+            n_rows += stop - start
+    return total / n_rows if n_rows else 0.0
+
+
 def batches(rows: Rows, plan: Plan, round_: int, rng: np.random.Generator) -> Iterator[Batch]:
     """Mini-batches of one round: ``local_epochs`` passes over the drawn rows.
 
@@ -103,6 +114,10 @@ def fetch(chunk: Slice, index: IntArray, out: Float32Array, plan: Plan) -> Batch
     if targets is not None:
         # In float64 first: targets may be large, and differ by little.
         y = ((y - targets.shift) * targets.factor).astype(np.float32)
-    if plan.class_weight is not None:
-        sample_weight = sample_weight * plan.class_weight[y.astype(np.intp)]
-    return X, y, sample_weight
+    return X, y, _weigh(y, sample_weight, plan)
+
+
+def _weigh(y: FloatArray, sample_weight: FloatArray, plan: Plan) -> FloatArray:
+    if plan.class_weight is None:
+        return sample_weight
+    return np.asarray(sample_weight * plan.class_weight[y.astype(np.intp)])

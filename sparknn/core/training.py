@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparknn.core.averaging import NO_LOSS, LossSum, Report, Score, Total
-from sparknn.core.batches import batches, count_batches, fetch, random_stream, windows
+from sparknn.core.batches import (
+    batches,
+    count_batches,
+    fetch,
+    mean_weight,
+    random_stream,
+    windows,
+)
 from sparknn.core.network import Backprop
 from sparknn.core.ngsgd import NaturalGradient
 from sparknn.core.plan import Job
@@ -110,6 +117,7 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
     for stint, n_batches in zip(stints, n_planned, strict=True):
         if stint > first_stint:
             rng = passes.rng = random_stream(plan.seed, stint, partition)
+        typical = mean_weight(rows, plan, stint)
         for turn, (X, y, sample_weight) in enumerate(batches(rows, plan, stint, rng)):
             number += 1
             weight = float(sample_weight.sum(dtype=np.float64))
@@ -117,14 +125,17 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
                 continue
             progress = (stint + (turn + 0.5) / n_batches) / plan.max_iter
             step_size = plan.step_size * job.step_factor * schedule(min(progress, 1.0))
-            scale = -step_size if solver.scaled else 1.0
+            # `gradient` is of the batch's weighted mean. A batch counts as much as it weighs: else
+            # a rare row of weight 100 among rows of weight 1 counts as much as a batch of those.
+            heaviness = weight / (len(X) * typical)
+            scale = heaviness * (-step_size if solver.scaled else 1.0)
             loss = passes.gradient(
                 blocks, X, y, sample_weight, gradient_blocks, scale=scale, precondition=precondition
             )
             if plan.l2 and not solver.decoupled_l2:
                 # The gradient of l2 / 2 ||W||^2; biases are free.
                 for block, block_gradient in zip(blocks, gradient_blocks, strict=True):
-                    block_gradient[:-1] += (scale * plan.l2) * block[:-1]
+                    block_gradient[:-1] += (scale / heaviness * plan.l2) * block[:-1]
             if not _guard(gradient, plan.max_change if solver.scaled else 0.0):
                 result.n_skipped += 1
                 continue

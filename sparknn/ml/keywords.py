@@ -37,7 +37,7 @@ class NetworkKeywords(TypedDict, total=False):
     momentum: float
     regParam: float
     batchSize: int | _Auto
-    localEpochs: int
+    localEpochs: int | _Auto
     miniBatchFraction: float
     period: str
     shuffle: bool

@@ -115,8 +115,12 @@ class _LocalTraining(
         AUTO,
         _COUNT,
     )
-    localEpochs = Declared(
-        "localEpochs", "passes over a worker's rows in each round", _INT, 1, _COUNT
+    localEpochs: Declared[Any] = Declared(
+        "localEpochs",
+        "passes over a worker's rows in each round; 'auto': 1, more where a worker has few rows",
+        _AUTO_INT,
+        AUTO,
+        _COUNT,
     )
     miniBatchFraction = Declared(
         "miniBatchFraction",

@@ -54,7 +54,7 @@ class TrainingSummary:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row a round: the fields of ``RoundRecord``, then ``aggregation_s`` and ``rows_per_s``.
+        """One row a round: ``RoundRecord``'s fields, then ``aggregation_s`` and ``rows_per_s``.
 
         ``aggregation_s`` is what a round's job took beyond the slowest worker's training: sending
         tasks out, scoring, adding the networks up; and the training of others in the same rounds.

@@ -18,7 +18,9 @@ REGRESSION = Network((4, 6, 2), "tanh", "squared")
 PLAIN_SOLVERS = ["sgd", "momentum", "adam", "adamw"]
 
 
-def forward_and_backward(theta: list[Array], X: Array, y: Array, w: Array) -> tuple[float, Any]:
+def forward_and_backward(
+    theta: list[Array], X: Array, y: Array, w: Array, typical: float
+) -> tuple[float, Any]:
     """A network with one tanh layer and softmax or half squared error, in float64."""
     W1, b1, W2, b2 = theta
     H = np.tanh(X @ W1 + b1)
@@ -30,7 +32,7 @@ def forward_and_backward(theta: list[Array], X: Array, y: Array, w: Array) -> tu
     else:
         losses = ((Z - y) ** 2).sum(axis=1) / 2
         dZ = Z - y
-    dZ = dZ * w[:, None] / w.sum()
+    dZ = dZ * w[:, None] / (len(w) * typical)
     dH = (dZ @ W2.T) * (1 - H**2)
     return float(losses @ w), [X.T @ dH, dH.sum(axis=0), H.T @ dZ, dZ.sum(axis=0)]
 
@@ -50,10 +52,11 @@ def serial_loop(plan: Plan, theta0: Array, rows: ArrayRows, round_: int, partiti
         (X.astype(np.float64), y, w)
         for X, y, w in batches(rows, plan, round_, random_stream(plan.seed, round_, partition))
     ]
+    typical = np.concatenate([w for _, _, w in drawn]).mean()
     for t, (X, y, w) in enumerate(drawn, start=1):
         progress = (round_ + (t - 0.5) / len(drawn)) / plan.max_iter
         rate = plan.step_size * SCHEDULES[plan.schedule](progress)
-        loss, g = forward_and_backward(theta, X, y, w)
+        loss, g = forward_and_backward(theta, X, y, w, typical)
         loss_sum += loss
         is_weight = [True, False, True, False]
         shrink = [plan.l2 * own * p for own, p in zip(is_weight, theta, strict=True)]

@@ -1,5 +1,6 @@
 """Training and scoring on one worker: the laws they keep."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,24 @@ def test_the_loss_is_that_before_the_step() -> None:
     job = job_of(plan)
     expected = NETWORK.objective.values(NETWORK.logits(job.state[0], X), y).sum()
     assert train_locally(job, ArrayRows(X, y), 0, 0).loss_sum == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("by", ["rows", "classes"])
+@pytest.mark.parametrize("solver", ["sgd", "momentum", "ngsgd"])
+def test_rare_heavy_rows_count_as_much_as_they_weigh(solver: str, by: str) -> None:
+    """In mini-batches too: 10 rows of weight 99 against 990 of weight 1 are half of it all."""
+    X = np.random.default_rng(0).normal(size=(1000, 5)).astype(np.float32)
+    y = (np.arange(1000) % 100 == 0).astype(np.float64)
+    network = Network((5, 2))
+    weights = np.array([1.0, 99.0]) * 1000 / 1980
+    plan = Plan(network, solver=solver, step_size=0.01, max_iter=20, batch_size=16)
+    plan = replace(plan, class_weight=weights if by == "classes" else None)
+    rows = ArrayRows(X, y, weights[y.astype(int)] if by == "rows" else None)
+    job = job_of(plan)
+    for round_ in range(plan.max_iter):
+        job = replace(job, state=train_locally(job, rows, round_, 0).state)
+    likely = softmax(network.logits(job.state[0], X))[:, 1].mean()
+    assert 0.4 < likely < 0.6
 
 
 @pytest.mark.parametrize("network", [NETWORK, REGRESSION], ids=lambda n: n.loss)
