@@ -121,6 +121,12 @@ def stages(columns: Columns, handle_invalid: str = "error") -> list[Any]:
     from pyspark.ml.feature import StringIndexer, VectorAssembler
 
     made: list[Any] = []
+    dotted = [name for name in columns.assembled if "." in name]
+    if dotted:
+        raise ValueError(
+            f"Spark's VectorAssembler takes the dot in {dotted} for a field of a struct. Rename "
+            f"the columns of the data: without dots, they can be features."
+        )
     if columns.assembled:
         # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
         made.append(

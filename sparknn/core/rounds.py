@@ -224,7 +224,7 @@ class Fit:
 
     def _survive(self, total: Total, round_: int) -> None:
         diverged = any(report.left_out in DIVERGED for report in total.reports)
-        rounds = f"{self._n_useless} rounds in a row (up to round {round_})"
+        rounds = f"{self._n_useless} rounds in a row (up to round {round_ + 1})"
         last = self._n_done + self._n_stints >= self.plan.max_iter
         nothing_learned = self._n_useless > len(self.history)
         if self._n_useless >= _MAX_USELESS or (last and nothing_learned):
@@ -244,7 +244,7 @@ class Fit:
         self._outer = OuterState.start(self._outer.theta)
         log.warning(
             "Round %d: all %d workers diverged; kept the network, halved the step size to %g.",
-            round_,
+            round_ + 1,
             len(total.reports),
             self.plan.step_size * self._step_factor,
         )
@@ -281,7 +281,7 @@ def _warn_left_out(total: Total, record: RoundRecord) -> None:
             reasons[report.left_out] = reasons.get(report.left_out, 0) + 1
     log.warning(
         "Round %d: %d of %d workers left out (%s).",
-        record.round,
+        record.round + 1,
         record.workers_left_out,
         len(total.reports),
         ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items())),

@@ -120,7 +120,7 @@ class RddEngine:
         """Run every job on every worker; the same jobs and round give the same bytes."""
         assert self._handles is not None
         started = time.perf_counter()
-        with self._described(f"sparknn: round {round_}, {len(jobs)} networks"):
+        with self._described(f"sparknn: round {round_ + 1}, {len(jobs)} networks"):
             broadcast = self._sc.broadcast(list(jobs))
             try:
                 sent = time.perf_counter()
@@ -151,7 +151,7 @@ class RddEngine:
         """For workers whose task found no shard: write it again and train, in one task."""
         log.warning(
             "Round %d: %d shards were not where their tasks ran; writing them again.",
-            round_,
+            round_ + 1,
             len(missing),
         )
         task = partial(_rewrite_and_train, broadcast, round_, self._unit, self._shape)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import TaskContext
 
@@ -125,6 +126,7 @@ def scatter(task: Scatter, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Rec
     next_worker = int(random_stream(task.seed, _SCATTER_STREAM, source, 0).integers(n_workers))
     sequence = 0
     for number, batch in enumerate(batches, start=1):
+        batch = _with_weight(task, batch, notes)
         if batch.num_rows == 0:
             continue
         rng = random_stream(task.seed, _SCATTER_STREAM, source, number)
@@ -146,6 +148,15 @@ def scatter(task: Scatter, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Rec
                     sequence += 1
             next_worker = (next_worker + len(index)) % n_workers
     yield _row(task.keys[source % n_workers], NOTES, source, 0, _note_block(notes))
+
+
+def _with_weight(task: Scatter, batch: pa.RecordBatch, notes: Notes) -> pa.RecordBatch:
+    """Without the rows of weight 0, which are as good as not there, whatever else they hold."""
+    if not task.has_weight:
+        return batch
+    kept = batch.filter(pc.fill_null(pc.not_equal(batch.column("w"), 0.0), True))
+    notes.n_seen += batch.num_rows - kept.num_rows
+    return kept
 
 
 def _deal(
@@ -205,7 +216,9 @@ def _decode(task: Scatter, batch: pa.RecordBatch, notes: Notes) -> Decoded | Non
         present &= _present(batch.column("type"))
     notes.bad["features: null"] += int(n - present.sum())
     finite, features = _features(task, batch, present, notes)
-    notes.bad["features: NaN, infinite or null inside"] += int((present & ~finite).sum())
+    notes.bad["features: NaN, infinite, beyond float32 or null inside"] += int(
+        (present & ~finite).sum()
+    )
     invalid = ~present | ~finite
 
     y, known, finite = _numbers(batch.column("y"), notes)

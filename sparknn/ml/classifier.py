@@ -8,6 +8,7 @@ from typing import Self, Unpack
 from pyspark.ml.classification import ProbabilisticClassifier
 from pyspark.sql.types import StructField
 
+from sparknn.core.network import Network
 from sparknn.engine.base import Facts, Moments
 from sparknn.ml.estimator import NetworkEstimator
 from sparknn.ml.fitting import Target
@@ -59,8 +60,19 @@ class NeuralNetClassifier(NetworkEstimator, ClassifierParams, ProbabilisticClass
     def _outputs(self) -> list[str]:
         return [self.getRawPredictionCol(), self.getProbabilityCol(), self.getPredictionCol()]
 
-    def _target(self, facts: Facts, moments: Callable[[], Moments], label: StructField) -> Target:
-        n_classes = count_classes(label.name, facts.class_weights, declared_classes(label))
+    def _target(
+        self,
+        facts: Facts,
+        moments: Callable[[], Moments],
+        label: StructField,
+        initial: Network | None,
+    ) -> Target:
+        declared = declared_classes(label)
+        if declared is None and initial is not None:
+            # These rows may lack classes that the model to continue from knows.
+            known = initial.layers[-1]
+            declared = known if max(facts.class_weights, default=0) < known else None
+        n_classes = count_classes(label.name, facts.class_weights, declared)
         if self.isDefined(self.thresholds) and len(self.getThresholds()) != n_classes:
             raise ValueError(
                 f"thresholds has {len(self.getThresholds())} numbers; the labels have {n_classes} "

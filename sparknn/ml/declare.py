@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+import numpy as np
 from pyspark.ml.param import Param, Params, TypeConverters
 
 from sparknn.ml.rules import Rule, did_you_mean
@@ -108,6 +109,8 @@ class Declared(Param[T]):
 def _convert(param: Param[Any], value: Any) -> tuple[Any, str | None]:
     """The value as the param keeps it, and what is wrong with it, if anything is."""
     says = f" = {value!r}; "
+    if isinstance(value, np.generic):
+        value = value.item()
     try:
         value = param.typeConverter(value)
     except (TypeError, ValueError, OverflowError):

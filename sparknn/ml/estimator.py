@@ -18,7 +18,7 @@ from pyspark.sql.types import StructField
 from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
-from sparknn.engine.base import Engine, Facts, Intake, Moments
+from sparknn.engine.base import DataError, Engine, Facts, Intake, Moments
 from sparknn.ml.declare import ParamError
 from sparknn.ml.fitting import Target, fitted_theta, in_label_units, make_fit
 from sparknn.ml.model import NetworkModel
@@ -48,8 +48,14 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
     _classifies: ClassVar[bool]
 
     @abstractmethod
-    def _target(self, facts: Facts, moments: Callable[[], Moments], label: StructField) -> Target:
-        """What to predict, from the rows that were taken in."""
+    def _target(
+        self,
+        facts: Facts,
+        moments: Callable[[], Moments],
+        label: StructField,
+        initial: Network | None,
+    ) -> Target:
+        """What to predict, from the rows that were taken in and the network to continue from."""
 
     @abstractmethod
     def _outputs(self) -> list[str]:
@@ -61,9 +67,9 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
         Parameters
         ----------
         value : model, str or None
-            A model, or the path of a saved one; None or '' starts afresh. Layers, activation and
-            number of classes must be the same. A model given as an object is shared by copies of
-            the estimator; a saved estimator remembers a path only.
+            A model, or the path of a saved one; None or '' starts afresh. Features and classes
+            must be the same, and hiddenLayers and activation if they are set. A model given as an
+            object is shared by copies of the estimator; a saved estimator remembers a path only.
 
         Raises
         ------
@@ -84,6 +90,15 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
         super()._set(**{**kwargs, "initialModel": None if held is not None else value})
         self._initial_model = held
         return self
+
+    def copy(self, extra: ParamMap | None = None) -> Self:
+        """A copy with the same uid; ``extra`` may hold a model as its ``initialModel``."""
+        extra = dict(extra or {})
+        held = extra.get(self.initialModel)
+        if isinstance(held, NetworkModel):
+            del extra[self.initialModel]
+        copied = super().copy(extra)
+        return copied._set(initialModel=held) if isinstance(held, NetworkModel) else copied
 
     def clear(self, param: Param[Any]) -> None:
         """Forget a value that was set; the default holds again."""
@@ -280,11 +295,11 @@ def _prepare(
     estimator: NetworkEstimator, engine: Engine, label: StructField, name: str
 ) -> LoneFit | Exception:
     try:
-        target = estimator._target(engine.facts, engine.moments, label)
+        start = estimator._start()
+        old = None if start is None else start[0]
+        target = estimator._target(engine.facts, engine.moments, label, old)
         progress = Progress(estimator.uid, name)
-        return make_fit(
-            estimator, engine.facts, engine.moments, target, estimator._start(), progress
-        )
+        return make_fit(estimator, engine.facts, engine.moments, target, start, progress)
     except ValueError as error:
         return error
 
@@ -303,7 +318,11 @@ def _finish(
         seconds=seconds,
         ingest_s=ingest_s,
     )
-    model = estimator._model_class(fit.plan.network, fitted_theta(fit), summary)
+    try:
+        theta = fitted_theta(fit)
+    except DataError as error:
+        return error
+    model = estimator._model_class(fit.plan.network, theta, summary)
     model._resetUid(estimator.uid)
     return estimator._copyValues(model)
 

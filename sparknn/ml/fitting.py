@@ -183,8 +183,14 @@ def make_fit(
             f"There is no validation row, but {_wants_validation(params)} needs some. No row of "
             f"the validationIndicatorCol is true, or validationFraction drew none."
         )
-    layers = (facts.n_features, *params.getHiddenLayers(), target.n_outputs)
-    network = Network(layers, params.getActivation(), target.loss)
+    hidden, activation = params.getHiddenLayers(), params.getActivation()
+    if initial is not None:
+        # What is not set is as it was.
+        old, _ = initial
+        hidden = hidden if params.isSet("hiddenLayers") else list(old.layers[1:-1])
+        activation = activation if params.isSet("activation") else old.activation
+    layers = (facts.n_features, *hidden, target.n_outputs)
+    network = Network(layers, activation, target.loss)
     standardizer = None
     if params.getStandardization():
         standardizer = robust_standardizer(moments(), keep_constant=initial is not None)
@@ -249,10 +255,22 @@ def _start(network: Network, old: Network, theta: Float32Array, plan: Plan) -> F
 
 
 def fitted_theta(fit: Fit) -> Float32Array:
-    """The parameters of a fit that has run, for rows as they come. Shape (P,), float32."""
+    """The parameters of a fit that has run, for rows as they come. Shape (P,), float32.
+
+    Raises
+    ------
+    DataError
+        If they are beyond float32.
+    """
     assert fit.theta is not None
     plan = fit.plan
-    theta = fold(plan.network, fit.theta, plan.standardizer, plan.target_standardizer)
+    with np.errstate(over="ignore"):
+        theta = fold(plan.network, fit.theta, plan.standardizer, plan.target_standardizer)
+    if not np.isfinite(theta).all():
+        raise DataError(
+            "The network's weights do not fit into float32, which ends at 3e38: the labels are too "
+            "large for it, or features differ by too little. Multiply them by a constant."
+        )
     return centred(plan.network, theta) if plan.network.objective.classifies else theta
 
 

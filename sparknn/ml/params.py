@@ -228,7 +228,10 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
         "aggregationDepth", "depth of the tree that adds up the workers", _INT, 2, _COUNT
     )
     initialModel = Declared(
-        "initialModel", "path of a saved model to continue from; '' starts afresh", _STRING, ""
+        "initialModel",
+        "a model, or the path of a saved one, to continue from; '' starts afresh",
+        _STRING,
+        "",
     )
 
     setMaxIter, setTol, setAggregationDepth = setter(maxIter), setter(tol), setter(aggregationDepth)

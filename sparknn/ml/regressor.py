@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Self, Unpack
 
+import numpy as np
 from pyspark.ml.regression import RegressionModel, Regressor
 from pyspark.sql.types import StructField
 
-from sparknn.engine.base import Facts, Moments
+from sparknn.core.network import Network
+from sparknn.engine.base import DataError, Facts, Moments
 from sparknn.ml.estimator import NetworkEstimator
 from sparknn.ml.fitting import Target
 from sparknn.ml.keywords import RegressorKeywords, documented
 from sparknn.ml.model import RegressionNetworkModel
 from sparknn.ml.params import RegressorParams, model_handle_invalid
 from sparknn.ml.standardize import target_standardizer
+
+log = logging.getLogger("sparknn")
+
+# Deviations that a target's mean may be away from 0 before float32 is too coarse for it.
+_FARTHEST = 1e6
+# Labels of this size leave room for errors below the end of float32, 3e38.
+_LARGEST = 1e37
 
 
 class NeuralNetRegressionModel(RegressionNetworkModel, RegressionModel[Any], RegressorParams):
@@ -58,5 +68,28 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
     def _outputs(self) -> list[str]:
         return [self.getPredictionCol()]
 
-    def _target(self, facts: Facts, moments: Callable[[], Moments], label: StructField) -> Target:
-        return Target(facts.n_targets, self.getLoss(), target_standardizer(moments()))
+    def _target(
+        self,
+        facts: Facts,
+        moments: Callable[[], Moments],
+        label: StructField,
+        initial: Network | None,
+    ) -> Target:
+        found = moments()
+        spread = found.target_deviation
+        largest = float((np.abs(found.target_mean) + spread).max(initial=0.0))
+        if largest > _LARGEST:
+            raise DataError(
+                f"Labels in column '{label.name}' are about {largest:.2g}; the network predicts "
+                f"float32 numbers, up to {_LARGEST:g}. Divide the labels by a constant."
+            )
+        far = (spread > 0) & (np.abs(found.target_mean) > _FARTHEST * spread)
+        if far.any():
+            log.warning(
+                "The labels in column '%s' differ by little (%.3g) for their size (%.3g): "
+                "predictions are float32, and lose much of that. Subtract a constant from them.",
+                label.name,
+                spread[far][0],
+                found.target_mean[far][0],
+            )
+        return Target(facts.n_targets, self.getLoss(), target_standardizer(found))

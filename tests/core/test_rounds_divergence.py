@@ -20,7 +20,7 @@ def test_a_worker_that_is_left_out_is_counted_and_told(caplog: pytest.LogCapture
         run(engine, [fit])
     assert [record.workers_left_out for record in fit.history] == [0, 1, 0]
     assert rounds_seen(fit) == 3
-    assert caplog.messages == ["Round 1: 1 of 2 workers left out (not finite: 1)."]
+    assert caplog.messages == ["Round 2: 1 of 2 workers left out (not finite: 1)."]
 
 
 def test_the_others_go_on_as_if_it_were_not_there() -> None:
@@ -57,14 +57,14 @@ def test_all_left_out_halves_the_step_and_keeps_the_network(
     assert np.isnan([record.loss for record in fit.history[2:4]]).all()
     assert [record.step_norm for record in fit.history[2:4]] == [0, 0]
     assert [record.validation_loss for record in fit.history] == [9.0] * 6
-    assert "Round 2: all 2 workers diverged" in caplog.text
+    assert "Round 3: all 2 workers diverged" in caplog.text
     assert "halved the step size to 0.05" in caplog.text
 
 
 def test_three_in_a_row_are_an_error() -> None:
     engine = ScriptedEngine(fails=lambda job, round_, partition: round_ >= 1)
     fit = scripted_fit(10)
-    with pytest.raises(DivergedError, match=r"3 rounds in a row .*round 3.*stepSize=0\.1"):
+    with pytest.raises(DivergedError, match=r"3 rounds in a row .*round 4.*stepSize=0\.1"):
         run(engine, [fit])
     assert [round_ for round_, _ in engine.asked] == [0, 1, 2, 3]
 

@@ -50,13 +50,13 @@ CASES: list[tuple[str, list[tuple[Any, ...]], str, bool]] = [
             ([1.0, -INF], 0.0, 1.0, False),
             ([None, 1.0], 1.0, 1.0, False),
         ],
-        "'my features' is NaN, infinite or null inside in 3 of 7 rows",
+        "'my features' is NaN, infinite, beyond float32 or null inside in 3 of 7 rows",
         True,
     ),
     (
         "beyond float32",
         [([1e39, 1.0], 0.0, 1.0, False)],
-        "'my features' is NaN, infinite or null inside in 1 of 5 rows",
+        "'my features' is NaN, infinite, beyond float32 or null inside in 1 of 5 rows",
         True,
     ),
     ("null label", [([1.0, 2.0], None, 1.0, False)], "'the.label' is null in 1 of 5 rows", True),
@@ -122,7 +122,7 @@ def test_all_mistakes_are_named_at_once(spark: SparkSession) -> None:
     for part in (
         "'my features' is null in 1 of 8",
         "'my features' has rows of different sizes: 2 (5 rows)",
-        "'my features' is NaN, infinite or null inside in 1 of 8",
+        "'my features' is NaN, infinite, beyond float32 or null inside in 1 of 8",
         "'the.label' is null in 1 of 8",
         "'the.label' is negative in 1 of 8",
         "'the.label' is not a whole number in 1 of 8",
@@ -160,7 +160,7 @@ def test_sparse_vectors_with_bad_entries(spark: SparkSession) -> None:
     df = frame(spark, [rows], features=VectorUDT(), label=DoubleType())
     said = error_of(df)
     assert "'features' is null in 1 of 5 rows" in said
-    assert "'features' is NaN, infinite or null inside in 2 of 5 rows" in said
+    assert "'features' is NaN, infinite, beyond float32 or null inside in 2 of 5 rows" in said
     with open_engine(df, intake(skip_invalid=True)) as engine:
         assert (engine.facts.n_rows, engine.facts.n_skipped) == (2, 3)
         X = np.concatenate([rows.X for rows, _ in shards(engine)])

@@ -85,10 +85,10 @@ def test_a_deleted_shard_is_written_again(
     said = [record.getMessage() for record in caplog.records if "writing them again" in record.msg]
     # The last is no round, but scores the last network.
     assert [message.split(" shards")[0] for message in said] == [
-        "Round 0: 1",
         "Round 1: 1",
-        "Round 2: 3",
+        "Round 2: 1",
         "Round 3: 3",
+        "Round 4: 3",
     ]
     assert leftovers(spark) == []
 

@@ -297,3 +297,15 @@ def test_blocks_as_rows_make_the_same_shards_as_arrow_batches(
         with open_engine(df, intake(validation_indicator="validation", n_workers=3)) as engine:
             written[bounded] = shard_bytes(engine)
     assert written[True] == written[False]
+
+
+def test_rows_of_weight_0_are_as_good_as_not_there(spark: SparkSession) -> None:
+    """Whatever else they hold."""
+    X, y = blobs(40)
+    weight = np.arange(40) % 3.0
+    with open_engine(vectors(spark, X[weight > 0], y[weight > 0]), intake()) as engine:
+        expected = shard_bytes(engine)
+    X[3], y[6] = np.nan, -7
+    df = vectors(spark, X, y, weight=weight).withColumn("weight", F.signum("weight"))
+    with open_engine(df, intake(weight="weight")) as engine:
+        assert shard_bytes(engine) == expected

@@ -201,6 +201,21 @@ def test_warm_start_of_another_shape(model: NeuralNetClassificationModel, rows: 
         small(hiddenLayers=[9], initialModel=model).fit(rows)
 
 
+def test_warm_start_takes_from_the_model_what_is_not_set(
+    spark: SparkSession, model: NeuralNetClassificationModel
+) -> None:
+    """Its layers and activation, and classes that the new rows lack; in a map too."""
+    X, y = blobs(60)
+    rows = table(spark, X[y < 2], y[y < 2])
+    fresh = NeuralNetClassifier(maxIter=1, numWorkers=2)
+    further = fresh.fit(rows, {fresh.initialModel: model})
+    assert further.network.layers == model.network.layers
+    assert further.numClasses == 3
+    assert fresh.getInitialModel() == ""
+    with pytest.raises(ParamError, match="initialModel = 3"):
+        fresh.fit(rows, {fresh.initialModel: 3})
+
+
 def test_an_estimator_can_be_saved(
     model: NeuralNetClassificationModel, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

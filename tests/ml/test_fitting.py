@@ -1,10 +1,11 @@
-"""What becomes of a fit's parameters when they leave it."""
+"""Which defaults a fit gets, and what becomes of its parameters when they leave it."""
 
 import numpy as np
 import pytest
 
+from sparknn import NeuralNetClassifier
 from sparknn.core.network import Network
-from sparknn.ml.fitting import centred
+from sparknn.ml.fitting import centred, resolve_defaults
 
 
 @pytest.mark.parametrize("layers", [(5, 2), (5, 7, 3)])
@@ -22,3 +23,17 @@ def test_centred_logits_are_the_same_classifier(layers: tuple[int, ...]) -> None
     # Softmax sees differences only.
     np.testing.assert_allclose(logits - logits[:, :1], before - before[:, :1], atol=1e-4)
     np.testing.assert_allclose(centred(network, moved), moved, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_workers", "passes"),
+    [(60_000, 1, 1), (60_000, 16, 1), (1_200, 2, 1), (280, 2, 1), (1_200, 8, 2), (150, 32, 8)],
+)
+def test_few_rows_are_passed_over_several_times(n_rows: int, n_workers: int, passes: int) -> None:
+    def passes_of(net: NeuralNetClassifier) -> int:
+        chosen = resolve_defaults(net, n_workers, n_rows, has_validation=False, classifies=True)
+        return chosen.localEpochs
+
+    assert passes_of(NeuralNetClassifier()) == passes
+    assert passes_of(NeuralNetClassifier(localEpochs=3)) == 3
+    assert passes_of(NeuralNetClassifier(miniBatchFraction=0.5)) == 1

@@ -225,3 +225,9 @@ def test_an_initial_model_object_survives_copies_and_is_replaced_by_a_path() -> 
     assert classifier._initial_model is model
     classifier.clear(classifier.initialModel)
     assert classifier._initial_model is None
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
+    assert NeuralNetClassifier(stepSize=kind(1)).getStepSize() == 1.0
+    assert type(NeuralNetClassifier(maxIter=np.int32(7)).getMaxIter()) is int

@@ -1,5 +1,6 @@
 """The regressor: losses, several targets, and units."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,21 @@ def r2(predicted: Any, expected: Any) -> float:
     return float(
         1 - ((predicted - expected) ** 2).sum() / ((expected - expected.mean(0)) ** 2).sum()
     )
+
+
+@pytest.mark.parametrize("size", [1e38, 1e39, 1e45])
+def test_labels_near_the_end_of_float32_are_refused(spark: SparkSession, size: float) -> None:
+    with pytest.raises(ValueError, match="Labels in column 'label' are about .*Divide"):
+        small(maxIter=1).fit(table(spark, X, size * TARGETS[:, 0]))
+
+
+@pytest.mark.parametrize(("offset", "told"), [(1e5, False), (1e9, True)])
+def test_labels_too_fine_for_float32_are_told_of(
+    spark: SparkSession, offset: float, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "sparknn"):
+        small(maxIter=1).fit(table(spark, X, TARGETS[:, 0] + offset))
+    assert ("Subtract a constant" in caplog.text) == told
 
 
 @pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])
