@@ -43,7 +43,7 @@ def r2(predicted: Any, expected: Any) -> float:
 
 @pytest.mark.parametrize("size", [1e38, 1e39, 1e45])
 def test_labels_near_the_end_of_float32_are_refused(spark: SparkSession, size: float) -> None:
-    with pytest.raises(ValueError, match="Labels in column 'label' are about .*Divide"):
+    with pytest.raises(ValueError, match=r"Labels in column 'label' are about .*Divide"):
         small(maxIter=1).fit(table(spark, X, size * TARGETS[:, 0]))
 
 
