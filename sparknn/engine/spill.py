@@ -93,7 +93,8 @@ class Handle:
 
 def spill_batches(task: Spill, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """``spill`` of arrow batches, for ``mapInArrow``."""
-    yield pa.RecordBatch.from_arrays([pa.array([spill(task, _rows(batches))])], HANDLE_SCHEMA)
+    handle = pa.array([spill(task, _rows(batches))])
+    yield pa.RecordBatch.from_arrays([handle], schema=HANDLE_SCHEMA)
 
 
 def spill_rows(task: Spill, rows: Iterable[Row]) -> Iterator[str]:

@@ -102,7 +102,7 @@ from pyspark.sql import functions as F
 spark = session("local[2,3]")
 expected = fitted(spark)
 
-train, to_handle = rdd._train, rdd._to_handle
+train, from_json = rdd._train, rdd.Handle.from_json
 
 def flaky_train(broadcast, round_, unit, shape, handles):
     for result in train(broadcast, round_, unit, shape, handles):
@@ -111,12 +111,14 @@ def flaky_train(broadcast, round_, unit, shape, handles):
             raise RuntimeError("lost on the way")
         yield result
 
-def flaky_handle(row):
-    if TaskContext.get().attemptNumber() == 0:
-        raise RuntimeError("lost after the shard was written")
-    return to_handle(row)
+class FlakyHandle:
+    @staticmethod
+    def from_json(text):
+        if TaskContext.get().attemptNumber() == 0:
+            raise RuntimeError("lost after the shard was written")
+        return from_json(text)
 
-rdd._train, rdd._to_handle = flaky_train, flaky_handle
+rdd._train, rdd.Handle = flaky_train, FlakyHandle
 assert fitted(spark) == expected
 assert not list(Path(sys.argv[1]).rglob("sparknn-*"))
 spark.stop()
