@@ -55,24 +55,25 @@ def drawn_ranges(n_rows: int, fraction: float, round_: int) -> list[tuple[int, i
     return [(start, n_rows), (0, stop - n_rows)]
 
 
+def _drawn_windows(rows: Rows, plan: Plan, round_: int) -> list[tuple[int, int]]:
+    drawn = drawn_ranges(rows.n_rows, plan.mini_batch_fraction, round_)
+    return [w for a, b in drawn for w in windows(a, b, rows.n_features, plan.batch_size)]
+
+
 def count_batches(rows: Rows, plan: Plan, round_: int) -> int:
     """How many mini-batches ``batches`` yields for this round."""
-    per_epoch = sum(
-        -(-(stop - start) // plan.batch_size)
-        for first, last in drawn_ranges(rows.n_rows, plan.mini_batch_fraction, round_)
-        for start, stop in windows(first, last, rows.n_features, plan.batch_size)
-    )
+    ranges = _drawn_windows(rows, plan, round_)
+    per_epoch = sum(-(-(stop - start) // plan.batch_size) for start, stop in ranges)
     return per_epoch * plan.local_epochs
 
 
 def mean_weight(rows: Rows, plan: Plan, round_: int) -> float:
     """Mean of the weights of the rows that a round draws, class weights included."""
     total, n_rows = 0.0, 0
-    for first, last in drawn_ranges(rows.n_rows, plan.mini_batch_fraction, round_):
-        for start, stop in windows(first, last, rows.n_features, plan.batch_size):
-            chunk = rows.read(start, stop)
-            total += float(_weigh(chunk.y, chunk.sample_weight, plan).sum(dtype=np.float64))
-            n_rows += stop - start
+    for start, stop in _drawn_windows(rows, plan, round_):
+        chunk = rows.read(start, stop)
+        total += float(_weigh(chunk.y, chunk.sample_weight, plan).sum(dtype=np.float64))
+        n_rows += stop - start
     return total / n_rows if n_rows else 0.0
 
 
@@ -88,8 +89,7 @@ def batches(rows: Rows, plan: Plan, round_: int, rng: np.random.Generator) -> It
     y : ndarray, shape (n,) or (n, k)
     sample_weight : ndarray, shape (n,)
     """
-    drawn = drawn_ranges(rows.n_rows, plan.mini_batch_fraction, round_)
-    ranges = [w for a, b in drawn for w in windows(a, b, rows.n_features, plan.batch_size)]
+    ranges = _drawn_windows(rows, plan, round_)
     most = min(plan.batch_size, max((b - a for a, b in ranges), default=0))
     out = np.empty((most, rows.n_features), dtype=np.float32)
     for _ in range(plan.local_epochs):

@@ -128,14 +128,20 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
             # `gradient` is of the batch's weighted mean. A batch counts as much as it weighs: else
             # a rare row of weight 100 among rows of weight 1 counts as much as a batch of those.
             heaviness = weight / (len(X) * typical)
-            scale = heaviness * (-step_size if solver.scaled else 1.0)
+            scale = -step_size if solver.scaled else 1.0
             loss = passes.gradient(
-                blocks, X, y, sample_weight, gradient_blocks, scale=scale, precondition=precondition
+                blocks,
+                X,
+                y,
+                sample_weight,
+                gradient_blocks,
+                scale=scale * heaviness,
+                precondition=precondition,
             )
             if plan.l2 and not solver.decoupled_l2:
                 # The gradient of l2 / 2 ||W||^2; biases are free.
                 for block, block_gradient in zip(blocks, gradient_blocks, strict=True):
-                    block_gradient[:-1] += (scale / heaviness * plan.l2) * block[:-1]
+                    block_gradient[:-1] += (scale * plan.l2) * block[:-1]
             if not _guard(gradient, plan.max_change if solver.scaled else 0.0):
                 result.n_skipped += 1
                 continue

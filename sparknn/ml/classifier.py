@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Self, Unpack
 
 from pyspark.ml.classification import ProbabilisticClassifier
 from pyspark.sql.types import StructField
 
 from sparknn.core.network import Network
-from sparknn.engine.base import Facts, Moments
+from sparknn.engine.base import Engine
 from sparknn.ml.estimator import NetworkEstimator
 from sparknn.ml.fitting import Target
 from sparknn.ml.keywords import ClassifierKeywords, documented
@@ -60,24 +59,18 @@ class NeuralNetClassifier(NetworkEstimator, ClassifierParams, ProbabilisticClass
     def _outputs(self) -> list[str]:
         return [self.getRawPredictionCol(), self.getProbabilityCol(), self.getPredictionCol()]
 
-    def _target(
-        self,
-        facts: Facts,
-        moments: Callable[[], Moments],
-        label: StructField,
-        initial: Network | None,
-    ) -> Target:
-        declared = declared_classes(label)
+    def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
+        seen, declared = engine.facts.class_weights, declared_classes(label)
         if declared is None and initial is not None:
             # These rows may lack classes that the model to continue from knows.
             known = initial.layers[-1]
-            declared = known if max(facts.class_weights, default=0) < known else None
-        n_classes = count_classes(label.name, facts.class_weights, declared)
+            declared = known if max(seen, default=0) < known else None
+        n_classes = count_classes(label.name, seen, declared)
         if self.isDefined(self.thresholds) and len(self.getThresholds()) != n_classes:
             raise ValueError(
                 f"thresholds has {len(self.getThresholds())} numbers; the labels have {n_classes} "
                 f"classes. Give one number a class."
             )
         balanced = self.getClassWeight() == "balanced"
-        class_weight = balanced_weights(facts.class_weights, n_classes) if balanced else None
+        class_weight = balanced_weights(seen, n_classes) if balanced else None
         return Target(n_classes, "crossEntropy", class_weight=class_weight)

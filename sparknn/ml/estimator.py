@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -18,7 +18,7 @@ from pyspark.sql.types import StructField
 from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
-from sparknn.engine.base import DataError, Engine, Facts, Intake, Moments
+from sparknn.engine.base import DataError, Engine, Facts, Intake
 from sparknn.ml.declare import ParamError
 from sparknn.ml.fitting import Target, fitted_theta, in_label_units, make_fit
 from sparknn.ml.model import NetworkModel
@@ -48,13 +48,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
     _classifies: ClassVar[bool]
 
     @abstractmethod
-    def _target(
-        self,
-        facts: Facts,
-        moments: Callable[[], Moments],
-        label: StructField,
-        initial: Network | None,
-    ) -> Target:
+    def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
         """What to predict, from the rows that were taken in and the network to continue from."""
 
     @abstractmethod
@@ -297,7 +291,7 @@ def _prepare(
     try:
         start = estimator._start()
         old = None if start is None else start[0]
-        target = estimator._target(engine.facts, engine.moments, label, old)
+        target = estimator._target(engine, label, old)
         progress = Progress(estimator.uid, name)
         return make_fit(estimator, engine.facts, engine.moments, target, start, progress)
     except ValueError as error:

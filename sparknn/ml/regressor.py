@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -11,7 +10,7 @@ from pyspark.ml.regression import RegressionModel, Regressor
 from pyspark.sql.types import StructField
 
 from sparknn.core.network import Network
-from sparknn.engine.base import DataError, Facts, Moments
+from sparknn.engine.base import DataError, Engine
 from sparknn.ml.estimator import NetworkEstimator
 from sparknn.ml.fitting import Target
 from sparknn.ml.keywords import RegressorKeywords, documented
@@ -68,14 +67,8 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
     def _outputs(self) -> list[str]:
         return [self.getPredictionCol()]
 
-    def _target(
-        self,
-        facts: Facts,
-        moments: Callable[[], Moments],
-        label: StructField,
-        initial: Network | None,
-    ) -> Target:
-        found = moments()
+    def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
+        found = engine.moments()
         spread = found.target_deviation
         largest = float((np.abs(found.target_mean) + spread).max(initial=0.0))
         if largest > _LARGEST:
@@ -92,4 +85,4 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
                 spread[far][0],
                 found.target_mean[far][0],
             )
-        return Target(facts.n_targets, self.getLoss(), target_standardizer(found))
+        return Target(engine.facts.n_targets, self.getLoss(), target_standardizer(found))

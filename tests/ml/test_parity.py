@@ -69,4 +69,5 @@ def test_diabetes(spark: SparkSession) -> None:
             scores[name].append(model.fit(X[train], y[train]).score(X[test], y[test]))
     means = {name: float(np.mean(values)) for name, values in scores.items()}
     assert means["ours"] > means["line"] - 0.1, means
+    # 3 points short in the README's table, where the means of the splits differ by 5.
     assert means["ours"] > means["scikit-learn"] - 0.05, means
