@@ -109,6 +109,7 @@ class Backprop:
     _Z: list[FloatArray] = field(init=False, repr=False)
     _A: list[FloatArray] = field(init=False, repr=False)
     _dA: list[FloatArray] = field(init=False, repr=False)
+    _ones: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = self.network.layers[1:]
@@ -117,6 +118,7 @@ class Backprop:
         keeps = self.network.hidden.keeps_input
         self._A = [np.empty_like(Z) for Z in empty[:-1]] if keeps else empty[:-1]
         self._dA = [np.empty_like(Z) for Z in empty[:-1]]
+        self._ones = np.ones(self.n_rows, dtype=self.dtype)
 
     def gradient(
         self,
@@ -128,7 +130,7 @@ class Backprop:
         scale: float = 1.0,
         precondition: Precondition | None = None,
     ) -> float:
-        """Write the gradient of the weighted mean loss into ``out``; return the weighted sum.
+        """Write the gradient of the weighted sum of the losses into ``out``; return the sum.
 
         Parameters
         ----------
@@ -137,7 +139,6 @@ class Backprop:
         X : ndarray, shape (n, inputs)
         y : ndarray, shape (n,) for classes, (n, outputs) for targets
         sample_weight : ndarray, shape (n,)
-            Their sum must be positive.
         scale : float
             Multiplies the gradient; folded into the outputs' derivatives, it costs nothing.
         precondition : callable, optional
@@ -166,13 +167,14 @@ class Backprop:
 
         dZ = Z
         loss = self.network.objective.value_and_gradient(dZ, y, sample_weight)
-        dZ *= scale / float(sample_weight.sum(dtype=np.float64))
+        dZ *= scale
 
         for layer in range(len(blocks) - 1, -1, -1):
             A, dZ_out = inputs[layer], dZ
             if precondition is None:
                 np.matmul(A.T, dZ_out, out=out[layer][:-1])
-                np.sum(dZ_out, axis=0, out=out[layer][-1])
+                # The bias is the weight of an input that is 1; a product is faster than a sum.
+                np.dot(self._ones[:n], dZ_out, out=out[layer][-1])
             else:
                 A, dZ_out = precondition(layer, A, dZ_out)
                 np.matmul(A.T, dZ_out, out=out[layer])

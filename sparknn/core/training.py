@@ -125,9 +125,8 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
                 continue
             progress = (stint + (turn + 0.5) / n_batches) / plan.max_iter
             step_size = plan.step_size * job.step_factor * schedule(min(progress, 1.0))
-            # `gradient` is of the batch's weighted mean. A batch counts as much as it weighs: else
-            # a rare row of weight 100 among rows of weight 1 counts as much as a batch of those.
-            heaviness = weight / (len(X) * typical)
+            # A batch counts as much as it weighs, so it is divided by what its size weighs on the
+            # mean: else a rare row of weight 100 counts as much as a batch of rows of weight 1.
             scale = -step_size if solver.scaled else 1.0
             loss = passes.gradient(
                 blocks,
@@ -135,7 +134,7 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
                 y,
                 sample_weight,
                 gradient_blocks,
-                scale=scale * heaviness,
+                scale=scale / (len(X) * typical),
                 precondition=precondition,
             )
             if plan.l2 and not solver.decoupled_l2:

@@ -89,7 +89,7 @@ def test_gradient(activation: str, loss: str, hidden: tuple[int, ...]) -> None:
     passes = Backprop(network, N_ROWS, dtype=np.float64)
     out = np.empty_like(theta)
     value = passes.gradient(
-        network.blocks(theta), X, y, np.ones(N_ROWS), network.blocks(out), scale=-STEP_SIZE
+        network.blocks(theta), X, y, np.ones(N_ROWS), network.blocks(out), scale=-STEP_SIZE / N_ROWS
     )
     assert value / N_ROWS / share == pytest.approx(oracle.loss_, rel=1e-9)
     moved = theta_of(oracle) - theta
