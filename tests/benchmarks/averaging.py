@@ -7,6 +7,8 @@ its budget, so a table's rows are fits of their own, not points on the way of a 
     make bench-averaging                       # what the README states
     make bench-averaging ARGS='grid --seeds 3' # workers x averaging x solver x local state
     make bench-averaging ARGS='local-work --seeds 3' # long rounds and short ones
+
+The grids take hours on two cores; ``--epochs 5 --workers 8 16`` measures a part of them.
 """
 
 from __future__ import annotations
@@ -151,6 +153,15 @@ def _dropper(setting: Setting) -> Callable[[int, int], bool] | None:
     )
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which part of a table to measure."""
+
+    seeds: Sequence[int]
+    epochs: Sequence[float]
+    workers: Sequence[int]
+
+
 def until_goal(setting: Setting, accuracies: list[float]) -> float:
     """Epochs until the goal; infinite if it was not reached."""
     rounds = next((n for n, a in enumerate(accuracies, start=1) if a >= GOAL), math.inf)
@@ -192,17 +203,17 @@ class Table:
                 print(f"| {' | '.join(cell)} | {row(mine, found)} |", flush=True)
 
 
-def targets(seeds: Sequence[int]) -> None:
+def targets(part: Part) -> None:
     """sparknn's defaults against plain averaging, at the budget of each number of workers."""
     table = Table("workers", "epochs", "rounds", "")
     kinds = {"defaults": (), "plain mean, momentum SGD": tuple(PLAIN.items())}
-    for (k, epochs), (name, params) in itertools.product(BUDGETS.items(), kinds.items()):
-        cell = (str(k), f"{epochs:g}", str(ROUNDS), name)
-        table.add(cell, [Setting(k, epochs, seed, params) for seed in seeds])
+    for k, (name, params) in itertools.product(part.workers, kinds.items()):
+        cell = (str(k), f"{BUDGETS[k]:g}", str(ROUNDS), name)
+        table.add(cell, [Setting(k, BUDGETS[k], seed, params) for seed in part.seeds])
     table.show()
 
 
-def hard(seeds: Sequence[int]) -> None:
+def hard(part: Part) -> None:
     """8 workers against one, sorted input, and lost results, at 8 epochs."""
     eight = Setting(8, 8.0, 0, rounds=20)
     cases = {
@@ -215,31 +226,32 @@ def hard(seeds: Sequence[int]) -> None:
     }
     table = Table("8 epochs, 20 rounds")
     for name, case in cases.items():
-        table.add((name,), [replace(case, seed=seed) for seed in seeds])
+        table.add((name,), [replace(case, seed=seed) for seed in part.seeds])
     table.show()
 
 
-def grid(seeds: Sequence[int]) -> None:
+def grid(part: Part) -> None:
     """Workers x solver x averaging x local state, at 3, 5 and 8 epochs."""
     table = Table("workers", "epochs", "solver", "averaging", "local state")
     choices = itertools.product(
-        GRID_EPOCHS, BUDGETS, ("momentum", "ngsgd"), OUTER_STEPS, ("average", "reset")
+        part.epochs, part.workers, ("momentum", "ngsgd"), OUTER_STEPS, ("average", "reset")
     )
     for epochs, k, solver, averaging, state in choices:
         # The average of one network is that network: every rule without momentum, and bmuf.
         if k > 1 or averaging == "mean":
             params = (("solver", solver), ("averaging", averaging), ("localState", state))
             cell = (str(k), f"{epochs:g}", solver, averaging, state)
-            table.add(cell, [Setting(k, epochs, seed, params) for seed in seeds])
+            table.add(cell, [Setting(k, epochs, seed, params) for seed in part.seeds])
     table.show()
 
 
-def local_work(seeds: Sequence[int]) -> None:
+def local_work(part: Part) -> None:
     """Workers x rounds, with the defaults: the same rows in few long rounds or many short ones."""
     table = Table("workers", "epochs", "rounds")
-    for epochs, k, rounds in itertools.product(GRID_EPOCHS, (2, 4, 8, 16), (5, 10, 20, 40)):
+    several = [k for k in part.workers if k > 1]
+    for epochs, k, rounds in itertools.product(part.epochs, several, (5, 10, 20, 40)):
         cell = (str(k), f"{epochs:g}", str(rounds))
-        table.add(cell, [Setting(k, epochs, seed, rounds=rounds) for seed in seeds])
+        table.add(cell, [Setting(k, epochs, seed, rounds=rounds) for seed in part.seeds])
     table.show()
 
 
@@ -250,12 +262,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", help=f"some of {', '.join(TABLES)}")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 1 (default 5)")
+    parser.add_argument("--epochs", type=float, nargs="+", default=GRID_EPOCHS, metavar="N")
+    parser.add_argument("--workers", type=int, nargs="+", default=list(BUDGETS), choices=BUDGETS)
     chosen = parser.parse_args()
     unknown = set(chosen.tables) - set(TABLES)
     if unknown:
         parser.error(f"no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
     for name in chosen.tables or ["targets", "hard"]:
-        TABLES[name](range(1, chosen.seeds + 1))
+        TABLES[name](Part(range(1, chosen.seeds + 1), chosen.epochs, chosen.workers))
 
 
 if __name__ == "__main__":
