@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 
 from sparknn.engine.base import DataError, Facts, Intake
+from sparknn.engine.decode import Columns
 from sparknn.engine.partitioner import partition_keys
 from sparknn.engine.scatter import BLOCK_DDL, Scatter, scatter
 from sparknn.engine.spill import HANDLE_DDL, Handle, Spill, spill_batches, spill_rows
@@ -62,16 +63,18 @@ def choose_storage(df: DataFrame, features: str) -> Storage:
 def shard_handles(df: DataFrame, intake: Intake, storage: Storage, fit_id: str) -> RDD[str]:
     """A lazy RDD of one handle a worker, as JSON; evaluating it writes the shards."""
     keys = partition_keys(intake.n_workers)
-    deal = Scatter(
-        keys=keys,
-        seed=intake.seed,
+    columns = Columns(
         classifies=intake.classifies,
-        shuffle=intake.shuffle,
-        skip_invalid=intake.skip_invalid,
         vectors=storage.vectors,
         sparse=storage.sparse,
         has_weight=intake.weight is not None,
         has_indicator=intake.validation_indicator is not None,
+    )
+    deal = Scatter(
+        keys=keys,
+        columns=columns,
+        seed=intake.seed,
+        shuffle=intake.shuffle,
         validation_fraction=intake.validation_fraction,
     )
     write = Spill(fit_id, keys, intake.classifies, storage.sparse)
