@@ -19,6 +19,7 @@ from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
 from sparknn.engine.base import DataError, Engine, Facts, Intake
+from sparknn.engine.connect import is_connect
 from sparknn.ml.declare import ParamError
 from sparknn.ml.fitting import Target, fitted_theta, in_label_units, make_fit
 from sparknn.ml.model import NetworkModel
@@ -254,7 +255,7 @@ def default_workers(session: SparkSession) -> int:
     ValueError
         On Spark Connect, which does not tell, unless spark.default.parallelism is set.
     """
-    if not type(session).__module__.startswith("pyspark.sql.connect"):
+    if not is_connect(session):
         return max(1, session.sparkContext.defaultParallelism)
     parallelism = session.conf.get("spark.default.parallelism", None)
     if parallelism is None:
