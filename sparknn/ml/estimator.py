@@ -26,7 +26,7 @@ from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.persistence import StageReader, StageWriter
 from sparknn.ml.progress import Progress
-from sparknn.ml.schema import check_training_schema
+from sparknn.ml.schema import case_matters, check_training_schema
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.together import Group, LoneFit, ModelIterator, run_all
 
@@ -189,6 +189,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
             weight=weight,
             validation_indicator=indicator,
             outputs=self._outputs(),
+            case_matters=case_matters(dataset.sparkSession),
         )
         return Intake(
             features=self.getFeaturesCol(),

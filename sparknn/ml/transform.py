@@ -39,7 +39,13 @@ from pyspark.sql.types import (
 
 from sparknn.core.predictor import LocalPredictor
 from sparknn.engine.delivery import Delivery
-from sparknn.ml.schema import SchemaError, feature_problem, output_problems, raise_all
+from sparknn.ml.schema import (
+    SchemaError,
+    case_matters,
+    feature_problem,
+    output_problems,
+    raise_all,
+)
 from sparknn.ml.scoring import Scorer, score, score_pandas
 
 _SCORES = "__sparknn_scores"
@@ -123,7 +129,8 @@ def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: i
     SchemaError
     """
     schema = df.schema
-    raise_all([feature_problem(schema, features), *output_problems(schema, outputs)])
+    case = case_matters(df.sparkSession)
+    raise_all([feature_problem(schema, features), *output_problems(schema, outputs, case)])
     declared = _declared_size(schema[features])
     if declared is not None and declared != n_features:
         raise SchemaError(

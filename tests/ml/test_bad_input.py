@@ -83,7 +83,10 @@ def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
         (NeuralNetClassifier, {"validationIndicatorCol": "number"}, "expected booleans"),
         (NeuralNetClassifier, {"predictionCol": "number"}, "Output column 'number' already exists"),
         (NeuralNetRegressor, {"predictionCol": "number"}, "Output column 'number' already exists"),
+        (NeuralNetRegressor, {"predictionCol": "NUMBER"}, "'NUMBER' already exists as 'number'"),
         (NeuralNetClassifier, {"probabilityCol": "prediction"}, "named by more than one param"),
+        (NeuralNetClassifier, {"probabilityCol": "Prediction"}, "named by more than one param"),
+        (NeuralNetClassifier, {"labelCol": "LABEL"}, "no column 'LABEL'.*did you mean 'label'"),
     ],
 )
 def test_columns(empty: DataFrame, estimator: Any, params: dict[str, Any], says: str) -> None:
