@@ -26,7 +26,7 @@ from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.persistence import StageReader, StageWriter
 from sparknn.ml.progress import Progress
-from sparknn.ml.schema import case_matters, check_training_schema
+from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.together import Group, LoneFit, ModelIterator, run_all
 
@@ -128,7 +128,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
         Raises
         ------
-        ParamError, SchemaError
+        ParamError, SchemaError, TypeError
             At once, with a note that names the map.
         """
         copies = [self.copy() for _ in paramMaps]
@@ -174,8 +174,9 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
         Raises
         ------
-        ParamError, SchemaError
+        ParamError, SchemaError, TypeError
         """
+        check_is_dataframe(dataset, "fit")
         self._check_together()
         weight, indicator = (
             self.getOrDefault(param) or None if self.isDefined(param) else None

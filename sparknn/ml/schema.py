@@ -6,14 +6,38 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from pyspark.ml.linalg import VectorUDT
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType, StructType
 
+from sparknn.engine.connect import is_connect
 from sparknn.ml.rules import did_you_mean
 
 
 class SchemaError(ValueError):
     """Columns that are missing, of the wrong type, or in the way; all of them at once."""
+
+
+def check_is_dataframe(data: object, method: str, otherwise: str = "") -> None:
+    """Raise TypeError if something else than a Spark DataFrame arrived.
+
+    Parameters
+    ----------
+    method : str
+        Whose argument ``data`` is, for the message.
+    otherwise : str
+        Another thing to do about it.
+    """
+    # On pyspark 3.5 Spark Connect has a DataFrame of its own.
+    if isinstance(data, DataFrame) or is_connect(data):
+        return
+    kind = type(data)
+    home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    cure = "Make one first, with spark.createDataFrame(data)"
+    if kind.__module__.startswith("pyspark.pandas"):
+        cure = "Call its to_spark() first"
+    raise TypeError(
+        f"{method} takes a Spark DataFrame; a {home}{kind.__qualname__} arrived. {cure}{otherwise}."
+    )
 
 
 def check_training_schema(

@@ -42,6 +42,7 @@ from sparknn.engine.delivery import Delivery
 from sparknn.ml.schema import (
     SchemaError,
     case_matters,
+    check_is_dataframe,
     feature_problem,
     output_problems,
     raise_all,
@@ -90,11 +91,14 @@ def append_predictions(
 
     Raises
     ------
+    TypeError
+        If ``df`` is no Spark DataFrame.
     SchemaError
         If the features are missing, of another type, or declared with another number of features;
         or if an output column exists.
     """
     named = outputs.named()
+    check_is_dataframe(df, "transform", "; or predict without Spark, by model.toLocal().predict(X)")
     check_schema(df, features, list(named.values()), predictor.n_features)
     if not named:
         return df
