@@ -55,7 +55,7 @@ OWN_KEYS: Mapping[str, Mapping[str, Key]] = {
 
 #: Params of the estimators, by section.
 PARAM_KEYS: Mapping[str, tuple[str, ...]] = {
-    "data": ("validationFraction", "handleInvalid"),
+    "data": ("validationFraction", "handleInvalid", "numClasses"),
     "network": ("hiddenLayers", "activation", "dropout", "loss"),
     "training": (
         *("maxIter", "solver", "stepSize", "stepSizeSchedule", "momentum", "batchSize"),

@@ -47,6 +47,8 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
     for key, target in [("output.model", job.model), ("output.predictions", job.predictions)]:
         if target is not None:
             target.check_free(spark, key)
+    # Before the first look already: Spark reads all of a CSV to find its columns' types.
+    log.info("Reading %s ...", job.train.path)
     rows = job.train.read(spark)
     found = columns.look_at(rows.schema, job)
     if found.mistakes:
@@ -55,7 +57,6 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
         job.test.read(spark)  # a path that does not exist shall fail now, not after the training
     estimator.point_to(net, job, found)
 
-    log.info("Reading %s ...", job.train.path)
     model = columns.fit(net, found, rows)
     network = columns.network_in(model)
     assert network is not None

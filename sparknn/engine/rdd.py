@@ -80,6 +80,11 @@ class RddEngine:
 
     def _ingest(self, df: DataFrame) -> Facts:
         started = time.perf_counter()
+        log.info(
+            "Reading rows and %s them to %d workers ...",
+            "shuffling" if self._intake.shuffle else "dealing",
+            self.n_workers,
+        )
         with (
             self._described("sparknn: rows to shards"),
             interrupts_survived(self._sc),

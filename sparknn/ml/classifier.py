@@ -5,16 +5,23 @@ from __future__ import annotations
 from typing import Self, Unpack
 
 from pyspark.ml.classification import ProbabilisticClassifier
+from pyspark.sql import DataFrame
 from pyspark.sql.types import StructField
 
 from sparknn.core.network import Network
-from sparknn.engine.base import Engine
+from sparknn.engine.base import Engine, Intake
+from sparknn.ml.declare import ParamError
 from sparknn.ml.estimator import NetworkEstimator
 from sparknn.ml.fitting import Target
 from sparknn.ml.keywords import ClassifierKeywords, documented
-from sparknn.ml.labels import balanced_weights, count_classes, declared_classes
+from sparknn.ml.labels import Declaration, balanced_weights, count_classes, declared_classes
 from sparknn.ml.model import ClassificationNetworkModel
-from sparknn.ml.params import ClassifierParams, class_thresholds, model_handle_invalid
+from sparknn.ml.params import (
+    ClassifierParams,
+    HasNumClasses,
+    class_thresholds,
+    model_handle_invalid,
+)
 
 
 class NeuralNetClassificationModel(ClassificationNetworkModel, ClassifierParams):
@@ -25,11 +32,14 @@ class NeuralNetClassificationModel(ClassificationNetworkModel, ClassifierParams)
 
 
 @documented
-class NeuralNetClassifier(NetworkEstimator, ClassifierParams, ProbabilisticClassifier):
+class NeuralNetClassifier(
+    NetworkEstimator, ClassifierParams, HasNumClasses, ProbabilisticClassifier
+):
     """A feed-forward network for two or more classes, trained on every partition and averaged.
 
     Features are vectors (dense or sparse) or arrays of numbers; labels are class numbers 0, 1, 2,
-    ..., as StringIndexer makes them.
+    ..., as StringIndexer makes them. How many classes there are is in the metadata that it leaves;
+    for other labels, of which some rows may lack the largest, set ``numClasses``.
 
     Raises
     ------
@@ -59,18 +69,56 @@ class NeuralNetClassifier(NetworkEstimator, ClassifierParams, ProbabilisticClass
     def _outputs(self) -> list[str]:
         return [self.getRawPredictionCol(), self.getProbabilityCol(), self.getPredictionCol()]
 
+    def _intake(self, dataset: DataFrame) -> Intake:
+        intake = super()._intake(dataset)
+        # Params that contradict the column's metadata shall fail before any job runs.
+        declared = self._declared(dataset.schema[intake.label])
+        if declared is not None:
+            self._check_thresholds(declared.n_classes)
+        return intake
+
     def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
-        seen, declared = engine.facts.class_weights, declared_classes(label)
-        if declared is None and initial is not None:
-            # These rows may lack classes that the model to continue from knows.
-            known = initial.layers[-1]
-            declared = known if max(seen, default=0) < known else None
+        seen = engine.facts.class_weights
+        declared = self._declared(label) or self._implied(max(seen, default=0), initial)
         n_classes = count_classes(label.name, seen, declared)
+        self._check_thresholds(n_classes)
+        balanced = self.getClassWeight() == "balanced"
+        class_weight = balanced_weights(seen, n_classes) if balanced else None
+        return Target(n_classes, "crossEntropy", class_weight=class_weight)
+
+    def _declared(self, label: StructField) -> Declaration | None:
+        """How many classes the label column or ``numClasses`` declares.
+
+        Raises
+        ------
+        ParamError
+            If they contradict each other.
+        """
+        found, n_classes = declared_classes(label), self.getNumClasses()
+        if not n_classes:
+            return found
+        if found is not None and found.n_classes != n_classes:
+            problem = (
+                f" = {n_classes}; label column '{label.name}' has {found.n_classes} classes: "
+                f"{found.by} declares them. Leave numClasses at 0. {found.cure}"
+            )
+            raise ParamError(type(self).__name__, {"numClasses": problem})
+        cure = "Raise numClasses, or look for labels that are no classes."
+        return Declaration(n_classes, "numClasses", cure)
+
+    def _implied(self, largest: int, initial: Network | None) -> Declaration | None:
+        """Classes known to the model to continue from or the thresholds, if not to these rows."""
+        if initial is not None:
+            known = Declaration(initial.layers[-1], "the model to continue from")
+        elif self.isDefined(self.thresholds):
+            known = Declaration(len(self.getThresholds()), "the length of thresholds")
+        else:
+            return None
+        return known if known.n_classes > largest else None
+
+    def _check_thresholds(self, n_classes: int) -> None:
         if self.isDefined(self.thresholds) and len(self.getThresholds()) != n_classes:
             raise ValueError(
                 f"thresholds has {len(self.getThresholds())} numbers; the labels have {n_classes} "
                 f"classes. Give one number a class."
             )
-        balanced = self.getClassWeight() == "balanced"
-        class_weight = balanced_weights(seen, n_classes) if balanced else None
-        return Target(n_classes, "crossEntropy", class_weight=class_weight)

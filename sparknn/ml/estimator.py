@@ -19,13 +19,14 @@ from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
 from sparknn.engine.base import DataError, Engine, Facts, Intake
+from sparknn.engine.connect import is_connect
 from sparknn.ml.declare import ParamError
 from sparknn.ml.fitting import Target, fitted_theta, in_label_units, make_fit
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.persistence import StageReader, StageWriter
 from sparknn.ml.progress import Progress
-from sparknn.ml.schema import check_training_schema
+from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.together import Group, LoneFit, ModelIterator, run_all
 
@@ -127,7 +128,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
         Raises
         ------
-        ParamError, SchemaError
+        ParamError, SchemaError, TypeError
             At once, with a note that names the map.
         """
         copies = [self.copy() for _ in paramMaps]
@@ -173,8 +174,9 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
         Raises
         ------
-        ParamError, SchemaError
+        ParamError, SchemaError, TypeError
         """
+        check_is_dataframe(dataset, "fit")
         self._check_together()
         weight, indicator = (
             self.getOrDefault(param) or None if self.isDefined(param) else None
@@ -188,6 +190,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
             weight=weight,
             validation_indicator=indicator,
             outputs=self._outputs(),
+            case_matters=case_matters(dataset.sparkSession),
         )
         return Intake(
             features=self.getFeaturesCol(),
@@ -254,7 +257,7 @@ def default_workers(session: SparkSession) -> int:
     ValueError
         On Spark Connect, which does not tell, unless spark.default.parallelism is set.
     """
-    if not type(session).__module__.startswith("pyspark.sql.connect"):
+    if not is_connect(session):
         return max(1, session.sparkContext.defaultParallelism)
     parallelism = session.conf.get("spark.default.parallelism", None)
     if parallelism is None:

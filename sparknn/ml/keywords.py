@@ -62,6 +62,7 @@ class ClassifierKeywords(NetworkKeywords, total=False):
     rawPredictionCol: str
     thresholds: Sequence[float] | None
     classWeight: str
+    numClasses: int
 
 
 class RegressorKeywords(NetworkKeywords, total=False):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import dataclass
 
 import numpy as np
 from pyspark.sql.types import StructField
@@ -17,13 +19,47 @@ _MOST_CLASSES = 10_000
 _MOST_GAPS = 10
 _FEW_CLASSES = 100
 
+# The columns of 0.0 and 1.0 that pyspark's OneVsRest makes, a class each and without metadata.
+_ONE_VS_REST = re.compile(r"mc2b\$\d+")
 
-def declared_classes(label: StructField) -> int | None:
-    """The number of classes in a label column's metadata; None if it holds none.
 
-    StringIndexer and VectorIndexer put it there (``ml_attr``), so that a class that no row of this
-    DataFrame has still counts.
+@dataclass(frozen=True)
+class Declaration:
+    """A number of classes that holds whether or not the rows have all of them.
+
+    Parameters
+    ----------
+    n_classes : int
+    by : str
+        What declares it.
+    cure : str
+        What to do if it is wrong.
     """
+
+    n_classes: int
+    by: str
+    cure: str = ""
+
+
+def declared_classes(label: StructField) -> Declaration | None:
+    """How many classes a label column itself declares; None if it does not.
+
+    StringIndexer and VectorIndexer put the number in its metadata (``ml_attr``). A column of
+    OneVsRest's has two classes; its rows are all of one where a fold lacks the class.
+    """
+    if n_classes := _in_metadata(label):
+        return Declaration(
+            n_classes,
+            "its metadata",
+            "The metadata is from another indexing: index the labels again with StringIndexer, or "
+            "drop the metadata with a cast to double.",
+        )
+    if _ONE_VS_REST.fullmatch(label.name):
+        return Declaration(2, "its name, as OneVsRest gives it,", "Rename the column.")
+    return None
+
+
+def _in_metadata(label: StructField) -> int | None:
     attributes = (label.metadata or {}).get("ml_attr", {})
     if attributes.get("type") not in ("nominal", "binary"):
         return None
@@ -34,7 +70,7 @@ def declared_classes(label: StructField) -> int | None:
     return 2 if attributes["type"] == "binary" else None
 
 
-def count_classes(label: str, seen: dict[int, float], declared: int | None) -> int:
+def count_classes(label: str, seen: dict[int, float], declared: Declaration | None) -> int:
     """The number of classes to train for, 2 or more.
 
     Parameters
@@ -43,8 +79,8 @@ def count_classes(label: str, seen: dict[int, float], declared: int | None) -> i
         The column's name.
     seen : dict of int to float
         Weight of each class in the data.
-    declared : int, optional
-        ``declared_classes`` of the column.
+    declared : Declaration, optional
+        If the number does not come from the rows.
 
     Raises
     ------
@@ -52,13 +88,12 @@ def count_classes(label: str, seen: dict[int, float], declared: int | None) -> i
         If the labels are of one class only, beyond the declared ones, or look like an identifier.
     """
     largest = max(seen, default=-1)
-    if declared is not None and largest >= declared:
+    if declared is not None and largest >= declared.n_classes:
         raise DataError(
-            f"Label column '{label}' holds class {largest}, but its metadata declares {declared} "
-            f"classes (0 to {declared - 1}). The metadata is from another indexing: index the "
-            f"labels again with StringIndexer, or drop the metadata with a cast to double."
+            f"Label column '{label}' holds class {largest}, but {declared.by} declares "
+            f"{declared.n_classes} classes (0 to {declared.n_classes - 1}). {declared.cure}"
         )
-    n_classes = largest + 1 if declared is None else declared
+    n_classes = largest + 1 if declared is None else declared.n_classes
     sparse = n_classes > max(_FEW_CLASSES, _MOST_GAPS * len(seen))
     if declared is None and (n_classes > _MOST_CLASSES or sparse):
         raise DataError(
@@ -68,13 +103,17 @@ def count_classes(label: str, seen: dict[int, float], declared: int | None) -> i
         )
     if len(seen) < 2:
         only = f"Label column '{label}' holds one class only ({largest})"
-        if declared is None or declared < 2:
+        if declared is None or n_classes < 2:
             raise DataError(
                 f"{only}: there is nothing to tell apart. Look for a filter that took the other "
-                f"classes away; labels indexed by StringIndexer keep their number of classes."
+                f"classes away; labels indexed by StringIndexer keep their number of classes, and "
+                f"numClasses tells it of others."
             )
         log.warning(
-            "%s of the %d that its metadata declares; the model will predict it.", only, declared
+            "%s of the %d that %s declares; the model will predict it.",
+            only,
+            n_classes,
+            declared.by,
         )
     return n_classes
 

@@ -335,6 +335,20 @@ class ClassifierParams(NetworkParams):
     setClassWeight, getClassWeight = setter(classWeight), getter(classWeight)
 
 
+class HasNumClasses(CheckedParams):
+    """``numClasses`` of the classifier alone: its model has a property of that name."""
+
+    numClasses = Declared(
+        "numClasses",
+        "number of classes, for labels without metadata of which the rows may lack some, such as "
+        "those of a fold; 0: as the metadata says, or else the largest label does",
+        _INT,
+        0,
+        Range(0),
+    )
+    setNumClasses, getNumClasses = setter(numClasses), getter(numClasses)
+
+
 class RegressorParams(NetworkParams, HasLoss):
     """Params of the regressor and its model."""
 

@@ -27,6 +27,7 @@ from sparknn.core.activations import ACTIVATIONS
 from sparknn.core.losses import LOSSES
 from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
+from sparknn.engine.connect import is_connect
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.theta_io import read_theta, write_theta
 
@@ -58,7 +59,7 @@ class StageWriter(MLWriter):
         _check_path(path)
         # What cannot be saved must fail before anything is deleted.
         self._metadata_line()
-        if self.shouldOverwrite and not _is_connect(self._session()):
+        if self.shouldOverwrite and not is_connect(self._session()):
             self._handleOverwrite(path)
         self.saveImpl(path)
 
@@ -295,10 +296,6 @@ def _restore(stage: Params, metadata: dict[str, Any]) -> None:
 def _check_path(path: object) -> None:
     if not isinstance(path, str):
         raise TypeError(f"path is a {type(path).__name__}; expected a string.")
-
-
-def _is_connect(spark: SparkSession) -> bool:
-    return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def _active_session() -> SparkSession:

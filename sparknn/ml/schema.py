@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType, StructType
 
+from sparknn.engine.connect import is_connect
 from sparknn.ml.rules import did_you_mean
 
 
 class SchemaError(ValueError):
     """Columns that are missing, of the wrong type, or in the way; all of them at once."""
+
+
+def check_is_dataframe(data: object, method: str, otherwise: str = "") -> None:
+    """Raise TypeError if something else than a Spark DataFrame arrived.
+
+    Parameters
+    ----------
+    method : str
+        Whose argument ``data`` is, for the message.
+    otherwise : str
+        Another thing to do about it.
+    """
+    # On pyspark 3.5 Spark Connect has a DataFrame of its own.
+    if isinstance(data, DataFrame) or is_connect(data):
+        return
+    kind = type(data)
+    home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    cure = "Make one first, with spark.createDataFrame(data)"
+    if kind.__module__.startswith("pyspark.pandas"):
+        cure = "Call its to_spark() first"
+    raise TypeError(
+        f"{method} takes a Spark DataFrame; a {home}{kind.__qualname__} arrived. {cure}{otherwise}."
+    )
 
 
 def check_training_schema(
@@ -23,11 +49,16 @@ def check_training_schema(
     weight: str | None,
     validation_indicator: str | None,
     outputs: Sequence[str],
+    case_matters: bool,
 ) -> None:
     """Raise SchemaError if a fit cannot use these columns.
 
+    As in Spark's own estimators, columns are found by their exact names.
+
     Parameters
     ----------
+    case_matters : bool
+        See ``case_matters``.
     outputs : sequence of str
         Columns that the model will add. As in Spark's own estimators, the training data must not
         have them: transform would fail after the fit.
@@ -51,7 +82,7 @@ def check_training_schema(
             "booleans",
             "Compare it with something, or cast it to boolean.",
         ),
-        *output_problems(schema, outputs),
+        *output_problems(schema, outputs, case_matters),
     ]
     raise_all(problems)
 
@@ -79,19 +110,35 @@ def feature_problem(schema: StructType, name: str) -> str | None:
     return f"{_has_type(name, found)} expected a vector or an array of numbers. {cure}"
 
 
-def output_problems(schema: StructType, outputs: Sequence[str]) -> list[str]:
+def case_matters(session: SparkSession) -> bool:
+    """Whether 'prediction' and 'PREDICTION' are two columns; they are one unless Spark is told."""
+    return str(session.conf.get("spark.sql.caseSensitive")).lower() == "true"
+
+
+def output_problems(schema: StructType, outputs: Sequence[str], case_matters: bool) -> list[str]:
     """Columns to be added that exist already, or that two params name."""
-    named = [name for name in outputs if name]
+    key = str if case_matters else str.lower
+    existing = {key(name): name for name in schema.names}
+    named: dict[str, list[str]] = defaultdict(list)
+    for name in filter(None, outputs):
+        named[key(name)].append(name)
     problems = [
-        f"Output column '{name}' already exists. Drop it, or choose another name for the output."
-        for name in dict.fromkeys(named)
-        if name in schema.names
+        f"Output column '{name}' already exists{_by_name(name, existing[same])}. Drop it, or "
+        f"choose another name for the output."
+        for same, (name, *_) in named.items()
+        if same in existing
     ]
-    twice = sorted({name for name in named if named.count(name) > 1})
     return problems + [
         f"Output column '{name}' is named by more than one param. Choose different names."
-        for name in twice
+        for name, *others in named.values()
+        if others
     ]
+
+
+def _by_name(name: str, found: str) -> str:
+    if name == found:
+        return ""
+    return f" as '{found}', the same to Spark unless spark.sql.caseSensitive is true"
 
 
 def _label_problem(schema: StructType, name: str, classifies: bool) -> str | None:

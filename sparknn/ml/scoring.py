@@ -7,7 +7,8 @@ sparse vectors never stand dense in memory all at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 
 from sparknn.core.predictor import BLOCK_ROWS, LocalPredictor
 from sparknn.core.types import Float64Array, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from pyspark import Broadcast
 
 # Rows are made dense in pieces of about this size, a whole number of the predictor's blocks.
 _PIECE_BYTES = 16 << 20
@@ -33,7 +37,10 @@ class Scorer:
 
     Parameters
     ----------
-    predictor : LocalPredictor
+    sent : LocalPredictor, or a broadcast of one
+        Its thresholds do not count.
+    thresholds : tuple of float, optional
+        One a class.
     column : str
         Name of the column of features, for messages.
     outputs : tuple of str
@@ -42,10 +49,17 @@ class Scorer:
         Whether invalid rows become null. If not, they are an error.
     """
 
-    predictor: LocalPredictor
+    sent: LocalPredictor | Broadcast[LocalPredictor]
+    thresholds: tuple[float, ...] | None
     column: str
     outputs: tuple[str, ...]
     nulls: bool
+
+    @property
+    def predictor(self) -> LocalPredictor:
+        """The network, with its thresholds."""
+        sent = self.sent if isinstance(self.sent, LocalPredictor) else self.sent.value
+        return replace(sent, thresholds=self.thresholds)
 
 
 @dataclass(frozen=True)

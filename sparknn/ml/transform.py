@@ -1,4 +1,5 @@
 """A model's columns, added to a DataFrame by expressions alone: no RDD, no JVM objects of ours.
+Only a large network is broadcast, by ``Delivery``, where Spark has broadcasts.
 
 The features cross to Python once, as they lie in memory; all outputs come back in one struct.
 CPU seconds, Spark's and Python's, for 10,000 cached vectors of 784 and a network 784-300-10:
@@ -18,7 +19,7 @@ CPU seconds, Spark's and Python's, for 10,000 cached vectors of 784 and a networ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -37,7 +38,15 @@ from pyspark.sql.types import (
 )
 
 from sparknn.core.predictor import LocalPredictor
-from sparknn.ml.schema import SchemaError, feature_problem, output_problems, raise_all
+from sparknn.engine.delivery import Delivery
+from sparknn.ml.schema import (
+    SchemaError,
+    case_matters,
+    check_is_dataframe,
+    feature_problem,
+    output_problems,
+    raise_all,
+)
 from sparknn.ml.scoring import Scorer, score, score_pandas
 
 _SCORES = "__sparknn_scores"
@@ -60,6 +69,7 @@ class Outputs:
 def append_predictions(
     df: DataFrame,
     predictor: LocalPredictor,
+    delivery: Delivery[LocalPredictor],
     *,
     features: str,
     outputs: Outputs,
@@ -71,6 +81,8 @@ def append_predictions(
     ----------
     df : DataFrame
     predictor : LocalPredictor
+    delivery : Delivery
+        Of this network, whatever its thresholds.
     features : str
         A column of vectors, dense or sparse, or of arrays of any numeric type.
     outputs : Outputs
@@ -79,15 +91,25 @@ def append_predictions(
 
     Raises
     ------
+    TypeError
+        If ``df`` is no Spark DataFrame.
     SchemaError
         If the features are missing, of another type, or declared with another number of features;
         or if an output column exists.
     """
     named = outputs.named()
+    check_is_dataframe(df, "transform", "; or predict without Spark, by model.toLocal().predict(X)")
     check_schema(df, features, list(named.values()), predictor.n_features)
     if not named:
         return df
-    scorer = Scorer(predictor, features, tuple(named), nulls=handle_invalid != "error")
+    bare = replace(predictor, thresholds=None)
+    scorer = Scorer(
+        delivery.of(bare, predictor.theta.nbytes, df.sparkSession),
+        predictor.thresholds,
+        features,
+        tuple(named),
+        nulls=handle_invalid != "error",
+    )
     scoring = _scoring_udf(scorer, _ddl(predictor, tuple(named)))
     if handle_invalid == "skip":
         # Spark would move the filter below the prediction, and predict twice.
@@ -111,7 +133,8 @@ def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: i
     SchemaError
     """
     schema = df.schema
-    raise_all([feature_problem(schema, features), *output_problems(schema, outputs)])
+    case = case_matters(df.sparkSession)
+    raise_all([feature_problem(schema, features), *output_problems(schema, outputs, case)])
     declared = _declared_size(schema[features])
     if declared is not None and declared != n_features:
         raise SchemaError(

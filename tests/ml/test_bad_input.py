@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from models import classifier
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -83,7 +85,10 @@ def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
         (NeuralNetClassifier, {"validationIndicatorCol": "number"}, "expected booleans"),
         (NeuralNetClassifier, {"predictionCol": "number"}, "Output column 'number' already exists"),
         (NeuralNetRegressor, {"predictionCol": "number"}, "Output column 'number' already exists"),
+        (NeuralNetRegressor, {"predictionCol": "NUMBER"}, "'NUMBER' already exists as 'number'"),
         (NeuralNetClassifier, {"probabilityCol": "prediction"}, "named by more than one param"),
+        (NeuralNetClassifier, {"probabilityCol": "Prediction"}, "named by more than one param"),
+        (NeuralNetClassifier, {"labelCol": "LABEL"}, "no column 'LABEL'.*did you mean 'label'"),
     ],
 )
 def test_columns(empty: DataFrame, estimator: Any, params: dict[str, Any], says: str) -> None:
@@ -183,3 +188,34 @@ def test_nothing_is_left_behind_by_a_failed_fit(spark: SparkSession) -> None:
     assert set(sc._jsc.getPersistentRDDs().keySet()) == kept
     assert sc.getLocalProperty("spark.job.description") == "mine"
     sc.setLocalProperty("spark.job.description", None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (
+            pd.DataFrame({"features": [[1.0]], "label": [0]}),
+            r"a pandas\.core\.frame\.DataFrame arr",
+        ),
+        (np.ones((3, 2)), r"a numpy\.ndarray arrived"),
+        ([([1.0], 0)], "a list arrived"),
+        (None, "a NoneType arrived"),
+    ],
+    ids=["pandas", "numpy", "list", "None"],
+)
+def test_what_is_no_dataframe(data: Any, says: str) -> None:
+    advice = r"Make one first, with spark\.createDataFrame\(data\)"
+    estimator = small()
+    for fit in (estimator.fit, lambda data: estimator.fit(data, [{}, {estimator.maxIter: 2}])):
+        with pytest.raises(TypeError, match=f"fit takes a Spark DataFrame; {says}.*{advice}"):
+            fit(data)
+    with pytest.raises(TypeError, match=rf"transform takes .*; {says}.*{advice}; or .*toLocal\(\)"):
+        classifier(1, 2).transform(data)
+
+
+def test_a_pandas_dataframe_of_spark() -> None:
+    class Frame:
+        __module__ = "pyspark.pandas.frame"
+
+    with pytest.raises(TypeError, match=r"Call its to_spark\(\) first"):
+        small().fit(Frame())  # type: ignore[arg-type]

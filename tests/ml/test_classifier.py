@@ -100,6 +100,9 @@ def test_progress_is_logged(rows: DataFrame, caplog: pytest.LogCaptureFixture) -
     estimator = small(maxIter=2, validationFraction=0.2)
     with caplog.at_level(logging.INFO, "sparknn"):
         estimator.fit(rows)
+    before, after = [record.getMessage() for record in caplog.records[:2]]
+    assert before == "Reading rows and shuffling them to 2 workers ..."
+    assert after.startswith("Took in ")
     records = [record for record in caplog.records if hasattr(record, "sparknn_round")]
     assert [record.sparknn_round.round for record in records] == [0, 1]
     assert {record.sparknn_uid for record in records} == {estimator.uid}

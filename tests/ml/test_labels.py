@@ -7,11 +7,15 @@ import pytest
 from pyspark.sql.types import DoubleType, StructField
 
 from sparknn.engine.base import DataError
-from sparknn.ml.labels import balanced_weights, count_classes, declared_classes
+from sparknn.ml.labels import Declaration, balanced_weights, count_classes, declared_classes
 
 
-def column(**attributes: object) -> StructField:
-    return StructField("y", DoubleType(), metadata={"ml_attr": attributes} if attributes else {})
+def column(name: str = "y", **attributes: object) -> StructField:
+    return StructField(name, DoubleType(), metadata={"ml_attr": attributes} if attributes else {})
+
+
+def by_metadata(n_classes: int | None) -> Declaration | None:
+    return None if n_classes is None else Declaration(n_classes, "its metadata", "Index again.")
 
 
 @pytest.mark.parametrize(
@@ -25,10 +29,15 @@ def column(**attributes: object) -> StructField:
         (column(type="nominal"), None),
         (column(type="numeric", min=0), None),
         (StructField("y", DoubleType()), None),
+        (column("mc2b$12"), 2),
+        (column("mc2b$12", type="nominal", num_vals=4), 4),
+        (column("my mc2b$1"), None),
+        (column("mc2b$"), None),
     ],
 )
 def test_declared_classes(field: StructField, expected: int | None) -> None:
-    assert declared_classes(field) == expected
+    found = declared_classes(field)
+    assert (None if found is None else found.n_classes) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,7 +52,7 @@ def test_declared_classes(field: StructField, expected: int | None) -> None:
     ],
 )
 def test_count_classes(seen: dict[int, float], declared: int | None, expected: int) -> None:
-    assert count_classes("y", seen, declared) == expected
+    assert count_classes("y", seen, by_metadata(declared)) == expected
 
 
 @pytest.mark.parametrize(
@@ -62,13 +71,13 @@ def test_labels_that_cannot_be_meant(
     seen: dict[int, float], declared: int | None, says: str
 ) -> None:
     with pytest.raises(DataError, match=says):
-        count_classes("y", seen, declared)
+        count_classes("y", seen, by_metadata(declared))
 
 
 def test_one_class_of_several_declared_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "sparknn"):
-        assert count_classes("y", {1: 4.0}, 3) == 3
-    assert "one class only (1)" in caplog.text
+        assert count_classes("y", {1: 4.0}, by_metadata(3)) == 3
+    assert "one class only (1) of the 3 that its metadata declares" in caplog.text
 
 
 def test_balanced_weights_keep_the_sum() -> None:

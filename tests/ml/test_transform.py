@@ -267,6 +267,11 @@ def test_another_size_is_seen_in_the_metadata(spark: SparkSession) -> None:
         (lambda df: df.withColumn("features", F.col("id")), "has type bigint"),
         (lambda df: df.withColumn("probability", F.lit(1)), "'probability' already exists"),
         (
+            lambda df: df.withColumn("PREDICTION", F.lit(1)),
+            "'prediction' already exists as 'PREDICTION', the same to Spark unless",
+        ),
+        (lambda df: df.withColumnRenamed("features", "FEATURES"), "did you mean 'FEATURES'"),
+        (
             lambda df: df.select(F.lit(1).alias("features"), F.lit(1).alias("prediction")),
             "(?s)has type int.*'prediction' already exists",
         ),
@@ -277,3 +282,15 @@ def test_what_the_schema_shows_is_an_error_at_once(
 ) -> None:
     with pytest.raises(SchemaError, match=message):
         MODEL.transform(make(frame(spark, [])))
+
+
+def test_where_case_matters_names_may_differ_by_it(spark: SparkSession) -> None:
+    X = rows(3, D)
+    df = frame(spark, [dense(x) for x in X]).withColumn("PREDICTION", F.lit(7))
+    spark.conf.set("spark.sql.caseSensitive", "true")
+    try:
+        found = MODEL.transform(df)
+        assert found.columns[-2:] == ["probability", "prediction"]
+        assert told(found).tobytes() == expected(X).tobytes()
+    finally:
+        spark.conf.unset("spark.sql.caseSensitive")
