@@ -58,7 +58,7 @@ class StageWriter(MLWriter):
         _check_path(path)
         # What cannot be saved must fail before anything is deleted.
         self._metadata_line()
-        if self.shouldOverwrite and not _is_connect(self._session()):
+        if self.shouldOverwrite and not is_connect(self._session()):
             self._handleOverwrite(path)
         self.saveImpl(path)
 
@@ -252,7 +252,7 @@ def _theta(
     spark: SparkSession, path: str, network: Network, section: dict[str, Any]
 ) -> Float32Array:
     try:
-        theta = read_theta(spark, os.path.join(path, "theta"), network.n_params)
+        theta = read_theta(spark, os.path.join(path, "theta"), network.n_params, np.float32)
     except Exception as error:
         # Spark reports a damaged file in many ways; the cause is kept.
         raise ModelFormatError(
@@ -297,7 +297,8 @@ def _check_path(path: object) -> None:
         raise TypeError(f"path is a {type(path).__name__}; expected a string.")
 
 
-def _is_connect(spark: SparkSession) -> bool:
+def is_connect(spark: SparkSession) -> bool:
+    """Whether there is no JVM at hand."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
