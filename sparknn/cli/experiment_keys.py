@@ -60,6 +60,8 @@ TAKEN = {
     "patience": "the protocol, whose rounds are fixed",
     "tol": "the protocol, whose rounds are fixed",
     "initialModel": "the protocol, which starts afresh",
+    "checkpointDir": "the protocol, which measures seconds",
+    "checkpointInterval": "the protocol, which measures seconds",
 }
 
 #: Params that may differ between arms.

@@ -61,6 +61,7 @@ PARAM_KEYS: Mapping[str, tuple[str, ...]] = {
         *("maxIter", "solver", "stepSize", "stepSizeSchedule", "momentum", "batchSize"),
         *("miniBatchFraction", "localEpochs", "period", "regParam", "maxChange", "classWeight"),
         *("standardization", "patience", "tol", "seed", "initialModel"),
+        *("checkpointDir", "checkpointInterval"),
     ),
     "averaging": (
         *("numWorkers", "averaging", "averagingMomentum", "averagingRate", "localState"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparknn.core.types import Float32Array, Float64Array
 
@@ -62,6 +64,39 @@ class FinalWeights:
             return False
         self._goal = loss
         return True
+
+    def state(self) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
+        """The numbers and arrays that ``restored`` takes."""
+        arrays: dict[str, NDArray[Any]] = {}
+        if self._best is not None:
+            arrays["best"] = self._best
+        if self._average is not None:
+            # `add` writes to it.
+            arrays["average"] = self._average.copy()
+        if self._recent:
+            arrays["recent"] = np.stack(self._recent)
+        numbers = {
+            "best_loss": self.best_loss,
+            "goal": self._goal,
+            "n_averaged": self._n_averaged,
+        }
+        return numbers, arrays
+
+    @classmethod
+    def restored(
+        cls, kind: str, numbers: Mapping[str, float], arrays: Mapping[str, NDArray[Any]]
+    ) -> FinalWeights:
+        """The collection that gave this ``state``."""
+        average = arrays.get("average")
+        return cls(
+            kind,
+            numbers["best_loss"],
+            numbers["goal"],
+            arrays.get("best"),
+            None if average is None else average.copy(),
+            int(numbers["n_averaged"]),
+            list(arrays.get("recent", ())),
+        )
 
     def choose(
         self, last: Float32Array, score: Callable[[list[Float32Array]], list[float]]

@@ -22,6 +22,7 @@ from sparknn.core.outer import OUTER_STEPS, OuterState
 from sparknn.core.period import next_stints
 from sparknn.core.plan import Job, Plan
 from sparknn.core.schedules import SCHEDULES, WARM_UP
+from sparknn.core.snapshot import Snapshot
 from sparknn.core.solvers import SOLVERS
 from sparknn.core.types import Float32Array, FloatArray
 
@@ -107,6 +108,8 @@ class Fit:
         round, or, with validation rows, when the next round's tasks have scored its network.
     adapt_period : bool
         Whether rounds grow (see ``period``). They then depend on times, and results with them.
+    after_round : callable, optional
+        Called with the fit at the end of every round that another one follows.
     """
 
     plan: Plan
@@ -117,6 +120,7 @@ class Fit:
     history: list[RoundRecord] = field(default_factory=list)
     ended: bool = False
     adapt_period: bool = False
+    after_round: Callable[[Fit], None] | None = None
     _n_done: int = field(default=0, init=False)
     _n_stints: int = field(default=1, init=False)
     _outer: OuterState = field(init=False)
@@ -151,6 +155,40 @@ class Fit:
         state = np.vstack([self._outer.broadcast[None], self._buffers]).astype(np.float32)
         ahead = self._n_done - len(self.history)
         return Job(self.plan, state, self._n_steps, self._step_factor, train, self._n_stints, ahead)
+
+    def snapshot(self) -> Snapshot:
+        """The state that ``restore`` takes."""
+        numbers, arrays = self._final.state()
+        return Snapshot(
+            list(self.history),
+            {
+                "n_done": self._n_done,
+                "n_stints": self._n_stints,
+                "n_steps": self._n_steps,
+                "step_factor": self._step_factor,
+                "n_useless": self._n_useless,
+                "since_best": self._since_best,
+                **numbers,
+            },
+            {
+                "theta": self._outer.theta,
+                "broadcast": self._outer.broadcast,
+                "running": self._outer.running,
+                "buffers": self._buffers,
+                **arrays,
+            },
+        )
+
+    def restore(self, saved: Snapshot) -> None:
+        """Go on from where a fit with this one's plan, averaging and start was."""
+        numbers, arrays = saved.numbers, saved.arrays
+        self.history = list(saved.history)
+        self._n_done, self._n_stints = int(numbers["n_done"]), int(numbers["n_stints"])
+        self._n_steps, self._step_factor = numbers["n_steps"], numbers["step_factor"]
+        self._n_useless, self._since_best = int(numbers["n_useless"]), int(numbers["since_best"])
+        self._outer = OuterState(arrays["theta"], arrays["broadcast"], arrays["running"])
+        self._buffers = arrays["buffers"]
+        self._final = FinalWeights.restored(self.averaging.final, numbers, arrays)
 
     def absorb(
         self, engine: RoundRunner, total: Total, round_: int, seconds: float, result: RoundResult
@@ -306,25 +344,29 @@ def _say_if_one_is_faster(totals: list[Total], seconds: float) -> None:
 def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
     """Train all ``fits`` together, a round at a time; one that ends leaves the list.
 
+    Fits that were restored to a later round wait until the others are there too.
+
     Raises
     ------
     DivergedError
         If no worker's network could be used in three rounds in a row, or in any round.
     """
-    for round_ in range(max((fit.plan.max_iter for fit in fits), default=0)):
-        running = [fit for fit in fits if not fit.ended and not fit.all_done]
-        if not running:
-            break
+    while running := [fit for fit in fits if not fit.ended and not fit.all_done]:
+        round_ = min(len(fit.history) for fit in running)
+        together = [fit for fit in running if len(fit.history) == round_]
         started = time.perf_counter()
-        result = engine.run_round([fit.job() for fit in running], round_)
+        result = engine.run_round([fit.job() for fit in together], round_)
         seconds = time.perf_counter() - started
         if round_ == _JUDGED_ROUND:
             _say_if_one_is_faster(result.totals, seconds)
-        for fit, total in zip(running, result.totals, strict=True):
+        for fit, total in zip(together, result.totals, strict=True):
             fit.absorb(engine, total, round_, seconds, result)
-        for fit in running:
+        for fit in together:
             if fit.ended or fit.all_done:
                 fit.finish(engine)
+            elif fit.after_round is not None:
+                fit.after_round(fit)
     for fit in fits:
-        if fit.plan.max_iter == 0:
+        if not fit.ended:
+            # It had no round to run.
             fit.finish(engine)

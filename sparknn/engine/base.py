@@ -121,5 +121,8 @@ class Engine(Protocol):
     def moments(self) -> Moments:
         """Moments of features and targets; computed at the first call."""
 
+    def digest(self) -> str:
+        """A hash of all rows: the same for the same rows, in the same order on the same workers."""
+
     def close(self) -> None:
         """Remove everything the engine has put anywhere."""

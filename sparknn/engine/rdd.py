@@ -6,6 +6,7 @@ shards are cached where the shards are, so Spark sends each task to its rows.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -165,21 +166,26 @@ class RddEngine:
 
     def moments(self) -> Moments:
         """Moments of the training rows' features and targets; computed at the first call."""
-        assert self._handles is not None
         if self._moments is None:
-            with (
-                self._described("sparknn: moments of the features"),
-                interrupts_survived(self._sc),
-            ):
-                parts = self._handles.mapPartitions(partial(_measure, self._shape)).collect()
-                missing = [partition for partition, sums in parts if sums is None]
-                if missing:
-                    task = partial(_rewrite_and_measure, self._shape)
-                    parts += self._sc.runJob(self._twin, task, missing)
-            found = {partition: sums for partition, sums in parts if sums is not None}
-            ordered = [found[partition] for partition in range(self.n_workers)]
-            self._moments = combine(ordered, self.facts.n_features)
+            sums = self._from_shards("moments of the features", partial(_measure, self._shape))
+            self._moments = combine(sums, self.facts.n_features)
         return self._moments
+
+    def digest(self) -> str:
+        """A hash of all rows: the same for the same rows, in the same order on the same workers."""
+        digests = self._from_shards("digest of the rows", Handle.digest)
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    def _from_shards(self, what: str, task: Callable[[Handle], T]) -> list[T]:
+        """What ``task`` makes of every worker's shard, by partition."""
+        assert self._handles is not None
+        with self._described(f"sparknn: {what}"), interrupts_survived(self._sc):
+            parts = self._handles.mapPartitions(partial(_each, task)).collect()
+            missing = [partition for partition, result in parts if result is None]
+            if missing:
+                parts += self._sc.runJob(self._twin, partial(_rewrite_each, task), missing)
+        found = {partition: result for partition, result in parts if result is not None}
+        return [found[partition] for partition in range(self.n_workers)]
 
     def close(self) -> None:
         """Remove the shards and the cached handles."""
@@ -275,15 +281,14 @@ def _train(
             yield [Total.of(None, Report(handle.partition, left_out="missing")) for _ in jobs]
 
 
-def _measure(
-    shape: tuple[int, int], handles: Iterable[Handle]
-) -> Iterator[tuple[int, Sums | None]]:
+def _each(task: Callable[[Handle], T], handles: Iterable[Handle]) -> Iterator[tuple[int, T | None]]:
     for handle in handles:
-        if handle.exists():
-            rows, _ = handle.rows(*shape)
-            yield handle.partition, measure(rows, shape[1]) if rows.n_rows else nothing(sum(shape))
-        else:
-            yield handle.partition, None
+        yield handle.partition, task(handle) if handle.exists() else None
+
+
+def _measure(shape: tuple[int, int], handle: Handle) -> Sums:
+    rows, _ = handle.rows(*shape)
+    return measure(rows, shape[1]) if rows.n_rows else nothing(sum(shape))
 
 
 def _transient(texts: Iterable[str], task: Callable[[list[Handle]], Iterator[T]]) -> Iterator[T]:
@@ -306,10 +311,10 @@ def _rewrite_and_train(
     return _transient(texts, partial(_train, broadcast, round_, unit, shape))
 
 
-def _rewrite_and_measure(
-    shape: tuple[int, int], texts: Iterable[str]
-) -> Iterator[tuple[int, Sums | None]]:
-    return _transient(texts, partial(_measure, shape))
+def _rewrite_each(
+    task: Callable[[Handle], T], texts: Iterable[str]
+) -> Iterator[tuple[int, T | None]]:
+    return _transient(texts, partial(_each, task))
 
 
 def _remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:

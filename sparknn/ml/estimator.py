@@ -26,6 +26,7 @@ from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.persistence import StageReader, StageWriter
 from sparknn.ml.progress import Progress
+from sparknn.ml.resume import claims, probe_all, resume_all
 from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.together import Group, LoneFit, ModelIterator, run_all
@@ -274,18 +275,23 @@ def _train(
     """Models of estimators that share an intake, or the error that there is instead of a model."""
     started = time.perf_counter()
     label = dataset.schema[intake.label]
-    with open_engine(dataset, intake, estimators[0].getAggregationDepth()) as engine:
-        fits = [
-            _prepare(estimator, engine, label, name)
-            for estimator, name in zip(estimators, names, strict=True)
+    probe_all(dataset.sparkSession, estimators)
+    with claims() as claim:
+        with open_engine(dataset, intake, estimators[0].getAggregationDepth()) as engine:
+            fits = [
+                _prepare(estimator, engine, label, name)
+                for estimator, name in zip(estimators, names, strict=True)
+            ]
+            both = zip(estimators, fits, strict=True)
+            ready = [(estimator, fit) for estimator, fit in both if isinstance(fit, LoneFit)]
+            resume_all(dataset.sparkSession, engine, ready, claim)
+            run_all(engine, [fit for _, fit in ready])
+            facts, ingest_s = engine.facts, engine.ingest_s
+        seconds = time.perf_counter() - started
+        return [
+            _finish(estimator, fit, facts, seconds, ingest_s) if isinstance(fit, LoneFit) else fit
+            for estimator, fit in zip(estimators, fits, strict=True)
         ]
-        run_all(engine, [fit for fit in fits if isinstance(fit, LoneFit)])
-        facts, ingest_s = engine.facts, engine.ingest_s
-    seconds = time.perf_counter() - started
-    return [
-        _finish(estimator, fit, facts, seconds, ingest_s) if isinstance(fit, LoneFit) else fit
-        for estimator, fit in zip(estimators, fits, strict=True)
-    ]
 
 
 def _prepare(
@@ -319,6 +325,8 @@ def _finish(
         theta = fitted_theta(fit)
     except DataError as error:
         return error
+    if fit.checkpoints is not None:
+        fit.checkpoints.clear()
     model = estimator._model_class(fit.plan.network, theta, summary)
     model._resetUid(estimator.uid)
     return estimator._copyValues(model)

@@ -53,6 +53,8 @@ class NetworkKeywords(TypedDict, total=False):
     tol: float
     aggregationDepth: int
     initialModel: Any
+    checkpointDir: str
+    checkpointInterval: int
 
 
 class ClassifierKeywords(NetworkKeywords, total=False):

@@ -12,6 +12,7 @@ from pyspark.ml.param import TypeConverters
 from pyspark.ml.param.shared import (
     HasAggregationDepth,
     HasBatchSize,
+    HasCheckpointInterval,
     HasHandleInvalid,
     HasLoss,
     HasMaxIter,
@@ -284,7 +285,41 @@ class _Rows(
     )
 
 
-class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows):
+class _CountOrNone:
+    """A count, or -1, which is Spark's word for none."""
+
+    def problem(self, value: Any) -> str | None:
+        return None if value == -1 or value >= 1 else f"expected a number {self}"
+
+    def __str__(self) -> str:
+        return ">= 1, or -1 for none"
+
+
+class _Checkpoints(CheckedParams, HasCheckpointInterval):
+    """How a fit survives its driver."""
+
+    checkpointDir = Declared(
+        "checkpointDir",
+        "a folder, on any file system that Spark knows, to write the state of a fit to. Another "
+        "fit with the same settings and rows then continues from there and ends with the same "
+        "bytes. A fit removes what it wrote when it ends well; '' writes nothing",
+        _STRING,
+        "",
+    )
+    checkpointInterval = Declared(
+        "checkpointInterval",
+        "rounds between two checkpoints, if there is a checkpointDir: one costs about a second, "
+        "and what a driver loses that dies is the rounds since the last",
+        _INT,
+        5,
+        _CountOrNone(),
+    )
+
+    setCheckpointDir, getCheckpointDir = setter(checkpointDir), getter(checkpointDir)
+    setCheckpointInterval = setter(checkpointInterval)
+
+
+class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints):
     """What classifier, regressor and their models have in common."""
 
 

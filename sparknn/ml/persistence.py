@@ -253,7 +253,7 @@ def _theta(
     spark: SparkSession, path: str, network: Network, section: dict[str, Any]
 ) -> Float32Array:
     try:
-        theta = read_theta(spark, os.path.join(path, "theta"), network.n_params)
+        theta = read_theta(spark, os.path.join(path, "theta"), network.n_params, np.float32)
     except Exception as error:
         # Spark reports a damaged file in many ways; the cause is kept.
         raise ModelFormatError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = {item.name: str(item.type) for item in fields(RoundRecord)}
-#: JSON has no word for numbers that are not finite; null stands for NaN.
+#: In JSON; null stands for NaN.
 _INFINITE = {math.inf: "inf", -math.inf: "-inf"}
 
 
@@ -103,9 +103,10 @@ class TrainingSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that JSON can hold, by column."""
-        facts = {item.name: _to_json(getattr(self, item.name)) for item in fields(self)[1:]}
+        facts = {item.name: json_number(getattr(self, item.name)) for item in fields(self)[1:]}
         history = {
-            name: [_to_json(getattr(record, name)) for record in self.records] for name in _COLUMNS
+            name: [json_number(getattr(record, name)) for record in self.records]
+            for name in _COLUMNS
         }
         return {**facts, "history": history}
 
@@ -134,7 +135,8 @@ class TrainingSummary:
         return cls(records, **facts)
 
 
-def _to_json(value: float | int | str) -> float | int | str | None:
+def json_number(value: float | int | str) -> float | int | str | None:
+    """A number in JSON, which has no word for those that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return _INFINITE.get(value)
     return value

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from sparknn.core.averaging import Total
 from sparknn.core.rounds import DivergedError, Fit, RoundResult, RoundRunner, run
 from sparknn.core.solvers import SOLVERS
+from sparknn.ml.checkpoint import Checkpoints
 
 M = TypeVar("M")
 
@@ -73,9 +74,18 @@ class ModelIterator(Iterator[tuple[int, M]]):
 
 
 class LoneFit(Fit):
-    """A fit that ends by itself when it diverges, so that those in the same rounds go on."""
+    """A fit that ends by itself when it diverges, so that those in the same rounds go on.
+
+    Attributes
+    ----------
+    error : DivergedError, optional
+        Why it ended.
+    checkpoints : Checkpoints, optional
+        Those that it writes.
+    """
 
     error: DivergedError | None = None
+    checkpoints: Checkpoints | None = None
 
     def absorb(
         self, engine: RoundRunner, total: Total, round_: int, seconds: float, result: RoundResult

@@ -72,7 +72,8 @@ def test_a_deleted_shard_is_written_again(
             lose(-1, engine)
             moments = engine.moments()
             run(engine, [fit])
-            return outcome([fit]), moments.mean.tobytes(), moments.deviation.tobytes()
+            digest = engine.digest()
+            return outcome([fit]), moments.mean.tobytes(), moments.deviation.tobytes(), digest
 
     def some(round_: int, engine: Any) -> None:
         # One before the moments are taken, the others when round 1 has scored round 0.

@@ -169,11 +169,33 @@ def test_two_ingests_write_the_same_bytes(spark: SparkSession) -> None:
     X, y = blobs(300)
     df = vectors(spark, X, y, sizes=[100, 0, 200])
     with open_engine(df, intake(n_workers=3, validation_fraction=0.2)) as engine:
-        first = shard_bytes(engine)
+        first, digest = shard_bytes(engine), engine.digest()
     with open_engine(df, intake(n_workers=3, validation_fraction=0.2)) as engine:
         assert shard_bytes(engine) == first
+        assert engine.digest() == digest
     with open_engine(df, intake(n_workers=3, validation_fraction=0.2, seed=4)) as engine:
         assert shard_bytes(engine) != first
+        assert engine.digest() != digest
+
+
+def test_the_digest_sees_a_label_a_weight_and_a_validation_row(spark: SparkSession) -> None:
+    X, y = blobs(30)
+    weight = np.ones(30)
+    held_out = np.arange(30) % 5 == 0
+    swapped = np.flatnonzero(y == 0)[-1], np.flatnonzero(y == 1)[-1]
+    other_X, other_y, other_weight = X.copy(), y.copy(), weight.copy()
+    other_y[list(swapped)] = 1, 0
+    other_X[5] += 1
+    other_weight[7] = 2
+    columns = intake(weight="weight", validation_indicator="validation", shuffle=False)
+    found = set()
+    for rows in [
+        (X, y, weight), (other_X, y, weight), (X, other_y, weight), (X, y, other_weight)
+    ]:  # fmt: skip
+        df = vectors(spark, rows[0], rows[1], weight=rows[2], validation=held_out)
+        with open_engine(df, columns) as engine:
+            found.add(engine.digest())
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize("records", ["1", "7", "10000"])

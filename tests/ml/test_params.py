@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -59,6 +60,8 @@ def test_setters_chain_and_getters_return(estimator: Any) -> None:
         "validationIndicatorCol": "v",
         "thresholds": [0.5, 0.5],
         "initialModel": "/models/a",
+        "checkpointDir": "/checkpoints",
+        "checkpointInterval": -1,
         "loss": "huber",
     }
     for param in made.params:
@@ -115,6 +118,9 @@ def test_all_mistakes_are_reported_at_once(estimator: Any) -> None:
         ("handleInvalid", "keep"),
         ("averagingMomentum", "none"),
         ("featuresCol", 3),
+        ("checkpointInterval", 0),
+        ("checkpointInterval", -2),
+        ("checkpointDir", Path("/checkpoints")),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, bad: Any) -> None:

@@ -1,0 +1,252 @@
+"""Checkpoints: the state of a fit after some of its rounds, for a driver that has to start again.
+
+    path/round-7/float32/    parquet, see ``theta_io``: all arrays of a type, one after the other
+    path/round-7/float64/
+    path/round-7/metadata/   one line of JSON: shapes, numbers, history, checksum; written last
+
+A folder whose metadata is missing was cut off, and is not seen. One that does not match its
+checksum is passed over, and the one before it is there still. Everything goes through DataFrames,
+so any file system that Spark knows will do, and nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.errors import AnalysisException
+from pyspark.ml.util import MLWriter
+from pyspark.sql import SparkSession
+
+from sparknn.core.rounds import Fit
+from sparknn.core.snapshot import Snapshot
+from sparknn.engine.connect import is_connect
+from sparknn.engine.interrupts import interrupts_survived
+from sparknn.ml.summary import TrainingSummary, json_number
+from sparknn.ml.theta_io import read_theta, write_theta
+
+log = logging.getLogger("sparknn")
+
+FORMAT_VERSION = 1
+# The last one, and the one before it in case the last one is damaged.
+_KEPT = 2
+_TYPES: Mapping[str, Any] = {"float32": np.float32, "float64": np.float64}
+
+
+class CheckpointError(OSError):
+    """A checkpoint cannot be written or removed; the message says where, and why."""
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one fit; as ``Fit.after_round`` it writes them.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    path : str
+        A folder of their own.
+    every : int
+        Rounds between two.
+    """
+
+    spark: SparkSession
+    path: str
+    every: int
+    # Rounds after which there is one; the first are the first to be removed.
+    _rounds: list[int] = field(default_factory=list, init=False)
+
+    def __call__(self, fit: Fit) -> None:
+        """A round has ended."""
+        if len(fit.history) % self.every == 0:
+            self.write(fit.snapshot())
+
+    def write(self, saved: Snapshot) -> None:
+        """Write a checkpoint, then remove those that are no longer needed.
+
+        Raises
+        ------
+        CheckpointError
+        """
+        n_rounds = len(saved.history)
+        folder = self.folder(n_rounds)
+        what = f"The checkpoint after round {n_rounds} cannot be written to {self.path}"
+        cure = "The one before it is still there: cure the cause, and fit again."
+        with _explained(what, cure), interrupts_survived(self.spark.sparkContext):
+            # What a driver left that died while it wrote.
+            remove(self.spark, folder)
+            vectors, metadata = _pack(saved)
+            for name, vector in vectors.items():
+                write_theta(self.spark, vector, os.path.join(folder, name), "error")
+            _write_line(self.spark, json.dumps(metadata), os.path.join(folder, "metadata"))
+            self._rounds = [*(old for old in self._rounds if old != n_rounds), n_rounds]
+            while len(self._rounds) > _KEPT:
+                remove(self.spark, self.folder(self._rounds.pop(0)))
+
+    def latest(self) -> Snapshot | None:
+        """The last checkpoint that is whole; None if there is none."""
+        self._rounds = self._found()
+        for n_rounds in reversed(self._rounds):
+            folder = self.folder(n_rounds)
+            try:
+                saved = _read(self.spark, folder)
+            except Exception as error:
+                # Spark reports a damaged file in many ways.
+                log.warning(
+                    "The checkpoint %s is damaged, and is passed over: %s", folder, _cause(error)
+                )
+                continue
+            damaged = [other for other in self._rounds if other > n_rounds]
+            whole = [other for other in self._rounds if other <= n_rounds]
+            self._rounds = damaged + whole
+            return saved
+        return None
+
+    def clear(self) -> None:
+        """Remove all of them, once the fit has given its model."""
+        try:
+            remove(self.spark, self.path)
+        except Exception as error:
+            # Must not stand between the user and the model.
+            log.warning("The checkpoints in %s could not be removed: %s", self.path, _cause(error))
+
+    def folder(self, n_rounds: int) -> str:
+        """Where the checkpoint after so many rounds is."""
+        return os.path.join(self.path, f"round-{n_rounds}")
+
+    def _found(self) -> list[int]:
+        """Rounds after which a checkpoint was written to its end."""
+        pattern = os.path.join(self.path, "round-*", "metadata")
+        try:
+            # Lists files, and reads none of them.
+            files = self.spark.read.text(pattern).inputFiles()
+        except AnalysisException as error:
+            if "PATH_NOT_FOUND" not in str(error):
+                raise
+            return []
+        matches = (re.search(r"/round-(\d+)/metadata/", file) for file in files)
+        return sorted({int(match[1]) for match in matches if match})
+
+
+def probe(spark: SparkSession, folder: str) -> None:
+    """See that checkpoints can be written to a folder, read and removed, before a fit needs it.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    if is_connect(spark):
+        raise CheckpointError(
+            "Spark Connect has no way to remove checkpoints: clear checkpointDir, or fit in a "
+            "classic session."
+        )
+    path = os.path.join(folder, f"probe-{uuid.uuid4().hex}")
+    what = f"checkpointDir = {folder!r} cannot be used"
+    with _explained(what, "Give a folder that the driver and the executors can write to."):
+        _write_line(spark, "probe", path)
+        if _read_line(spark, path) != "probe":
+            raise ValueError("what was written was not what was read.")
+        remove(spark, path)
+
+
+def remove(spark: SparkSession, path: str) -> None:
+    """Remove a folder and all in it, if it is there.
+
+    DataFrames cannot, and Spark's own way to it, for stages that are overwritten, is in the JVM.
+    """
+    MLWriter().session(spark)._handleOverwrite(path)
+
+
+@contextmanager
+def _explained(what: str, cure: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Every file system has errors of its own; the cause is kept.
+        raise CheckpointError(f"{what} ({_cause(error)}). {cure}") from error
+
+
+def _cause(error: Exception) -> str:
+    """What an error says: of a chain of Java's, where the first is often py4j's, the last one."""
+    text = str(error)
+    causes = re.findall(r"^(?:Caused by)?: (.+)$", text, re.MULTILINE)
+    return str(causes[-1]) if causes else text.partition("\n")[0]
+
+
+def _write_line(spark: SparkSession, line: str, path: str) -> None:
+    spark.createDataFrame([(line,)], "value string").coalesce(1).write.text(path)
+
+
+def _read_line(spark: SparkSession, path: str) -> str:
+    lines = spark.read.text(path).head(2)
+    if len(lines) != 1:
+        raise ValueError(f"expected one line in {path}, found {len(lines) or 'none'}.")
+    return str(lines[0][0])
+
+
+def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """A snapshot as a vector for each type of number, and what JSON can hold."""
+    layout = [[name, str(array.dtype), array.shape] for name, array in saved.arrays.items()]
+    vectors = {
+        kind: np.concatenate([a.ravel() for a in saved.arrays.values() if a.dtype == kind])
+        for kind in _TYPES
+    }
+    metadata = {
+        "formatVersion": FORMAT_VERSION,
+        "arrays": layout,
+        "numbers": {name: json_number(value) for name, value in saved.numbers.items()},
+        "history": TrainingSummary(saved.history).to_json(),
+    }
+    return vectors, {**metadata, "sha256": _checksum(vectors, metadata)}
+
+
+def _read(spark: SparkSession, folder: str) -> Snapshot:
+    """The snapshot in a folder.
+
+    Raises
+    ------
+    Exception
+        Of some kind, if it is not whole.
+    """
+    metadata = json.loads(_read_line(spark, os.path.join(folder, "metadata")))
+    checksum = metadata.pop("sha256")
+    sizes = dict.fromkeys(_TYPES, 0)
+    for _, kind, shape in metadata["arrays"]:
+        sizes[kind] += int(np.prod(shape))
+    vectors = {
+        kind: read_theta(spark, os.path.join(folder, kind), size, _TYPES[kind])
+        for kind, size in sizes.items()
+    }
+    if _checksum(vectors, metadata) != checksum:
+        raise ValueError("it does not match its checksum.")
+    arrays = {}
+    starts = dict.fromkeys(_TYPES, 0)
+    for name, kind, shape in metadata["arrays"]:
+        stop = starts[kind] + int(np.prod(shape))
+        arrays[name] = vectors[kind][starts[kind] : stop].reshape(shape)
+        starts[kind] = stop
+    numbers = {
+        # JSON has no word for infinity.
+        name: float(value) if isinstance(value, str) else value
+        for name, value in metadata["numbers"].items()
+    }
+    return Snapshot(list(TrainingSummary.from_json(metadata["history"]).records), numbers, arrays)
+
+
+def _checksum(vectors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a checkpoint holds."""
+    whole = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for kind in sorted(vectors):
+        dtype = np.dtype(kind).newbyteorder("<")
+        whole.update(np.ascontiguousarray(vectors[kind], dtype=dtype).tobytes())
+    return whole.hexdigest()

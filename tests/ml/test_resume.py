@@ -1,0 +1,336 @@
+"""A fit whose driver died goes on where it was, and ends with the bytes it would have had."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+from pyspark.ml.tuning import CrossValidator
+from pyspark.sql import DataFrame, SparkSession
+from tables import table
+from toys import blobs, curve
+
+import sparknn.ml.estimator as estimator_module
+from sparknn import NeuralNetClassifier, NeuralNetRegressor
+from sparknn.ml.checkpoint import CheckpointError
+
+ROOT = Path(__file__).resolve().parents[2]
+N_ROUNDS = 6
+
+
+class Interrupted(Exception):
+    """Stands for a driver that dies."""
+
+
+class Rounds(logging.Handler):
+    """Notes the rounds that are logged; dies at the ``die_at``-th."""
+
+    def __init__(self, die_at: int) -> None:
+        super().__init__()
+        self.die_at = die_at
+        self.seen: list[int] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "sparknn_round"):
+            self.seen.append(record.sparknn_round.round)
+            if len(self.seen) == self.die_at:
+                raise Interrupted
+
+
+@contextmanager
+def rounds(die_at: int = 0) -> Iterator[list[int]]:
+    """The rounds that are run inside."""
+    handler, log = Rounds(die_at), logging.getLogger("sparknn")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield handler.seen
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def rows(spark: SparkSession) -> Iterator[DataFrame]:
+    X, y = blobs(120)
+    frame = table(spark, X, y, held_out=np.arange(120) % 5 == 0).cache()
+    yield frame
+    frame.unpersist()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints"
+
+
+def small(folder: Path | None = None, **params: Any) -> NeuralNetClassifier:
+    kept = {} if folder is None else {"checkpointDir": str(folder), "checkpointInterval": 1}
+    few = {"hiddenLayers": [5], "maxIter": N_ROUNDS, "numWorkers": 2, "batchSize": 8}
+    return NeuralNetClassifier(**{**few, **kept, **params})
+
+
+def seldom(folder: Path, **params: Any) -> NeuralNetClassifier:
+    """One that goes on, and writes nothing more: the interval does not decide a fit."""
+    return small(folder, **{"checkpointInterval": 100, **params})
+
+
+def interrupt(estimator: Any, df: DataFrame, die_at: int = 4) -> None:
+    with rounds(die_at), pytest.raises(Interrupted):
+        estimator.fit(df)
+
+
+def checkpoints_in(folder: Path) -> list[list[str]]:
+    """Of every fit, which there are."""
+    return [sorted(path.name for path in fit.iterdir()) for fit in sorted(folder.iterdir())]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal to the byte, and through the same rounds; clocks left out."""
+    mine, yours = (
+        model.summary.history.drop(
+            columns=[c for c in model.summary.history if c.endswith("_s")]
+        ).drop(columns="seconds")
+        for model in (one, other)
+    )
+    assert mine.equals(yours)
+    assert list(mine["round"]) == list(range(len(mine)))
+    return bool(one.theta.tobytes() == other.theta.tobytes())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"solver": "ngsgd", "averaging": "nesterov", "averagingMomentum": 0.5, "dropout": 0.1},
+        {"solver": "adam", "finalWeights": "ema", "standardization": False},
+        {"solver": "momentum", "validationIndicatorCol": "held_out", "patience": 5},
+        {"averaging": "bmuf", "validationFraction": 0.2, "finalWeights": "combine"},
+    ],
+    ids=str,
+)
+def test_an_interrupted_fit_goes_on(
+    settings: dict[str, Any], rows: DataFrame, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = small(**settings).fit(rows)
+    estimator = small(folder, **settings)
+    interrupt(estimator, rows)
+    # A round is logged before its checkpoint; with validation rows, in the next round's.
+    scored = "validationIndicatorCol" in settings or "validationFraction" in settings
+    n_kept = 4 if scored else 3
+    assert checkpoints_in(folder) == [[f"round-{n_kept - 1}", f"round-{n_kept}"]]
+    with caplog.at_level(logging.INFO, logger="sparknn"), rounds() as run:
+        model = estimator.fit(rows)
+    assert same(model, whole)
+    assert run == list(range(3, N_ROUNDS))
+    assert f"Continuing from round {n_kept + 1} of {N_ROUNDS}, checkpoint {folder}" in caplog.text
+    assert checkpoints_in(folder) == []
+
+
+def test_a_regression_goes_on(spark: SparkSession, folder: Path) -> None:
+    df = table(spark, *curve(80, k=2))
+    kept = {"checkpointDir": str(folder), "checkpointInterval": 2}
+    few = {"hiddenLayers": [4], "maxIter": 5, "numWorkers": 2}
+    interrupt(NeuralNetRegressor(**few, **kept), df)
+    assert checkpoints_in(folder) == [["round-2"]]
+    with rounds() as run:
+        model = NeuralNetRegressor(**few, **kept).fit(df)
+    assert same(model, NeuralNetRegressor(**few).fit(df))
+    assert run == [2, 3, 4]
+
+
+@pytest.mark.parametrize("interval", [-1, 10])
+def test_nothing_is_written_that_was_not_asked_for(
+    interval: int, rows: DataFrame, folder: Path
+) -> None:
+    interrupt(small(folder, checkpointInterval=interval), rows)
+    assert not folder.exists() or checkpoints_in(folder) == []
+
+
+def test_other_settings_start_afresh(rows: DataFrame, folder: Path) -> None:
+    interrupt(small(folder), rows)
+    others: list[dict[str, Any]] = [{"seed": 1}, {"maxIter": 5}]
+    for changes in others:
+        with rounds() as run:
+            seldom(folder, **changes).fit(rows)
+        assert run[0] == 0
+        assert len(checkpoints_in(folder)) == 1
+    # What does not decide a fit may change.
+    with rounds() as run:
+        seldom(folder, aggregationDepth=3, predictionCol="p").fit(rows)
+    assert run[0] == 3
+
+
+def test_other_rows_start_afresh(spark: SparkSession, folder: Path) -> None:
+    """Also where counts, means and deviations are the same."""
+    X, y = blobs(60)
+    other = y.copy()
+    other[[0, 1, 2]] = y[[2, 0, 1]]
+    interrupt(small(folder), table(spark, X, y))
+    for labels, first in ((other, 0), (y, 3)):
+        with rounds() as run:
+            seldom(folder).fit(table(spark, X, labels))
+        assert run[0] == first
+
+
+def test_a_checkpoint_wins_over_the_model_it_started_from(rows: DataFrame, folder: Path) -> None:
+    start, other = small(maxIter=1).fit(rows), small(maxIter=2).fit(rows)
+    interrupt(small(folder, initialModel=start), rows)
+    with rounds() as run:
+        seldom(folder, initialModel=other).fit(rows)
+    assert run[0] == 0
+    with rounds() as run:
+        model = seldom(folder, initialModel=start).fit(rows)
+    assert run[0] == 3
+    assert same(model, small(initialModel=start).fit(rows))
+
+
+def test_a_damaged_checkpoint_costs_a_round(rows: DataFrame, folder: Path) -> None:
+    interrupt(small(folder), rows)
+    ((fit,), whole) = folder.iterdir(), small().fit(rows)
+    (values,) = (fit / "round-3" / "float64").glob("part-*")
+    values.write_bytes(values.read_bytes()[:-8])
+    with rounds() as run:
+        assert same(seldom(folder).fit(rows), whole)
+    assert run[0] == 2
+    assert checkpoints_in(folder) == []
+
+
+def test_maps_go_on_together(rows: DataFrame, folder: Path) -> None:
+    """One has ended before the driver dies, and two train alike."""
+    estimator = small(folder)
+    maps = [
+        {estimator.maxIter: 2},
+        {estimator.solver: "adam"},
+        {estimator.thresholds: [0.2, 0.3, 0.5], estimator.dropout: 0.1},
+        {estimator.dropout: 0.1},
+    ]
+    whole = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
+    # Rounds 0 and 1 of four maps, then 2 and 3 of three.
+    with rounds(die_at=14), pytest.raises(Interrupted):
+        estimator.fit(rows, maps)
+    assert sorted(checkpoints_in(folder)) == [["round-1"], *3 * [["round-2", "round-3"]]]
+    with rounds() as run:
+        again = estimator.fit(rows, maps)
+    assert [same(mine, yours) for mine, yours in zip(again, whole, strict=True)] == [True] * 4
+    assert run == [1, 3, 3, 3, 4, 4, 4, 5, 5, 5]
+    assert checkpoints_in(folder) == []
+
+
+def test_fits_that_train_alike_at_the_same_time(rows: DataFrame, folder: Path) -> None:
+    """As Spark's tuning fits pipelines whose maps differ in what a network does not see."""
+    estimators = [small(folder, thresholds=[0.2, 0.3, share]) for share in (0.5, 0.4)]
+    with ThreadPoolExecutor(2) as threads, rounds() as run:
+        models = list(threads.map(lambda estimator: estimator.fit(rows), estimators))
+    assert same(*models)
+    assert len(run) == 2 * N_ROUNDS
+    assert checkpoints_in(folder) == []
+
+
+def test_what_failed_leaves_its_checkpoints(rows: DataFrame, folder: Path) -> None:
+    estimator = small(folder, maxIter=5)
+    maps = [{estimator.stepSize: 0.1}, {estimator.stepSize: 1e30, estimator.maxChange: 0.0}]
+    with pytest.raises(RuntimeError, match="diverged"):
+        estimator.fit(rows, maps)
+    assert len(checkpoints_in(folder)) == 1
+
+
+def test_folds_share_a_folder(rows: DataFrame, folder: Path) -> None:
+    def search(folder: Path | None) -> CrossValidator:
+        estimator = small(folder, maxIter=3)
+        maps = [{estimator.stepSize: 0.05}, {estimator.stepSize: 0.2}]
+        return CrossValidator(
+            estimator=estimator,
+            estimatorParamMaps=maps,
+            evaluator=MulticlassClassificationEvaluator(),
+            numFolds=2,
+            seed=5,
+        )
+
+    whole = search(None).fit(rows)
+    # In the second round of the second fold.
+    with rounds(die_at=10), pytest.raises(Interrupted):
+        search(folder).fit(rows)
+    assert checkpoints_in(folder) == [["round-1"], ["round-1"]]
+    with rounds() as run:
+        again = search(folder).fit(rows)
+    assert again.avgMetrics == whole.avgMetrics
+    assert same(again.bestModel, whole.bestModel)
+    assert run == [0, 0, 1, 1, 2, 2, 1, 1, 2, 2, 0, 1, 2]
+    assert checkpoints_in(folder) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_before_any_work(
+    rows: DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("rows were taken in")
+
+    monkeypatch.setattr(estimator_module, "open_engine", refuse)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"checkpointDir = '.*' cannot be used"):
+        small(tmp_path / "file").fit(rows)
+
+
+KILLED = """
+import sys
+from pyspark.sql import SparkSession
+rows, folder, scratch = sys.argv[1:]
+spark = (SparkSession.builder.master('local[2]').config('spark.ui.enabled', 'false')
+    .config('spark.driver.bindAddress', '127.0.0.1').config('spark.driver.host', '127.0.0.1')
+    .config('spark.local.dir', scratch).getOrCreate())
+from sparknn import NeuralNetClassifier
+NeuralNetClassifier(hiddenLayers=[5], maxIter=15, numWorkers=2, batchSize=8, checkpointDir=folder,
+    checkpointInterval=1, validationFraction=0.2).fit(spark.read.parquet(rows))
+"""
+
+
+def wait_for(happened: Callable[[], bool], timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.01)
+    return happened()
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_no_loss(
+    rows: DataFrame, spark: SparkSession, folder: Path, tmp_path: Path
+) -> None:
+    """Killed where it stands, and taken up by another process."""
+    path = str(tmp_path / "rows")
+    rows.coalesce(1).write.parquet(path)
+    df = spark.read.parquet(path)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", KILLED, path, str(folder), str(tmp_path / "scratch")],
+        cwd=ROOT,
+        # The JVM is in the same group, and dies with it.
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        reached = wait_for(
+            lambda: any(folder.glob("*/round-5/metadata/part-*")) or driver.poll() is not None,
+            timeout_s=200,
+        )
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        _, said = driver.communicate()
+    assert reached, said
+    assert driver.returncode == -signal.SIGKILL, said
+    settings: dict[str, Any] = {"validationFraction": 0.2, "maxIter": 15}
+    with rounds() as run:
+        model = small(folder, **settings).fit(df)
+    assert 4 <= run[0] < 14
+    assert same(model, small(**settings).fit(df))
+    assert checkpoints_in(folder) == []
