@@ -13,9 +13,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import BooleanType, DataType, DoubleType, StructType
 
 from sparknn.core.averaging import weight_unit
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rounds import run
 from sparknn.core.rows import ArrayRows, Rows
 from sparknn.engine.base import Facts, Intake
 from sparknn.engine.local import LocalEngine

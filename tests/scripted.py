@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from sparknn.core.averaging import Report, Score, Total, merge_all
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
-from sparknn.core.rounds import Averaging, Fit, RoundResult
+from sparknn.core.runner import RoundResult
 
 NETWORK = Network((1, 1), loss="squared")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sparknn.core.plan import Job
-from sparknn.core.rounds import RoundResult
+from sparknn.core.runner import RoundResult
 from sparknn.core.types import Float64Array
 
 

@@ -8,8 +8,8 @@ from functools import reduce
 
 from sparknn.core.averaging import Report, Total, merge_all
 from sparknn.core.plan import Job
-from sparknn.core.rounds import RoundResult
 from sparknn.core.rows import Rows
+from sparknn.core.runner import RoundResult
 from sparknn.core.training import work
 
 

@@ -26,7 +26,7 @@ from pyspark.sql import DataFrame
 
 from sparknn.core.averaging import Report, Total, merge_all, weight_unit
 from sparknn.core.plan import Job
-from sparknn.core.rounds import RoundResult
+from sparknn.core.runner import RoundResult
 from sparknn.core.training import work
 from sparknn.engine.base import Facts, Intake, Moments
 from sparknn.engine.environment import explained

@@ -28,7 +28,7 @@ from pyspark.errors import AnalysisException
 from pyspark.ml.util import MLWriter
 from pyspark.sql import SparkSession
 
-from sparknn.core.rounds import Fit
+from sparknn.core.fit import Fit
 from sparknn.core.snapshot import Snapshot
 from sparknn.engine.connect import is_connect
 from sparknn.engine.interrupts import interrupts_survived

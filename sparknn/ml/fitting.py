@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.history import RoundRecord
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan, Standardizer
-from sparknn.core.rounds import Averaging, Fit
 from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.base import DataError, Facts, Moments
 from sparknn.ml.declare import AUTO

@@ -6,8 +6,8 @@ import logging
 import math
 from dataclasses import dataclass
 
+from sparknn.core.fit import Fit
 from sparknn.core.history import RoundRecord
-from sparknn.core.rounds import Fit
 from sparknn.ml.fitting import in_label_units
 
 log = logging.getLogger("sparknn")

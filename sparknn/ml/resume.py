@@ -17,7 +17,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from sparknn import __version__
-from sparknn.core.rounds import Fit
+from sparknn.core.fit import Fit
 from sparknn.engine.base import Engine
 from sparknn.ml.checkpoint import FORMAT_VERSION, Checkpoints, probe
 from sparknn.ml.params import NetworkParams

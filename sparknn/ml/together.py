@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sparknn.core.averaging import Total
-from sparknn.core.rounds import DivergedError, Fit, RoundResult, RoundRunner, run
+from sparknn.core.fit import DivergedError, Fit
+from sparknn.core.rounds import run
+from sparknn.core.runner import RoundResult, RoundRunner
 from sparknn.core.solvers import SOLVERS
 from sparknn.ml.checkpoint import Checkpoints
 

@@ -34,10 +34,11 @@ import pyarrow.parquet as pq
 from sparknn import NeuralNetClassifier
 from sparknn.core.averaging import weight_unit
 from sparknn.core.batches import random_stream
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.network import Network
 from sparknn.core.outer import OUTER_STEPS
 from sparknn.core.plan import Plan
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rounds import run
 from sparknn.core.rows import ArrayRows
 from sparknn.engine.local import LocalEngine
 from sparknn.engine.moments import combine, measure

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from sparknn.core.averaging import Report, Total, weight_unit
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.network import Network
 from sparknn.core.period import next_stints
 from sparknn.core.plan import Job, Plan
-from sparknn.core.rounds import Averaging, Fit, RoundResult, run
+from sparknn.core.rounds import run
 from sparknn.core.rows import ArrayRows
+from sparknn.core.runner import RoundResult
 from sparknn.core.training import train_locally
 from sparknn.engine.local import LocalEngine
 

@@ -8,9 +8,10 @@ from toys import Array, blobs, data_for, engine_of, full_batch
 
 from sparknn.core.averaging import weight_unit
 from sparknn.core.batches import random_stream
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rounds import run
 from sparknn.core.rows import ArrayRows
 from sparknn.core.training import train_locally
 from sparknn.engine.local import LocalEngine

@@ -8,9 +8,10 @@ from scripted import ScriptedEngine, rounds_seen, scripted_fit
 from toys import blobs, curve, engine_of, full_batch
 
 from sparknn.core.averaging import Report, Total
+from sparknn.core.fit import Averaging, DivergedError, Fit
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
-from sparknn.core.rounds import Averaging, DivergedError, Fit, run
+from sparknn.core.rounds import run
 
 
 def test_a_worker_that_is_left_out_is_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scripted import ScriptedEngine, rounds_seen, scripted_fit
 
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.fit import Averaging, Fit
+from sparknn.core.rounds import run
 
 # Of the network that has moved 0, 1, 2, ... times: the best has moved three times.
 LOSSES = [9.0, 5, 4, 3, 3.5, 3.25, 3.125, 3.75, 8, 8, 8]

@@ -9,9 +9,10 @@ from engines import outcome
 from scripted import ScriptedEngine, rounds_seen, scripted_fit
 from toys import blobs, data_for, engine_of
 
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rounds import run
 from sparknn.core.snapshot import Snapshot
 from sparknn.engine.local import LocalEngine
 

@@ -15,8 +15,9 @@ from engines import handles_of, intake, leftovers, network_for, outcome, vectors
 from pyspark.sql import SparkSession
 from toys import blobs
 
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.plan import Plan
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rounds import run
 from sparknn.engine import open_engine
 
 RunPython = Callable[..., CompletedProcess[str]]
@@ -30,7 +31,8 @@ from pyspark.sql import SparkSession
 from engines import intake, network_for, outcome, vectors
 from toys import blobs
 from sparknn.core.plan import Plan
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.fit import Averaging, Fit
+from sparknn.core.rounds import run
 from sparknn.engine import open_engine, rdd
 
 def session(master, **settings):

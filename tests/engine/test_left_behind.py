@@ -15,8 +15,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType
 from toys import blobs
 
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.plan import Plan
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rounds import run
 from sparknn.engine import open_engine, rdd
 from sparknn.engine.base import DataError
 

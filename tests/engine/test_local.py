@@ -5,9 +5,10 @@ import pytest
 from toys import Array, CsrRows, blobs, engine_of
 
 from sparknn.core.averaging import weight_unit
+from sparknn.core.fit import Averaging, DivergedError, Fit
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan
-from sparknn.core.rounds import Averaging, DivergedError, Fit, run
+from sparknn.core.rounds import run
 from sparknn.core.rows import ArrayRows
 from sparknn.core.training import work
 from sparknn.engine.local import LocalEngine

@@ -17,8 +17,8 @@ from engines import (
 from pyspark.sql import SparkSession
 from toys import blobs, curve
 
+from sparknn.core.fit import Averaging
 from sparknn.core.plan import Plan, Standardizer
-from sparknn.core.rounds import Averaging
 from sparknn.engine import open_engine
 
 

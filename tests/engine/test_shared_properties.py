@@ -8,8 +8,9 @@ from engines import intake, network_for, vectors
 from pyspark.sql import SparkSession
 from toys import blobs
 
+from sparknn.core.fit import Averaging, Fit
 from sparknn.core.plan import Plan
-from sparknn.core.rounds import Averaging, Fit, run
+from sparknn.core.rounds import run
 from sparknn.engine import open_engine, rdd
 
 

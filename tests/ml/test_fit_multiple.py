@@ -15,7 +15,7 @@ from toys import blobs
 
 import sparknn.ml.estimator as estimator_module
 from sparknn import NeuralNetClassifier
-from sparknn.core.rounds import DivergedError
+from sparknn.core.fit import DivergedError
 from sparknn.ml.declare import ParamError
 from sparknn.ml.schema import SchemaError
 

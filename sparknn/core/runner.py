@@ -1,0 +1,37 @@
+"""What a fit asks of an engine, and what it gets for a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sparknn.core.averaging import Total
+from sparknn.core.plan import Job
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What an engine returns for one round.
+
+    Parameters
+    ----------
+    totals : list of Total
+        One a job.
+    broadcast_s, job_s : float
+        Seconds to send the networks, and to train and sum.
+    """
+
+    totals: list[Total]
+    broadcast_s: float = 0.0
+    job_s: float = 0.0
+
+
+class RoundRunner(Protocol):
+    """The part of an engine that the loop needs."""
+
+    n_workers: int
+    has_validation: bool
+
+    def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
+        """Run every job on every worker; the same jobs and round give the same bytes."""
