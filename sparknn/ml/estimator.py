@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,19 +16,16 @@ from pyspark.sql.types import StructField
 
 from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
-from sparknn.engine import open_engine
-from sparknn.engine.base import DataError, Engine, Facts, Intake
+from sparknn.engine.base import Engine, Intake
 from sparknn.engine.connect import is_connect
 from sparknn.ml.declare import ParamError
-from sparknn.ml.fitting import Target, fitted_theta, in_label_units, make_fit
+from sparknn.ml.fitting import Target
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.persistence import StageReader, StageWriter
-from sparknn.ml.progress import Progress
-from sparknn.ml.resume import claims, probe_all, resume_all
 from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
-from sparknn.ml.summary import TrainingSummary
-from sparknn.ml.together import Group, LoneFit, ModelIterator, run_all
+from sparknn.ml.together import Group, ModelIterator
+from sparknn.ml.train import train_all
 
 log = logging.getLogger("sparknn")
 
@@ -104,7 +100,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
     def _fit(self, dataset: DataFrame) -> Any:
         intake = self._intake(dataset)
-        (outcome,) = _train(dataset, intake, [self], [""])
+        (outcome,) = train_all(dataset, intake, [self], [""])
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -147,7 +143,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
         def train(intake: Intake, indices: Sequence[int]) -> list[Any]:
             chosen = [copies[index] for index in indices]
-            outcomes = _train(dataset, intake, chosen, [names[index] for index in indices])
+            outcomes = train_all(dataset, intake, chosen, [names[index] for index in indices])
             for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, Exception):
                     outcome.add_note(f"In {names[index]}: {_describe(paramMaps[index])}")
@@ -264,72 +260,6 @@ def default_workers(session: SparkSession) -> int:
     if parallelism is None:
         raise ValueError("Spark Connect does not tell how many tasks it can run: set numWorkers.")
     return max(1, int(parallelism))
-
-
-def _train(
-    dataset: DataFrame,
-    intake: Intake,
-    estimators: Sequence[NetworkEstimator],
-    names: Sequence[str],
-) -> list[Any]:
-    """Models of estimators that share an intake, or the error that there is instead of a model."""
-    started = time.perf_counter()
-    label = dataset.schema[intake.label]
-    probe_all(dataset.sparkSession, estimators)
-    with claims() as claim:
-        with open_engine(dataset, intake, estimators[0].getAggregationDepth()) as engine:
-            fits = [
-                _prepare(estimator, engine, label, name)
-                for estimator, name in zip(estimators, names, strict=True)
-            ]
-            both = zip(estimators, fits, strict=True)
-            ready = [(estimator, fit) for estimator, fit in both if isinstance(fit, LoneFit)]
-            resume_all(dataset.sparkSession, engine, ready, claim)
-            run_all(engine, [fit for _, fit in ready])
-            facts, ingest_s = engine.facts, engine.ingest_s
-        seconds = time.perf_counter() - started
-        return [
-            _finish(estimator, fit, facts, seconds, ingest_s) if isinstance(fit, LoneFit) else fit
-            for estimator, fit in zip(estimators, fits, strict=True)
-        ]
-
-
-def _prepare(
-    estimator: NetworkEstimator, engine: Engine, label: StructField, name: str
-) -> LoneFit | Exception:
-    try:
-        start = estimator._start()
-        old = None if start is None else start[0]
-        target = estimator._target(engine, label, old)
-        progress = Progress(estimator.uid, name)
-        return make_fit(estimator, engine.facts, engine.moments, target, start, progress)
-    except ValueError as error:
-        return error
-
-
-def _finish(
-    estimator: NetworkEstimator, fit: LoneFit, facts: Facts, seconds: float, ingest_s: float
-) -> Any:
-    if fit.error is not None:
-        return fit.error
-    summary = TrainingSummary(
-        records=[in_label_units(record, fit.plan) for record in fit.history],
-        n_rows=facts.n_rows,
-        n_validation=facts.n_validation,
-        n_features=facts.n_features,
-        n_workers=len(facts.rows_per_worker),
-        seconds=seconds,
-        ingest_s=ingest_s,
-    )
-    try:
-        theta = fitted_theta(fit)
-    except DataError as error:
-        return error
-    if fit.checkpoints is not None:
-        fit.checkpoints.clear()
-    model = estimator._model_class(fit.plan.network, theta, summary)
-    model._resetUid(estimator.uid)
-    return estimator._copyValues(model)
 
 
 def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:

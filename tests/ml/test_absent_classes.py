@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from tables import accuracy, table
 from toys import blobs
 
-import sparknn.ml.estimator as estimator_module
+import sparknn.ml.train as train_module
 from sparknn import NeuralNetClassifier
 from sparknn.engine.base import DataError
 from sparknn.ml.declare import ParamError
@@ -138,7 +138,7 @@ def test_metadata_is_not_overruled(
     def refuse(*_: Any) -> None:
         raise AssertionError("rows were taken in")
 
-    monkeypatch.setattr(estimator_module, "open_engine", refuse)
+    monkeypatch.setattr(train_module, "open_engine", refuse)
     with pytest.raises(error, match=says):
         small(**params).fit(indexed)
 

@@ -20,7 +20,7 @@ from pyspark.sql.types import (
 from tables import table
 from toys import blobs, curve
 
-import sparknn.ml.estimator as estimator_module
+import sparknn.ml.train as train_module
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
 from sparknn.engine.base import DataError
 from sparknn.ml.declare import ParamError
@@ -51,7 +51,7 @@ def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("rows were taken in")
 
-    monkeypatch.setattr(estimator_module, "open_engine", refuse)
+    monkeypatch.setattr(train_module, "open_engine", refuse)
 
 
 @pytest.mark.usefixtures("no_jobs")

@@ -23,7 +23,7 @@ from pyspark.ml.tuning import CrossValidator, ParamGridBuilder, TrainValidationS
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-import sparknn.ml.estimator as estimator_module
+import sparknn.ml.train as train_module
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
 
 QUICK: dict[str, Any] = {"hiddenLayers": [8], "maxIter": 4, "numWorkers": 2, "batchSize": 16}
@@ -99,13 +99,13 @@ def test_a_tuned_stage_in_a_pipeline(
 ) -> None:
     """Features are made once, and the search ingests once a fold. Saved and loaded as one."""
     opened = []
-    original = estimator_module.open_engine
+    original = train_module.open_engine
 
     def counted(*arguments: Any) -> Any:
         opened.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(estimator_module, "open_engine", counted)
+    monkeypatch.setattr(train_module, "open_engine", counted)
     regressor = NeuralNetRegressor(**QUICK, labelCol="price")
     grid = ParamGridBuilder().addGrid(regressor.stepSize, [1e-4, 0.02]).build()
     evaluator = RegressionEvaluator(labelCol="price")

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from tables import table
 from toys import blobs
 
-import sparknn.ml.estimator as estimator_module
+import sparknn.ml.train as train_module
 from sparknn import NeuralNetClassifier
 from sparknn.core.fit import DivergedError
 from sparknn.ml.declare import ParamError
@@ -31,13 +31,13 @@ def rows(spark: SparkSession) -> Iterator[DataFrame]:
 def ingests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The intake of every engine that is opened."""
     opened = []
-    original = estimator_module.open_engine
+    original = train_module.open_engine
 
     def counted(df: DataFrame, intake: Any, depth: int = 2) -> Any:
         opened.append(intake)
         return original(df, intake, depth)
 
-    monkeypatch.setattr(estimator_module, "open_engine", counted)
+    monkeypatch.setattr(train_module, "open_engine", counted)
     return opened
 
 

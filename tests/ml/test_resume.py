@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from tables import table
 from toys import blobs, curve
 
-import sparknn.ml.estimator as estimator_module
+import sparknn.ml.train as train_module
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
 from sparknn.ml.checkpoint import CheckpointError
 
@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_before_any_work(
     def refuse(*_: Any) -> None:
         raise AssertionError("rows were taken in")
 
-    monkeypatch.setattr(estimator_module, "open_engine", refuse)
+    monkeypatch.setattr(train_module, "open_engine", refuse)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match=r"checkpointDir = '.*' cannot be used"):
         small(tmp_path / "file").fit(rows)

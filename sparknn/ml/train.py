@@ -1,0 +1,87 @@
+"""From rows to models: estimators that share their rows are trained in the same rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql.types import StructField
+
+from sparknn.engine import open_engine
+from sparknn.engine.base import DataError, Engine, Facts, Intake
+from sparknn.ml.fitting import fitted_theta, in_label_units, make_fit
+from sparknn.ml.progress import Progress
+from sparknn.ml.resume import claims, probe_all, resume_all
+from sparknn.ml.summary import TrainingSummary
+from sparknn.ml.together import LoneFit, run_all
+
+if TYPE_CHECKING:
+    from sparknn.ml.estimator import NetworkEstimator
+
+
+def train_all(
+    dataset: DataFrame,
+    intake: Intake,
+    estimators: Sequence[NetworkEstimator],
+    names: Sequence[str],
+) -> list[Any]:
+    """Models of estimators that share an intake, or the error that there is instead of a model."""
+    started = time.perf_counter()
+    label = dataset.schema[intake.label]
+    probe_all(dataset.sparkSession, estimators)
+    with claims() as claim:
+        with open_engine(dataset, intake, estimators[0].getAggregationDepth()) as engine:
+            fits = [
+                _prepare(estimator, engine, label, name)
+                for estimator, name in zip(estimators, names, strict=True)
+            ]
+            both = zip(estimators, fits, strict=True)
+            ready = [(estimator, fit) for estimator, fit in both if isinstance(fit, LoneFit)]
+            resume_all(dataset.sparkSession, engine, ready, claim)
+            run_all(engine, [fit for _, fit in ready])
+            facts, ingest_s = engine.facts, engine.ingest_s
+        seconds = time.perf_counter() - started
+        return [
+            _finish(estimator, fit, facts, seconds, ingest_s) if isinstance(fit, LoneFit) else fit
+            for estimator, fit in zip(estimators, fits, strict=True)
+        ]
+
+
+def _prepare(
+    estimator: NetworkEstimator, engine: Engine, label: StructField, name: str
+) -> LoneFit | Exception:
+    try:
+        start = estimator._start()
+        old = None if start is None else start[0]
+        target = estimator._target(engine, label, old)
+        progress = Progress(estimator.uid, name)
+        return make_fit(estimator, engine.facts, engine.moments, target, start, progress)
+    except ValueError as error:
+        return error
+
+
+def _finish(
+    estimator: NetworkEstimator, fit: LoneFit, facts: Facts, seconds: float, ingest_s: float
+) -> Any:
+    if fit.error is not None:
+        return fit.error
+    summary = TrainingSummary(
+        records=[in_label_units(record, fit.plan) for record in fit.history],
+        n_rows=facts.n_rows,
+        n_validation=facts.n_validation,
+        n_features=facts.n_features,
+        n_workers=len(facts.rows_per_worker),
+        seconds=seconds,
+        ingest_s=ingest_s,
+    )
+    try:
+        theta = fitted_theta(fit)
+    except DataError as error:
+        return error
+    if fit.checkpoints is not None:
+        fit.checkpoints.clear()
+    model = estimator._model_class(fit.plan.network, theta, summary)
+    model._resetUid(estimator.uid)
+    return estimator._copyValues(model)
