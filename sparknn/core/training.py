@@ -94,15 +94,15 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
     network, solver, schedule = plan.network, SOLVERS[plan.solver], SCHEDULES[plan.schedule]
     rng = random_stream(plan.seed, round_ + job.ahead, partition)
 
-    theta = job.state[0].copy()
     averaged = plan.local_state == "average"
-    buffers = np.zeros((solver.n_buffers, theta.size), dtype=np.float32)
+    vectors = np.empty((2 + solver.n_buffers, network.n_params), dtype=np.float32)
+    theta, buffers, gradient = vectors[0], vectors[1:-1], vectors[-1]
+    theta[...] = job.state[0]
+    buffers[...] = job.state[1:] if averaged else 0
     if averaged:
-        buffers[...] = job.state[1:]
         solver.unpack(buffers)
     steps_before = job.n_steps if averaged else 0.0
 
-    gradient = np.empty_like(theta)
     blocks, gradient_blocks = network.blocks(theta), network.blocks(gradient)
     passes = Backprop(network, min(plan.batch_size, rows.n_rows), dropout=plan.dropout, rng=rng)
     precondition = NaturalGradient(network.layers) if solver.natural else None
@@ -155,9 +155,7 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
 
     if averaged:
         solver.pack(buffers)
-        result.state = np.vstack([theta[None], buffers])
-    else:
-        result.state = theta[None]
+    result.state = vectors[:-1] if averaged else vectors[:1]
     return result
 
 
