@@ -122,7 +122,7 @@ class Engine(Protocol):
         """Moments of features and targets; computed at the first call."""
 
     def digest(self) -> str:
-        """A hash of all rows: the same for the same rows, in the same order on the same workers."""
+        """A hash of all rows: the same for the same rows, in whatever order Spark returns them."""
 
     def close(self) -> None:
         """Remove everything the engine has put anywhere."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 from collections import Counter
@@ -81,15 +80,6 @@ class Handle:
     def exists(self) -> bool:
         """Whether the shard is on this machine's disk."""
         return Path(self.folder, "whole").exists()
-
-    def digest(self) -> str:
-        """A hash of every byte of the shard."""
-        whole = hashlib.sha256()
-        for part in ("train", "validation"):
-            for name in ShardWriter.NAMES:
-                with Path(self.folder, part, name).open("rb") as file:
-                    whole.update(hashlib.file_digest(file, "sha256").digest())
-        return whole.hexdigest()
 
     def rows(self, n_features: int, n_targets: int) -> tuple[Rows, Rows]:
         """Training and validation rows."""

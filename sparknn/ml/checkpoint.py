@@ -4,9 +4,9 @@
     path/round-7/float64/
     path/round-7/metadata/   one line of JSON: shapes, numbers, history, checksum; written last
 
-A folder whose metadata is missing was cut off, and is not seen. One that does not match its
-checksum is passed over, and the one before it is there still. Everything goes through DataFrames,
-so any file system that Spark knows will do, and nothing is pickled.
+A folder whose metadata is missing was cut off, and is not seen. One that cannot be read, or does
+not match its checksum, is passed over, and the one before it is there still. Everything goes
+through DataFrames, so any file system that Spark knows will do, and nothing is pickled.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -67,9 +68,17 @@ class Checkpoints:
     _rounds: list[int] = field(default_factory=list, init=False)
 
     def __call__(self, fit: Fit) -> None:
-        """A round has ended."""
-        if len(fit.history) % self.every == 0:
+        """A round has ended. A full disk must not cost the fit: it goes on, and says so."""
+        if len(fit.history) % self.every:
+            return
+        started = time.perf_counter()
+        try:
             self.write(fit.snapshot())
+        except CheckpointError as error:
+            log.warning("%s", error)
+        else:
+            seconds = time.perf_counter() - started
+            log.info("Wrote a checkpoint after round %d in %.1f s.", len(fit.history), seconds)
 
     def write(self, saved: Snapshot) -> None:
         """Write a checkpoint, then remove those that are no longer needed.
@@ -81,7 +90,9 @@ class Checkpoints:
         n_rounds = len(saved.history)
         folder = self.folder(n_rounds)
         what = f"The checkpoint after round {n_rounds} cannot be written to {self.path}"
-        cure = "The one before it is still there: cure the cause, and fit again."
+        last = max(self._rounds, default=0)
+        left = f"the last one is of round {last}" if last else "there is none before it"
+        cure = f"The fit goes on; {left}."
         with _explained(what, cure), interrupts_survived(self.spark.sparkContext):
             # What a driver left that died while it wrote.
             remove(self.spark, folder)
@@ -94,21 +105,25 @@ class Checkpoints:
                 remove(self.spark, self.folder(self._rounds.pop(0)))
 
     def latest(self) -> Snapshot | None:
-        """The last checkpoint that is whole; None if there is none."""
-        self._rounds = self._found()
-        for n_rounds in reversed(self._rounds):
+        """The last checkpoint that can be read; None if there is none.
+
+        Those that cannot are left where they are: the storage may answer tomorrow.
+        """
+        self._rounds = []
+        found = self._found()
+        for n_rounds in reversed(found):
             folder = self.folder(n_rounds)
             try:
                 saved = _read(self.spark, folder)
             except Exception as error:
                 # Spark reports a damaged file in many ways.
                 log.warning(
-                    "The checkpoint %s is damaged, and is passed over: %s", folder, _cause(error)
+                    "The checkpoint %s cannot be read, and is passed over: %s",
+                    folder,
+                    _cause(error),
                 )
                 continue
-            damaged = [other for other in self._rounds if other > n_rounds]
-            whole = [other for other in self._rounds if other <= n_rounds]
-            self._rounds = damaged + whole
+            self._rounds = [other for other in found if other <= n_rounds]
             return saved
         return None
 

@@ -92,7 +92,12 @@ def resume_all(
         path = claim(os.path.join(params.getCheckpointDir(), fingerprint(fit, digest)))
         checkpoints = Checkpoints(spark, path, params.getCheckpointInterval())
         saved = checkpoints.latest()
-        if saved is not None:
+        if saved is None:
+            log.info(
+                "There is no checkpoint of these settings and rows in %s: starting at round 1.",
+                params.getCheckpointDir(),
+            )
+        else:
             fit.restore(saved)
             n_done = len(saved.history)
             log.info(
@@ -112,7 +117,12 @@ def fingerprint(fit: Fit, digest: str) -> str:
     fit : Fit
         Its plan, its averaging and the network it starts from.
     digest : str
-        Of its rows, as they were dealt to the workers.
+        Of its rows.
+
+    Notes
+    -----
+    What is computed from the rows (means, scales, weights of classes) counts as float32: the last
+    bits of a sum depend on the order in which Spark returns the rows.
     """
     decisive = [FORMAT_VERSION, __version__, fit.plan, fit.averaging, fit.n_workers]
     decisive += [fit.adapt_period, fit.current, digest]
@@ -125,5 +135,5 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {item.name: getattr(value, item.name) for item in fields(value)}
     if isinstance(value, np.ndarray):
-        return [str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+        return [value.shape, hashlib.sha256(value.astype("<f4").tobytes()).hexdigest()]
     raise TypeError(f"A {type(value).__name__} has no place in a fingerprint.")

@@ -175,7 +175,8 @@ def test_two_ingests_write_the_same_bytes(spark: SparkSession) -> None:
         assert engine.digest() == digest
     with open_engine(df, intake(n_workers=3, validation_fraction=0.2, seed=4)) as engine:
         assert shard_bytes(engine) != first
-        assert engine.digest() != digest
+        # Dealt otherwise, they are the same rows.
+        assert engine.digest() == digest
 
 
 def test_the_digest_sees_a_label_a_weight_and_a_validation_row(spark: SparkSession) -> None:

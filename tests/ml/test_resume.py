@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from toys import blobs, curve
 
 import sparknn.ml.train as train_module
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
+from sparknn.core.fit import Averaging, Fit
+from sparknn.core.network import Network
+from sparknn.core.plan import Plan, Standardizer
 from sparknn.ml.checkpoint import CheckpointError
+from sparknn.ml.resume import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 N_ROUNDS = 6
@@ -180,6 +185,95 @@ def test_other_rows_start_afresh(spark: SparkSession, folder: Path) -> None:
         with rounds() as run:
             seldom(folder).fit(table(spark, X, labels))
         assert run[0] == first
+
+
+def test_rows_in_another_order_are_the_same_rows(spark: SparkSession, folder: Path) -> None:
+    """Behind a shuffle, Spark returns rows as they are fetched."""
+    X, y = blobs(60)
+    interrupt(small(folder), table(spark, X, y))
+    with rounds() as run:
+        seldom(folder).fit(table(spark, X[::-1], y[::-1]))
+    assert run[0] == 3
+
+
+_FIT = Fit(Plan(Network((2, 3))), Averaging(), 2)
+_PLAN: dict[str, Any] = {
+    "network": Network((2, 3), "tanh"),
+    "seed": 1,
+    "max_iter": 3,
+    "solver": "adam",
+    "step_size": 0.2,
+    "momentum": 0.5,
+    "schedule": "cosine",
+    "l2": 0.1,
+    "dropout": 0.1,
+    "batch_size": 5,
+    "local_epochs": 2,
+    "mini_batch_fraction": 0.5,
+    "shuffle": False,
+    "local_state": "reset",
+    "max_change": 0.0,
+    "standardizer": Standardizer(np.zeros(2, np.float32), np.ones(2, np.float32)),
+    "target_standardizer": Standardizer(np.zeros(3), np.ones(3)),
+    "class_weight": np.array([1.0, 2.0, 0.5]),
+}
+_AVERAGING: dict[str, Any] = {
+    "rule": "bmuf",
+    "momentum": 0.5,
+    "rate": 2.0,
+    "final": "ema",
+    "patience": 2,
+    "tol": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *(replace(_FIT, plan=replace(_FIT.plan, **{k: v}), theta=None) for k, v in _PLAN.items()),
+        *(replace(_FIT, averaging=replace(Averaging(), **{k: v})) for k, v in _AVERAGING.items()),
+        replace(_FIT, n_workers=3),
+        replace(_FIT, adapt_period=True),
+        replace(_FIT, theta=_FIT.current + np.float32(1e-6)),
+    ],
+)
+def test_all_that_decides_a_fit_is_in_its_fingerprint(other: Fit) -> None:
+    assert fingerprint(other, "rows") != fingerprint(_FIT, "rows")
+
+
+def test_rows_and_version_are_in_a_fingerprint_and_last_bits_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert {item.name for item in fields(Plan)} == set(_PLAN)
+    assert {item.name for item in fields(Averaging)} == set(_AVERAGING)
+    found = fingerprint(_FIT, "rows")
+    assert fingerprint(replace(_FIT), "rows") == found
+    assert fingerprint(_FIT, "other rows") != found
+    weights = np.array([1.0, 2.0, 0.5])
+    near, far = (
+        fingerprint(replace(_FIT, plan=replace(_FIT.plan, class_weight=weights * by)), "rows")
+        for by in (1 + 1e-15, 1)
+    )
+    assert near == far
+    monkeypatch.setattr("sparknn.ml.resume.__version__", "0.0.0")
+    assert fingerprint(_FIT, "rows") != found
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_fit(
+    rows: DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sparknn.ml.checkpoint.write_theta", full)
+    with rounds() as run:
+        model = small(folder).fit(rows)
+    assert len(run) == N_ROUNDS
+    assert "after round 1 cannot be written" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert "there is none before it" in caplog.text
+    assert same(model, small().fit(rows))
+    assert checkpoints_in(folder) == []
 
 
 def test_a_checkpoint_wins_over_the_model_it_started_from(rows: DataFrame, folder: Path) -> None:

@@ -1,0 +1,66 @@
+"""A number for a set of rows: the same in whatever order they come, and on whichever workers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparknn.core.batches import windows
+from sparknn.core.rows import Rows
+
+# Rows that are hashed at a time take about this much.
+_PIECE_BYTES = 8 << 20
+# Where the multipliers begin; any number would do.
+_SEED = 0x5EED
+
+
+def digest(rows: Rows, n_targets: int, salt: int = 0) -> int:
+    """Sum over the rows of a hash of each one's features, targets and weight.
+
+        sum_i mix(salt + sum_j m_j bits_ij)  mod 2^64,  m_j odd random numbers
+
+    Parameters
+    ----------
+    rows : Rows
+    n_targets : int
+        1 for a classification.
+    salt : int
+        Tells rows of one kind from the same rows of another.
+
+    Notes
+    -----
+    Multilinear hashing (Carter and Wegman 1979), finished by ``mix`` of SplitMix64 (Steele, Lea and
+    Flood 2014), so that the sums of different sets of rows do not agree either.
+    """
+    d = rows.n_features
+    m = np.random.PCG64(_SEED).random_raw(d + n_targets + 1) | np.uint64(1)
+    piece = max(1, _PIECE_BYTES // (8 * max(d, 1)))
+    out = np.empty((min(piece, rows.n_rows), d), dtype=np.float32)
+    total = 0
+    for start, stop in windows(0, rows.n_rows, d, piece):
+        chunk = rows.read(start, stop)
+        for first in range(0, stop - start, piece):
+            index = np.arange(first, min(first + piece, stop - start))
+            X = out[: len(index)]
+            chunk.take(index, X)
+            words = np.hstack(
+                [
+                    X.view(np.uint32),
+                    _bits(chunk.y[index]).reshape(len(index), -1),
+                    _bits(chunk.sample_weight[index])[:, None],
+                ]
+            )
+            hashes = _mix(words @ m + np.uint64(salt))
+            total += int(hashes.sum(dtype=np.uint64))
+    return total % (1 << 64)
+
+
+def _bits(values: NDArray[np.floating]) -> NDArray[np.uint64]:
+    return np.ascontiguousarray(values, dtype=np.float64).view(np.uint64)
+
+
+def _mix(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser: every bit of the input reaches every bit of the output."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
