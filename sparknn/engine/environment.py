@@ -14,8 +14,12 @@ _ABSENT = re.compile(
 )
 
 
+# What ``spill`` says of a disk.
+_UNWRITABLE = re.compile(r"The shard of worker \d+ cannot be written to .*")
+
+
 class WorkerEnvironmentError(RuntimeError):
-    """The Python that Spark starts on its executors lacks what sparknn needs there."""
+    """Executors lack what sparknn needs there: something in their Python, or room on a disk."""
 
 
 @contextmanager
@@ -24,6 +28,9 @@ def explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        unwritable = _UNWRITABLE.search(str(error))
+        if unwritable is not None:
+            raise WorkerEnvironmentError(unwritable[0]) from error
         found = _ABSENT.search(str(error))
         if found is None:
             raise

@@ -96,7 +96,7 @@ class RddEngine:
             self._twin = shard_handles(df, self._intake, storage, self._fit_id)
             self._handles = self._twin.map(Handle.from_json).persist(StorageLevel.MEMORY_AND_DISK)
             handles = sorted(self._handles.collect(), key=lambda handle: handle.partition)
-        self._folders = {(h.host, str(Path(h.folder).parent)) for h in handles}
+        self._folders = {handle.place for handle in handles}
         facts = check(handles, self._intake)
         self.ingest_s = time.perf_counter() - started
         log.info(
@@ -160,8 +160,9 @@ class RddEngine:
             round_ + 1,
             len(missing),
         )
-        task = partial(_rewrite_and_train, broadcast, round_, self._unit, self._shape)
-        found = self._sc.runJob(self._twin, task, missing)
+        found = self._rewritten(
+            partial(_train, broadcast, round_, self._unit, self._shape), missing
+        )
         return reduce(merge_all, found, [_without(total, set(missing)) for total in totals])
 
     def moments(self) -> Moments:
@@ -185,9 +186,17 @@ class RddEngine:
             parts = self._handles.mapPartitions(partial(_each, task)).collect()
             missing = [partition for partition, result in parts if result is None]
             if missing:
-                parts += self._sc.runJob(self._twin, partial(_rewrite_each, task), missing)
+                parts += self._rewritten(partial(_each, task), missing)
         found = {partition: result for partition, result in parts if result is not None}
         return [found[partition] for partition in range(self.n_workers)]
+
+    def _rewritten(
+        self, task: Callable[[Iterable[Handle]], Iterator[T]], missing: list[int]
+    ) -> list[T]:
+        """Write shards again, and run a task on each of them where it then is."""
+        found = self._sc.runJob(self._twin, partial(_rewrite, task), missing)
+        self._folders |= {place for place, _ in found}
+        return [result for _, result in found]
 
     def close(self) -> None:
         """Remove the shards and the cached handles."""
@@ -276,8 +285,8 @@ def _train(
 ) -> Iterator[list[Total]]:
     for handle in handles:
         jobs = broadcast.value
-        if handle.exists():
-            rows, validation = handle.rows(*shape)
+        if here := handle.here():
+            rows, validation = here.rows(*shape)
             yield work(jobs, rows, validation, round_, handle.partition, unit)
         else:
             yield [Total.of(None, Report(handle.partition, left_out="missing")) for _ in jobs]
@@ -285,7 +294,8 @@ def _train(
 
 def _each(task: Callable[[Handle], T], handles: Iterable[Handle]) -> Iterator[tuple[int, T | None]]:
     for handle in handles:
-        yield handle.partition, task(handle) if handle.exists() else None
+        here = handle.here()
+        yield handle.partition, None if here is None else task(here)
 
 
 def _measure(shape: tuple[int, int], handle: Handle) -> Sums:
@@ -298,30 +308,14 @@ def _digest(shape: tuple[int, int], salt: int, handle: Handle) -> int:
     return digest(rows, shape[1]) + digest(validation, shape[1], salt)
 
 
-def _transient(texts: Iterable[str], task: Callable[[list[Handle]], Iterator[T]]) -> Iterator[T]:
-    """Evaluate a twin's partition, which writes its shard; use it at once; remove it."""
-    handles = [Handle.from_json(text) for text in texts]
-    try:
-        yield from task(handles)
-    finally:
-        for handle in handles:
-            shutil.rmtree(handle.folder, ignore_errors=True)
-
-
-def _rewrite_and_train(
-    broadcast: Broadcast[list[Job]],
-    round_: int,
-    unit: float,
-    shape: tuple[int, int],
-    texts: Iterable[str],
-) -> Iterator[list[Total]]:
-    return _transient(texts, partial(_train, broadcast, round_, unit, shape))
-
-
-def _rewrite_each(
-    task: Callable[[Handle], T], texts: Iterable[str]
-) -> Iterator[tuple[int, T | None]]:
-    return _transient(texts, partial(_each, task))
+def _rewrite(
+    task: Callable[[Iterable[Handle]], Iterator[T]], texts: Iterable[str]
+) -> Iterator[tuple[tuple[str, str], T]]:
+    """Evaluate a twin's partition, which writes its shard; it stays, for the rounds to come."""
+    for text in texts:
+        handle = Handle.from_json(text)
+        for result in task([handle]):
+            yield handle.place, result
 
 
 def _remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:

@@ -19,6 +19,9 @@ from numpy.typing import DTypeLike, NDArray
 from sparknn.core.rows import DenseSlice, SparseSlice
 from sparknn.core.types import FloatArray
 
+# Names the folder of a fit's shards.
+SCRATCH_PREFIX = "sparknn-"
+
 Bytes = memoryview | bytearray | bytes
 
 
@@ -136,4 +139,4 @@ def scratch_folder(fit_id: str, partition: int) -> Path:
             "SPARK_LOCAL_DIRS is not set in this process: shards are written by Spark's Python "
             "workers, which have it set."
         )
-    return Path(folders[partition % len(folders)]) / f"sparknn-{fit_id}"
+    return Path(folders[partition % len(folders)]) / f"{SCRATCH_PREFIX}{fit_id}"

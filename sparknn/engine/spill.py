@@ -17,7 +17,7 @@ from pyspark.sql import Row
 
 from sparknn.core.rows import Rows
 from sparknn.engine.scatter import NOTES, TRAIN, VALIDATION
-from sparknn.engine.shards import Block, ShardRows, ShardWriter, scratch_folder
+from sparknn.engine.shards import SCRATCH_PREFIX, Block, ShardRows, ShardWriter, scratch_folder
 
 HANDLE_SCHEMA = pa.schema([("handle", pa.string())])
 HANDLE_DDL = "handle string"
@@ -77,9 +77,22 @@ class Handle:
     def from_json(cls, text: str) -> Handle:
         return cls(**json.loads(text))
 
-    def exists(self) -> bool:
-        """Whether the shard is on this machine's disk."""
-        return Path(self.folder, "whole").exists()
+    @property
+    def place(self) -> tuple[str, str]:
+        """Host, and the folder of all shards of this fit there."""
+        return self.host, str(Path(self.folder).parent)
+
+    def here(self) -> Handle | None:
+        """A handle to the shard on this machine's disk; None if it is not there.
+
+        It may have been written again, after its first folder was lost.
+        """
+        if _read_mark(Path(self.folder)):
+            return self
+        fit_id = Path(self.folder).parent.name.removeprefix(SCRATCH_PREFIX)
+        others = scratch_folder(fit_id, self.partition).glob(f"{self.partition}-*")
+        marks = (_read_mark(folder) for folder in sorted(others))
+        return next((Handle.from_json(mark) for mark in marks if mark), None)
 
     def rows(self, n_features: int, n_targets: int) -> tuple[Rows, Rows]:
         """Training and validation rows."""
@@ -151,15 +164,40 @@ def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
                 handle.weight_sum += float(w.sum())
             if task.classifies:
                 _count_classes(classes, np.frombuffer(block.y), w * (role == TRAIN))
+    except OSError as error:
+        # `explained` looks for these words.
+        raise RuntimeError(
+            f"The shard of worker {partition} cannot be written to {folder}: {error}. Shards take "
+            f"the size of the features as float32; set spark.local.dir to a disk with room for it."
+        ) from error
     finally:
         for writer in writers.values():
             writer.close()
     handle.n_rows = writers[TRAIN].n_rows
     handle.n_validation = writers[VALIDATION].n_rows
     handle.class_weights = {str(label): weight for label, weight in sorted(classes.items())}
-    # Only a shard that was written to its end counts as there.
-    (folder / "whole").touch()
-    return json.dumps(asdict(handle))
+    text = json.dumps(asdict(handle))
+    _write_mark(folder, text)
+    return text
+
+
+def _write_mark(folder: Path, handle: str) -> None:
+    """Only a shard that was written to its end counts as there."""
+    (folder / "whole").write_text(f"{_n_bytes(folder)}\n{handle}")
+
+
+def _read_mark(folder: Path) -> str | None:
+    """The handle to a shard that is whole, as JSON; None if it was cut off, or is gone."""
+    try:
+        n_bytes, handle = (folder / "whole").read_text().split("\n", 1)
+        return handle if _n_bytes(folder) == int(n_bytes) else None
+    except FileNotFoundError:
+        return None
+
+
+def _n_bytes(folder: Path) -> int:
+    parts = ("train", "validation")
+    return sum((folder / part / n).stat().st_size for part in parts for n in ShardWriter.NAMES)
 
 
 def _count_classes(classes: Counter[int], y: Any, w: Any) -> None:
