@@ -77,6 +77,26 @@ def test_a_rare_value_is_not_blown_up() -> None:
     assert np.abs(standardised(X)).max() <= 10
 
 
+@pytest.mark.parametrize(
+    "ranges",
+    [(60, 60_000), (60, 60_000, 30_000), (60, 4, 60_000, 30_000, 40_000), (1, *[1000] * 20)],
+    ids=str,
+)
+def test_a_small_unit_beside_large_ones_is_not_lost(ranges: tuple[float, ...]) -> None:
+    """An age beside an income, or many of them."""
+    X = np.random.default_rng(0).uniform(size=(500, len(ranges))) * ranges
+    assert standardised(X).std(0).min() > 0.4
+
+
+def test_pixels_share_a_scale_also_those_at_the_edge() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.uniform(0, 255, size=(1000, 20))
+    X[:, 0] = 0
+    X[5, 0] = 40
+    factor = robust_standardizer(moments(X, X)).factor
+    assert (factor == factor[0]).all()
+
+
 def test_constant_features_say_nothing() -> None:
     X = np.full((10, 3), [0.0, 1e30, 0.1])
     known = moments(X, X)
