@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sparknn.core.averaging import Total
 from sparknn.core.fit import Fit
@@ -16,22 +17,37 @@ from sparknn.core.runner import RoundRunner
 
 log = logging.getLogger("sparknn")
 
-# The round by whose time a fit is judged: by then Python workers are warm.
-_JUDGED_ROUND = 2
+# Rounds by whose times a fit is judged: after the first, in which Python workers start. The
+# quickest counts, as the others may have seen a lost executor.
+_JUDGED = 2
 
 
-def _say_if_one_is_faster(totals: list[Total], seconds: float) -> None:
-    """Tell the user, once a fit, when averaging costs more time than it saves."""
+@dataclass(frozen=True)
+class _Times:
+    """Seconds of a round, and of all its training one after the other; workers with rows."""
+
+    seconds: float
+    alone: float
+    n_workers: int
+
+
+def _times(totals: list[Total], seconds: float) -> _Times:
     workers = {report.partition for report in totals[0].reports if report.n_rows}
     alone = math.fsum(report.seconds for total in totals for report in total.reports)
-    if len(workers) > 1 and 0 < alone < seconds:
+    return _Times(seconds, alone, len(workers))
+
+
+def _say_if_one_is_faster(times: list[_Times]) -> None:
+    """Tell the user, once a fit, when averaging costs more time than it saves."""
+    quickest = min(times, key=lambda each: each.seconds)
+    if quickest.n_workers > 1 and 0 < quickest.alone < quickest.seconds:
         log.info(
             "One worker would train a round's rows in about %.2f s; with %d workers the round took "
             "%.2f s, most of it around training. For these rows numWorkers=1 is faster, or more "
             "work between averages: period='auto', localEpochs or miniBatchFraction.",
-            alone,
-            len(workers),
-            seconds,
+            quickest.alone,
+            quickest.n_workers,
+            quickest.seconds,
         )
 
 
@@ -45,14 +61,17 @@ def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
     DivergedError
         If no worker's network could be used in three rounds in a row, or in any round.
     """
+    times: list[_Times] = []
     while running := [fit for fit in fits if not fit.ended and not fit.all_done]:
         round_ = min(len(fit.history) for fit in running)
         together = [fit for fit in running if len(fit.history) == round_]
         started = time.perf_counter()
         result = engine.run_round([fit.job() for fit in together], round_)
         seconds = time.perf_counter() - started
-        if round_ == _JUDGED_ROUND:
-            _say_if_one_is_faster(result.totals, seconds)
+        if len(times) <= _JUDGED:
+            times.append(_times(result.totals, seconds))
+            if len(times) > _JUDGED:
+                _say_if_one_is_faster(times[1:])
         for fit, total in zip(together, result.totals, strict=True):
             fit.absorb(engine, total, round_, seconds, result)
         for fit in together:

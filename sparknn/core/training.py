@@ -125,16 +125,16 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
                 continue
             progress = (stint + (turn + 0.5) / n_batches) / plan.max_iter
             step_size = plan.step_size * job.step_factor * schedule(min(progress, 1.0))
-            # A batch counts as much as it weighs, so it is divided by what its size weighs on the
-            # mean: else a rare row of weight 100 counts as much as a batch of rows of weight 1.
+            # Weights count against the mean weight: against the batch's own, a rare row of weight
+            # 100 would count as much as a batch of rows of weight 1. And float32 has limits.
             scale = -step_size if solver.scaled else 1.0
             loss = passes.gradient(
                 blocks,
                 X,
                 y,
-                sample_weight,
+                sample_weight / typical,
                 gradient_blocks,
-                scale=scale / (len(X) * typical),
+                scale=scale / len(X),
                 precondition=precondition,
             )
             if plan.l2 and not solver.decoupled_l2:
@@ -145,7 +145,7 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
                 result.n_skipped += 1
                 continue
             first, last = number <= edge, number > n_all - edge
-            result.note(len(X), weight, loss, first=first, last=last)
+            result.note(len(X), weight, loss * typical, first=first, last=last)
             if plan.l2 and solver.decoupled_l2:
                 for block in blocks:
                     block[:-1] *= 1 - step_size * plan.l2

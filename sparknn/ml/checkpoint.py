@@ -31,7 +31,6 @@ from pyspark.sql import SparkSession
 
 from sparknn.core.fit import Fit
 from sparknn.core.snapshot import Snapshot
-from sparknn.engine.connect import is_connect
 from sparknn.engine.interrupts import interrupts_survived
 from sparknn.ml.summary import TrainingSummary, json_number
 from sparknn.ml.theta_io import read_theta, write_theta
@@ -160,11 +159,6 @@ def probe(spark: SparkSession, folder: str) -> None:
     ------
     CheckpointError
     """
-    if is_connect(spark):
-        raise CheckpointError(
-            "Spark Connect has no way to remove checkpoints: clear checkpointDir, or fit in a "
-            "classic session."
-        )
     path = os.path.join(folder, f"probe-{uuid.uuid4().hex}")
     what = f"checkpointDir = {folder!r} cannot be used"
     with _explained(what, "Give a folder that the driver and the executors can write to."):

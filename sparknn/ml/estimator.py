@@ -172,8 +172,16 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
         Raises
         ------
         ParamError, SchemaError, TypeError
+        RuntimeError
+            On Spark Connect.
         """
         check_is_dataframe(dataset, "fit")
+        if is_connect(dataset):
+            raise RuntimeError(
+                "fit needs a classic Spark session: it runs jobs on RDDs, which Spark Connect does "
+                "not have. Fit where the session is not a remote one (on Databricks: on a cluster "
+                "of dedicated access), and save the model; load and transform work here too."
+            )
         self._check_together()
         weight, indicator = (
             self.getOrDefault(param) or None if self.isDefined(param) else None
@@ -247,19 +255,8 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
 
 def default_workers(session: SparkSession) -> int:
-    """What ``numWorkers=0`` stands for: Spark's default parallelism.
-
-    Raises
-    ------
-    ValueError
-        On Spark Connect, which does not tell, unless spark.default.parallelism is set.
-    """
-    if not is_connect(session):
-        return max(1, session.sparkContext.defaultParallelism)
-    parallelism = session.conf.get("spark.default.parallelism", None)
-    if parallelism is None:
-        raise ValueError("Spark Connect does not tell how many tasks it can run: set numWorkers.")
-    return max(1, int(parallelism))
+    """What ``numWorkers=0`` stands for: Spark's default parallelism at this moment."""
+    return max(1, session.sparkContext.defaultParallelism)
 
 
 def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:

@@ -90,19 +90,19 @@ def count_classes(label: str, seen: dict[int, float], declared: Declaration | No
     largest = max(seen, default=-1)
     if declared is not None and largest >= declared.n_classes:
         raise DataError(
-            f"Label column '{label}' holds class {largest}, but {declared.by} declares "
+            f"Label column '{label}' holds class {largest:g}, but {declared.by} declares "
             f"{declared.n_classes} classes (0 to {declared.n_classes - 1}). {declared.cure}"
         )
     n_classes = largest + 1 if declared is None else declared.n_classes
     sparse = n_classes > max(_FEW_CLASSES, _MOST_GAPS * len(seen))
     if declared is None and (n_classes > _MOST_CLASSES or sparse):
         raise DataError(
-            f"Label column '{label}' holds {len(seen)} different values up to {largest}: it looks "
-            f"like an identifier or a target, not like class numbers 0, 1, 2, ... Number the "
+            f"Label column '{label}' holds {len(seen)} different values up to {largest:g}: it "
+            f"looks like an identifier or a target, not like class numbers 0, 1, 2, ... Number the "
             f"classes with StringIndexer, or predict a number with NeuralNetRegressor."
         )
     if len(seen) < 2:
-        only = f"Label column '{label}' holds one class only ({largest})"
+        only = f"Label column '{label}' holds one class only ({largest:g})"
         if declared is None or n_classes < 2:
             raise DataError(
                 f"{only}: there is nothing to tell apart. Look for a filter that took the other "

@@ -172,7 +172,8 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     maxIter = Declared("maxIter", "number of rounds", _INT, 20, _COUNT)
     numWorkers = Declared(
         "numWorkers",
-        "networks that are trained side by side and averaged; 0 for Spark's default parallelism",
+        "networks that are trained side by side and averaged; 0 for Spark's default parallelism, "
+        "which grows as executors register: set it where a fit shall be the same again",
         _INT,
         0,
         Range(0),
@@ -301,8 +302,8 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
     checkpointDir = Declared(
         "checkpointDir",
         "a folder, on any file system that Spark knows, to write the state of a fit to. Another "
-        "fit with the same settings and rows then continues from there and ends with the same "
-        "bytes. A fit removes what it wrote when it ends well; '' writes nothing",
+        "fit with the same settings and rows then continues from there. A fit removes what it "
+        "wrote when it ends well; '' writes nothing. One driver at a time",
         _STRING,
         "",
     )
@@ -339,12 +340,13 @@ class _Thresholds:
     """One number of at least 0 a class, of which at most one is 0."""
 
     def problem(self, value: Any) -> str | None:
-        if all(Range(0).problem(entry) is None for entry in value) and value.count(0) <= 1:
+        usable = all(Range(0).problem(entry) is None for entry in value)
+        if usable and len(value) >= 2 and value.count(0) <= 1:
             return None
-        return "expected numbers >= 0 of which at most one is 0, one a class"
+        return "expected two or more numbers >= 0 of which at most one is 0, one a class"
 
     def __str__(self) -> str:
-        return "each >= 0, at most one of them 0"
+        return "two or more, each >= 0, at most one of them 0"
 
 
 def class_thresholds() -> Declared[Any]:

@@ -115,14 +115,19 @@ def append_predictions(
         # Spark would move the filter below the prediction, and predict twice.
         scoring = scoring.asNondeterministic()
     columns = _feature_columns(df, features)
-    scored = _row_by_row(df, features).withColumn(_SCORES, scoring(*columns))
+    scores = _SCORES
+    while scores in df.columns:
+        scores += "_"
+    scored = _row_by_row(df, features).withColumn(scores, scoring(*columns))
     if handle_invalid == "skip":
-        scored = scored.where(F.col(_SCORES)[next(iter(named))].isNotNull())
+        scored = scored.where(F.col(scores)[next(iter(named))].isNotNull())
     added = [
-        _output(output, predictor).alias(name, metadata=_metadata(output, predictor))
+        _output(F.col(scores)[output], output, predictor).alias(
+            name, metadata=_metadata(output, predictor)
+        )
         for output, name in named.items()
     ]
-    return scored.select("*", *added).drop(_SCORES)
+    return scored.select("*", *added).drop(scores)
 
 
 def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: int) -> None:
@@ -207,8 +212,7 @@ def _scoring_udf(scorer: Scorer, ddl: str) -> Any:
     return F.pandas_udf(over_pandas, ddl)  # type: ignore[attr-defined]
 
 
-def _output(output: str, predictor: LocalPredictor) -> Column:
-    value = F.col(_SCORES)[output]
+def _output(value: Column, output: str, predictor: LocalPredictor) -> Column:
     if output == "prediction" and (predictor.classifies or predictor.n_outputs == 1):
         return value
     # Spark's function does not take nulls.

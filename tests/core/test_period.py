@@ -12,7 +12,7 @@ from sparknn.core.fit import Averaging, Fit
 from sparknn.core.network import Network
 from sparknn.core.period import next_stints
 from sparknn.core.plan import Job, Plan
-from sparknn.core.rounds import run
+from sparknn.core.rounds import _say_if_one_is_faster, _Times, run
 from sparknn.core.rows import ArrayRows
 from sparknn.core.runner import RoundResult
 from sparknn.core.training import train_locally
@@ -104,6 +104,16 @@ def test_says_once_that_one_worker_would_be_faster(
         caplog.clear()
         run(SlowRounds(1), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 1)])
         assert not caplog.messages
+
+
+def test_a_lost_executor_does_not_judge_a_fit(caplog: pytest.LogCaptureFixture) -> None:
+    """The quickest round does, and in it two workers were worth it."""
+    quick, disturbed = _Times(1.0, 1.5, 2), _Times(30.0, 12.0, 2)
+    with caplog.at_level(logging.INFO, "sparknn"):
+        _say_if_one_is_faster([disturbed, quick])
+        assert not caplog.messages
+        _say_if_one_is_faster([disturbed])
+    assert "about 12.00 s; with 2 workers the round took 30.00 s" in caplog.text
 
 
 def test_losses_around_averaging() -> None:

@@ -201,15 +201,6 @@ def test_a_folder_that_cannot_be_used_is_named(spark: SparkSession, tmp_path: Pa
         probe(spark, str(tmp_path / "a[1]"))
 
 
-def test_spark_connect_is_refused(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sparknn.ml.checkpoint.is_connect", lambda spark: True)
-    with pytest.raises(CheckpointError, match="Spark Connect has no way to remove checkpoints"):
-        probe(spark, str(tmp_path / "checkpoints"))
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_failed_write_says_what_is_left(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:

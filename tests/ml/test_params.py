@@ -149,7 +149,7 @@ def test_thresholds(good: Any) -> None:
     assert NeuralNetClassifier(thresholds=good).getThresholds() == [float(v) for v in good]
 
 
-@pytest.mark.parametrize("bad", [[-1.0, 1.0], [0.0, 0.0, 1.0], [float("nan"), 1.0], 0.5])
+@pytest.mark.parametrize("bad", [[-1.0, 1.0], [0.0, 0.0, 1.0], [float("nan"), 1.0], 0.5, [], [1]])
 def test_bad_thresholds(bad: Any) -> None:
     with pytest.raises(ParamError, match="thresholds"):
         NeuralNetClassifier(thresholds=bad)

@@ -179,9 +179,12 @@ def test_columns_by_name_and_left_out(
 def test_columns_with_odd_names(spark: SparkSession) -> None:
     X = rows(3, D)
     df = frame(spark, [dense(x) for x in X]).withColumnRenamed("features", "my.features")
-    df = df.withColumn("a.b", F.lit(1)).withColumn("Prediction of `x`", F.lit(2))
+    # The last is what we name a column of our own, which must not take the user's with it.
+    names = ["a.b", "Prediction of `x`", "__sparknn_scores"]
+    for name in names:
+        df = df.withColumn(name, F.lit(1))
     found = MODEL.transform(df, {MODEL.featuresCol: "my.features"})
-    assert found.columns[:4] == ["id", "my.features", "a.b", "Prediction of `x`"]
+    assert found.columns[:5] == ["id", "my.features", *names]
     assert told(found).tobytes() == expected(X).tobytes()
 
 
