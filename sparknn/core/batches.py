@@ -39,6 +39,26 @@ def windows(start: int, stop: int, n_features: int, batch_size: int) -> list[tup
     return list(pairwise(edges))
 
 
+def pieces(rows: Rows, most: int) -> Iterator[Batch]:
+    """All rows as they are stored, in order, at most ``most`` at a time.
+
+    Yields
+    ------
+    X : ndarray, shape (n, d), float32
+        Overwritten by the next piece.
+    y : ndarray, shape (n,) or (n, k)
+    sample_weight : ndarray, shape (n,)
+    """
+    out = np.empty((min(most, rows.n_rows), rows.n_features), dtype=np.float32)
+    for start, stop in windows(0, rows.n_rows, rows.n_features, most):
+        chunk = rows.read(start, stop)
+        for first in range(0, stop - start, most):
+            index = np.arange(first, min(first + most, stop - start))
+            X = out[: len(index)]
+            chunk.take(index, X)
+            yield X, chunk.y[index], chunk.sample_weight[index]
+
+
 def drawn_ranges(n_rows: int, fraction: float, round_: int) -> list[tuple[int, int]]:
     """The rows a round draws: the next ``fraction`` of the shard, going round at its end.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sparknn.core.batches import windows
+from sparknn.core.batches import pieces
 from sparknn.core.rows import Rows
 
 # Rows that are hashed at a time take about this much.
@@ -34,24 +34,12 @@ def digest(rows: Rows, n_targets: int, salt: int = 0) -> int:
     """
     d = rows.n_features
     m = np.random.PCG64(_SEED).random_raw(d + n_targets + 1) | np.uint64(1)
-    piece = max(1, _PIECE_BYTES // (8 * max(d, 1)))
-    out = np.empty((min(piece, rows.n_rows), d), dtype=np.float32)
     total = 0
-    for start, stop in windows(0, rows.n_rows, d, piece):
-        chunk = rows.read(start, stop)
-        for first in range(0, stop - start, piece):
-            index = np.arange(first, min(first + piece, stop - start))
-            X = out[: len(index)]
-            chunk.take(index, X)
-            words = np.hstack(
-                [
-                    X.view(np.uint32),
-                    _bits(chunk.y[index]).reshape(len(index), -1),
-                    _bits(chunk.sample_weight[index])[:, None],
-                ]
-            )
-            hashes = _mix(words @ m + np.uint64(salt))
-            total += int(hashes.sum(dtype=np.uint64))
+    for X, y, weight in pieces(rows, max(1, _PIECE_BYTES // (8 * max(d, 1)))):
+        words = np.hstack(
+            [X.view(np.uint32), _bits(y).reshape(len(X), -1), _bits(weight)[:, None]],
+        )
+        total += int(_mix(words @ m + np.uint64(salt)).sum(dtype=np.uint64))
     return total % (1 << 64)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparknn.core.batches import windows
+from sparknn.core.batches import pieces
 from sparknn.core.rows import Rows
 from sparknn.core.types import Float64Array
 from sparknn.engine.base import Moments
@@ -56,16 +56,9 @@ def measure(rows: Rows, n_targets: int) -> Sums:
     """Moments of a worker's training rows, in one pass."""
     d = rows.n_features
     sums = nothing(d + n_targets)
-    piece = max(1, min(2048, _PIECE_BYTES // (8 * d)))
-    out = np.empty((min(piece, rows.n_rows), d), dtype=np.float32)
-    for start, stop in windows(0, rows.n_rows, d, piece):
-        chunk = rows.read(start, stop)
-        for first in range(0, stop - start, piece):
-            index = np.arange(first, min(first + piece, stop - start))
-            chunk.take(index, out[: len(index)])
-            y = np.asarray(chunk.y[index], dtype=np.float64).reshape(len(index), -1)
-            weight = np.asarray(chunk.sample_weight[index], dtype=np.float64)
-            sums = sums.add(_of(np.hstack([out[: len(index)], y]), weight))
+    for X, y, weight in pieces(rows, max(1, min(2048, _PIECE_BYTES // (8 * d)))):
+        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+        sums = sums.add(_of(np.hstack([X, targets]), np.asarray(weight, dtype=np.float64)))
     return sums
 
 
