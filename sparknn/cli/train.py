@@ -72,10 +72,11 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
 
 def _trained(network: NetworkModel) -> str:
     layers, summary = "-".join(map(str, network.layers)), network.summary
+    rounds, workers = summary.totalIterations, summary.n_workers
     return (
-        f"Trained {layers} on {summary.n_rows:,} rows with {summary.n_workers} workers in "
-        f"{summary.seconds:.1f} s: {summary.totalIterations} rounds, and {summary.ingest_s:.1f} s "
-        f"to take the rows in."
+        f"Trained {layers} on {summary.n_rows:,} rows with {workers} worker{'s' * (workers != 1)} "
+        f"in {summary.seconds:.1f} s: {rounds} round{'s' * (rounds != 1)}; of which "
+        f"{summary.ingest_s:.1f} s to take the rows in."
     )
 
 
@@ -90,8 +91,7 @@ def _test(job: config.TrainConfig, model: Any, network: Any, spark: SparkSession
     assert job.test is not None
     log.info("Testing on %s ...", job.test.path)
     rows = job.test.with_features(network.numFeatures).read(spark)
-    predicted = model.transform(rows)
-    print_report(model, network, predicted)
+    predicted = print_report(model, network, rows)
     if job.predictions is not None:
         job.predictions.write(predicted)
         log.info("Wrote the predictions to %s.", job.predictions.path)
