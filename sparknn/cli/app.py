@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from sparknn import __version__
 from sparknn.cli import experiment_keys
 from sparknn.cli.failures import one_line
-from sparknn.cli.mistakes import UsageError
+from sparknn.cli.mistakes import PathError, UsageError
 
 _INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             _complain("interrupted")
             return _INTERRUPTED
-        except UsageError as mistakes:
+        except (PathError, UsageError) as mistakes:
             _complain(str(mistakes))
             return 2
         except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparknn.cli import columns, report, saved
@@ -51,6 +51,18 @@ def check_format(option: str, format_: str | None, known: Sequence[str]) -> list
     return [f"{option} {format_}: expected one of {', '.join(known)}{hint}"]
 
 
+def check_places(mistakes: Iterable[str]) -> None:
+    """Stop before Spark starts if a path can be seen to be wrong.
+
+    Raises
+    ------
+    UsageError
+    """
+    found = [mistake for mistake in mistakes if mistake]
+    if found:
+        raise UsageError("command line", found)
+
+
 def load_model(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """A saved model or pipeline, and the network in it.
 
@@ -89,11 +101,12 @@ def run(
     invalid : str, optional
         What becomes of rows that cannot be predicted; by default what the model says.
     """
+    check_places([source.missing("--data")])
     with open_session("sparknn evaluate", verbose=verbose) as spark:
         model, network = load_model(spark, model_path)
         saved.set_invalid(model, network, invalid)
         log.info("Evaluating %s on %s ...", model_path, source.path)
-        rows = source.with_features(network.numFeatures).read(spark)
+        rows = source.with_features(network.numFeatures).read(spark, "--data")
         print_report(model, network, rows)
 
 

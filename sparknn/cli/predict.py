@@ -6,7 +6,7 @@ import logging
 import time
 
 from sparknn.cli import saved
-from sparknn.cli.evaluate import check_format, load_model
+from sparknn.cli.evaluate import check_format, check_places, load_model
 from sparknn.cli.keys import OUTPUT_FORMATS
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.session import open_session
@@ -45,11 +45,12 @@ def run(
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
+    check_places([source.missing("--data"), target.in_the_way("--output")])
     with open_session("sparknn predict", verbose=verbose) as spark:
         target.check_free(spark, "--output")
         model, network = load_model(spark, model_path)
         saved.set_invalid(model, network, invalid)
-        rows = source.with_features(network.numFeatures).read(spark)
+        rows = source.with_features(network.numFeatures).read(spark, "--data")
         # Counted while they are written: the rows are not read again for it.
         before, after = Observation(), Observation()
         if saved.leaves_out(model):

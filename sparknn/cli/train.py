@@ -34,6 +34,8 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     started = time.perf_counter()
     job, mistakes = config.load(path, overrides)
     net, more = estimator.build(job)
+    if not mistakes + more:
+        more = _wrong_places(job)
     if mistakes + more:
         raise UsageError(path, mistakes + more)
     log.info("Starting Spark ...")
@@ -43,18 +45,28 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     log.info("All done in %.1f s.", time.perf_counter() - started)
 
 
+def _wrong_places(job: config.TrainConfig) -> list[str]:
+    """Paths that can be seen to be wrong without Spark, by their keys."""
+    sources = [("data.train", job.train), ("data.test", job.test)]
+    targets = [("output.model", job.model), ("output.predictions", job.predictions)]
+    found = [source.missing(key) for key, source in sources if source is not None]
+    found += [target.in_the_way(key) for key, target in targets if target is not None]
+    return [mistake for mistake in found if mistake]
+
+
 def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSession) -> None:
     for key, target in [("output.model", job.model), ("output.predictions", job.predictions)]:
         if target is not None:
             target.check_free(spark, key)
     # Before the first look already: Spark reads all of a CSV to find its columns' types.
     log.info("Reading %s ...", job.train.path)
-    rows = job.train.read(spark)
+    rows = job.train.read(spark, "data.train")
     found = columns.look_at(rows.schema, job)
     if found.mistakes:
         raise UsageError(job.name, found.mistakes)
     if job.test is not None:
-        job.test.read(spark)  # a path that does not exist shall fail now, not after the training
+        # A path that does not exist shall fail now, not after the training.
+        job.test.read(spark, "data.test")
     estimator.point_to(net, job, found)
 
     model = columns.fit(net, found, rows)
@@ -90,7 +102,7 @@ def _save(model: Any, path: str, *, overwrite: bool) -> None:
 def _test(job: config.TrainConfig, model: Any, network: Any, spark: SparkSession) -> None:
     assert job.test is not None
     log.info("Testing on %s ...", job.test.path)
-    rows = job.test.with_features(network.numFeatures).read(spark)
+    rows = job.test.with_features(network.numFeatures).read(spark, "data.test")
     predicted = print_report(model, network, rows)
     if job.predictions is not None:
         job.predictions.write(predicted)

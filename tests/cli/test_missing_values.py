@@ -99,8 +99,9 @@ def test_predict_does_with_holes_what_it_is_told(
     assert ran.status == 1
     assert "--invalid skip or --invalid keep" in ran.err
     assert len([line for line in ran.err.splitlines() if line.startswith("sparknn: ")]) == 1
+    assert not out.exists()
 
-    ran = sparknn(*arguments, "--invalid", "keep", "--overwrite")
+    ran = sparknn(*arguments, "--invalid", "keep")
     assert ran.status == 0, ran.err
     kept = written(out)
     assert set(kept) == {1, 2, 3, 4}
