@@ -163,3 +163,11 @@ def test_interrupting_a_fit_leaves_nothing_behind(job: Path, tmp_path: Path) -> 
             break
         time.sleep(0.2)
     assert left == []
+
+
+def test_none_of_sparks_loggers_has_a_level_of_its_own() -> None:
+    """It would print the traces of failed tasks where a command has turned Spark's log off."""
+    settings = (ROOT / "conf" / "log4j2.properties").read_text().splitlines()
+    names = [line for line in settings if line.startswith("logger.") and ".name = " in line]
+    assert names
+    assert not [line for line in names if "org.apache.spark" in line]
