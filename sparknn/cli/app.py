@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from sparknn import __version__
 from sparknn.cli import experiment_keys
 from sparknn.cli.failures import one_line
-from sparknn.cli.mistakes import UsageError
+from sparknn.cli.mistakes import PathError, UsageError
 
 _INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
@@ -105,13 +105,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             _complain("interrupted")
             return _INTERRUPTED
-        except UsageError as mistakes:
+        except (PathError, UsageError) as mistakes:
             _complain(str(mistakes))
             return 2
         except Exception as error:
             if arguments.verbose:
                 traceback.print_exc()
-            _complain(one_line(error))
+            _complain(one_line(error) + _advice(arguments.command, str(error)))
             return 1
     return 0
 
@@ -127,6 +127,7 @@ def _run(arguments: argparse.Namespace) -> None:
             evaluate.run(
                 arguments.model,
                 evaluate.source(arguments.data, arguments.format, arguments.option),
+                arguments.invalid,
                 verbose=arguments.verbose,
             )
         case "predict":
@@ -135,12 +136,21 @@ def _run(arguments: argparse.Namespace) -> None:
                 evaluate.source(arguments.data, arguments.format, arguments.option),
                 predict.target(arguments.output, arguments.output_format, arguments.overwrite),
                 arguments.columns,
+                arguments.invalid,
                 verbose=arguments.verbose,
             )
         case "experiment":
             experiment.run(arguments.config, arguments.set, verbose=arguments.verbose)
         case _:
             train.print_keys()
+
+
+def _advice(command: str, error: str) -> str:
+    """What an error of the library comes down to on the command line."""
+    if "handleInvalid" not in error:
+        return ""
+    choices = {"predict": "skip or --invalid keep", "evaluate": "skip"}
+    return f" Here: --invalid {choices[command]}." if command in choices else ""
 
 
 def _complain(text: str) -> None:
@@ -206,9 +216,17 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _EVALUATE)
     _add_input(evaluate)
+    _add_invalid(
+        evaluate, ("error", "skip"), "rows that hold missing values are an error, or left out"
+    )
 
     predict = command("predict", _PREDICT)
     _add_input(predict)
+    _add_invalid(
+        predict,
+        ("error", "skip", "keep"),
+        "rows that hold missing values are an error, left out, or kept with null predictions",
+    )
     predict.add_argument("--output", required=True, metavar="PATH", help="where to write")
     predict.add_argument(
         "--output-format",
@@ -240,6 +258,10 @@ def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
         metavar="KEY=VALUE",
         help=f"replace or add a key for this run: --set {example}",
     )
+
+
+def _add_invalid(parser: argparse.ArgumentParser, choices: Sequence[str], about: str) -> None:
+    parser.add_argument("--invalid", choices=choices, help=f"{about}; by default as the model says")
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:

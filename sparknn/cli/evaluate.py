@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparknn.cli import columns, report
+from sparknn.cli import columns, report, saved
 from sparknn.cli.keys import FORMATS
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.session import open_session
@@ -51,6 +51,18 @@ def check_format(option: str, format_: str | None, known: Sequence[str]) -> list
     return [f"{option} {format_}: expected one of {', '.join(known)}{hint}"]
 
 
+def check_places(mistakes: Iterable[str]) -> None:
+    """Stop before Spark starts if a path can be seen to be wrong.
+
+    Raises
+    ------
+    UsageError
+    """
+    found = [mistake for mistake in mistakes if mistake]
+    if found:
+        raise UsageError("command line", found)
+
+
 def load_model(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """A saved model or pipeline, and the network in it.
 
@@ -79,24 +91,45 @@ def load_model(spark: SparkSession, path: str) -> tuple[Any, Any]:
     return model, network
 
 
-def run(model_path: str, source: Source, *, verbose: bool = False) -> None:
-    """Load, predict, print how good it is."""
+def run(
+    model_path: str, source: Source, invalid: str | None = None, *, verbose: bool = False
+) -> None:
+    """Load, predict, print how good it is.
+
+    Parameters
+    ----------
+    invalid : str, optional
+        What becomes of rows that cannot be predicted; by default what the model says.
+    """
+    check_places([source.missing("--data")])
     with open_session("sparknn evaluate", verbose=verbose) as spark:
         model, network = load_model(spark, model_path)
+        saved.set_invalid(model, network, invalid)
         log.info("Evaluating %s on %s ...", model_path, source.path)
-        rows = source.with_features(network.numFeatures).read(spark)
-        print_report(model, network, model.transform(rows))
+        rows = source.with_features(network.numFeatures).read(spark, "--data")
+        print_report(model, network, rows)
 
 
-def print_report(model: Any, network: Any, predicted: DataFrame) -> None:
-    """Accuracy and confusion matrix, or the errors of a regression, on stdout."""
+def print_report(model: Any, network: Any, rows: DataFrame) -> DataFrame:
+    """Accuracy and confusion matrix, or the errors of a regression, on stdout.
+
+    Returns
+    -------
+    DataFrame
+        The rows with their predictions.
+    """
     label, prediction = network.getOrDefault("labelCol"), network.getOrDefault("predictionCol")
-    if label not in predicted.columns:
-        hint = did_you_mean(label, predicted.columns) or f"; it has {', '.join(predicted.columns)}."
-        raise ValueError(f"The data have no label column {label!r}{hint}")
+    predicted = saved.transform(model, network, rows, labelled=True)
+    names = columns.class_names(model, label)
     if hasattr(network, "numClasses"):
-        names = columns.class_names(model, label)
-        lines = report.confusion(predicted, label, prediction, names).lines()
+        confusion = report.confusion(predicted, label, prediction, names)
+        lines, n_seen = confusion.lines(), confusion.n_rows + confusion.n_unlabelled
     else:
-        lines = report.regression_lines(report.regression_errors(predicted, label, prediction))
+        errors = report.regression_errors(predicted, label, prediction)
+        lines, n_seen = report.regression_lines(errors), max((e.n_rows for e in errors), default=0)
+    if saved.leaves_out(model):
+        line = saved.left_out(rows.count(), n_seen, labelled=bool(names))
+        if line:
+            log.info("%s", line)
     print("\n".join(lines), flush=True)
+    return predicted

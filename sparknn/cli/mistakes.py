@@ -24,3 +24,7 @@ class UsageError(ValueError):
         else:
             lines = [f"{where}: {len(self.mistakes)} mistakes", *self.mistakes]
             super().__init__("\n  ".join(lines))
+
+
+class PathError(ValueError):
+    """A path cannot be used as it was meant; the message starts with the key that holds it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from sparknn.cli.evaluate import check_format, load_model
+from sparknn.cli import saved
+from sparknn.cli.evaluate import check_format, check_places, load_model
 from sparknn.cli.keys import OUTPUT_FORMATS
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.session import open_session
@@ -28,6 +29,7 @@ def run(
     source: Source,
     target: Target,
     columns: str | None = None,
+    invalid: str | None = None,
     *,
     verbose: bool = False,
 ) -> None:
@@ -37,12 +39,23 @@ def run(
     ----------
     columns : str, optional
         Names of the columns to write, separated by commas; by default all.
+    invalid : str, optional
+        What becomes of rows that cannot be predicted; by default what the model says.
     """
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as F
+
+    check_places([source.missing("--data"), target.in_the_way("--output")])
     with open_session("sparknn predict", verbose=verbose) as spark:
         target.check_free(spark, "--output")
         model, network = load_model(spark, model_path)
-        rows = source.with_features(network.numFeatures).read(spark)
-        predicted = model.transform(rows)
+        saved.set_invalid(model, network, invalid)
+        rows = source.with_features(network.numFeatures).read(spark, "--data")
+        # Counted while they are written: the rows are not read again for it.
+        before, after = Observation(), Observation()
+        if saved.leaves_out(model):
+            rows = rows.observe(before, F.count(F.lit(1)).alias("n"))
+        predicted = saved.transform(model, network, rows, labelled=False)
         names = [name.strip() for name in columns.split(",")] if columns else predicted.columns
         unknown = [name for name in names if name not in predicted.columns]
         if unknown:
@@ -59,5 +72,12 @@ def run(
             )
         log.info("Predicting the rows of %s ...", source.path)
         started = time.perf_counter()
-        target.write(predicted.select(*map(quoted, names)))
+        chosen = predicted.select(*map(quoted, names))
+        if saved.leaves_out(model):
+            chosen = chosen.observe(after, F.count(F.lit(1)).alias("n"))
+        target.write(chosen)
+        if saved.leaves_out(model):
+            line = saved.left_out(before.get["n"], after.get["n"], labelled=False)
+            if line:
+                log.info("%s", line)
         log.info("Wrote %s in %.1f s.", target.path, time.perf_counter() - started)

@@ -21,7 +21,8 @@ def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
     name : str
         Of the application, for Spark's pages and logs.
     verbose : bool
-        Whether Spark may log as much as it is set to when this command starts it.
+        Whether Spark may log as much as it is set to when this command starts it. On a cluster
+        it always may.
     """
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
@@ -30,18 +31,39 @@ def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
     if active is None and SparkContext._active_spark_context is not None:
         active = SparkSession.builder.getOrCreate()
     if active is not None:
-        yield active
+        with _one_line_errors(verbose):
+            yield active
         return
 
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     session = _start(name)
     try:
-        # What goes wrong is told in one line; spark-submit's own settings are left alone.
-        if not (verbose or submitted or _remote()):
+        # What goes wrong is told in one line; the log of a cluster's job is left as it is set.
+        if not (verbose or _remote()) and str(session.sparkContext.master).startswith("local"):
             session.sparkContext.setLogLevel("OFF")
-        yield session
+        with _one_line_errors(verbose):
+            yield session
     finally:
         session.stop()
+
+
+@contextmanager
+def _one_line_errors(verbose: bool) -> Iterator[None]:
+    """Keep pyspark 4 from printing an error's journey as JSON besides raising it."""
+    try:
+        from pyspark.logger import PySparkLogger
+    except ImportError:  # pyspark 3.5
+        yield
+        return
+    names = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
+    loggers = [PySparkLogger.getLogger(name) for name in names]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = logger.disabled or not verbose
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _start(name: str) -> SparkSession:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from sparknn.cli import places
+from sparknn.cli.mistakes import PathError
+
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
@@ -23,8 +26,12 @@ _ENDINGS = {
 _CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
 
 
-class PathExistsError(ValueError):
+class PathExistsError(PathError):
     """Something is already where output is to be written."""
+
+
+class NothingThereError(PathError):
+    """There is nothing where rows are to be read."""
 
 
 def guess_format(path: str) -> str:
@@ -78,11 +85,37 @@ class Source:
             return self
         return replace(self, options={**self.options, "numFeatures": str(count)})
 
-    def read(self, spark: SparkSession) -> DataFrame:
-        """The rows, lazily."""
-        if self.format == "table":
-            return spark.read.options(**self.options).table(self.path)
-        return spark.read.format(self.format).options(**self.options).load(self.path)
+    def read(self, spark: SparkSession, key: str) -> DataFrame:
+        """The rows, lazily.
+
+        Parameters
+        ----------
+        key : str
+            What named the rows, for the message.
+
+        Raises
+        ------
+        NothingThereError
+        """
+        from pyspark.errors import AnalysisException
+
+        try:
+            if self.format == "table":
+                return spark.read.options(**self.options).table(self.path)
+            return spark.read.format(self.format).options(**self.options).load(self.path)
+        except AnalysisException as error:
+            if not places.is_missing(error):
+                raise
+            raise NothingThereError(self._nothing(key)) from None
+
+    def missing(self, key: str) -> str:
+        """What can be said before Spark starts: a line if there is nothing, otherwise empty."""
+        if self.format == "table" or places.local(self.path) in (None, True):
+            return ""
+        return self._nothing(key)
+
+    def _nothing(self, key: str) -> str:
+        return f"{key}: there is no {'table ' * (self.format == 'table')}{self.path}."
 
 
 @dataclass(frozen=True)
@@ -115,28 +148,44 @@ class Target:
         PathExistsError
         """
         if not self.overwrite and self._exists(spark):
-            what = "table" if self.format == "table" else "path"
-            raise PathExistsError(
-                f"{key}: the {what} {self.path} exists already. Name another one, or say "
-                f"{'overwrite = true in [output]' if key.startswith('output.') else '--overwrite'}."
-            )
+            raise PathExistsError(self._taken(key))
+
+    def in_the_way(self, key: str) -> str:
+        """What can be said before Spark starts: a line if something is there, otherwise empty."""
+        if self.overwrite or self.format == "table" or not places.local(self.path):
+            return ""
+        return self._taken(key)
+
+    def _taken(self, key: str) -> str:
+        what = "table" if self.format == "table" else "path"
+        return (
+            f"{key}: the {what} {self.path} exists already. Name another one, or say "
+            f"{'overwrite = true in [output]' if key.startswith('output.') else '--overwrite'}."
+        )
 
     def _exists(self, spark: SparkSession) -> bool:
-        from pyspark.errors import AnalysisException
-
         if self.format == "table":
             return spark.catalog.tableExists(self.path)
-        try:
-            # Asks the path's own file system, whichever that is, and reads nothing.
-            spark.read.text(self.path)
-        except AnalysisException as error:
-            if "PATH_NOT_FOUND" in str(error) or "does not exist" in str(error):
-                return False
-            raise
-        return True
+        return places.exists(spark, self.path)
 
     def write(self, rows: DataFrame) -> None:
-        """Write the rows. CSV holds no vectors or arrays: there they become text, as in JSON."""
+        """Write the rows. CSV holds no vectors or arrays: there they become text, as in JSON.
+
+        A path that a failed run has begun is removed, for the next run would find it in its way.
+        """
+        from pyspark.errors import AnalysisException
+
+        ours = self.format != "table" and not self._exists(rows.sparkSession)
+        try:
+            self._write(rows)
+        except AnalysisException:  # nothing was begun: another program's path may be there by now
+            raise
+        except BaseException:
+            if ours:
+                places.remove(rows.sparkSession, self.path)
+            raise
+
+    def _write(self, rows: DataFrame) -> None:
         if self.format == "csv":
             rows = rows.select(*_flat(rows))
         mode = "overwrite" if self.overwrite else "errorifexists"

@@ -34,6 +34,8 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     started = time.perf_counter()
     job, mistakes = config.load(path, overrides)
     net, more = estimator.build(job)
+    if not mistakes + more:
+        more = _wrong_places(job)
     if mistakes + more:
         raise UsageError(path, mistakes + more)
     log.info("Starting Spark ...")
@@ -43,18 +45,28 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     log.info("All done in %.1f s.", time.perf_counter() - started)
 
 
+def _wrong_places(job: config.TrainConfig) -> list[str]:
+    """Paths that can be seen to be wrong without Spark, by their keys."""
+    sources = [("data.train", job.train), ("data.test", job.test)]
+    targets = [("output.model", job.model), ("output.predictions", job.predictions)]
+    found = [source.missing(key) for key, source in sources if source is not None]
+    found += [target.in_the_way(key) for key, target in targets if target is not None]
+    return [mistake for mistake in found if mistake]
+
+
 def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSession) -> None:
     for key, target in [("output.model", job.model), ("output.predictions", job.predictions)]:
         if target is not None:
             target.check_free(spark, key)
     # Before the first look already: Spark reads all of a CSV to find its columns' types.
     log.info("Reading %s ...", job.train.path)
-    rows = job.train.read(spark)
+    rows = job.train.read(spark, "data.train")
     found = columns.look_at(rows.schema, job)
     if found.mistakes:
         raise UsageError(job.name, found.mistakes)
     if job.test is not None:
-        job.test.read(spark)  # a path that does not exist shall fail now, not after the training
+        # A path that does not exist shall fail now, not after the training.
+        job.test.read(spark, "data.test")
     estimator.point_to(net, job, found)
 
     model = columns.fit(net, found, rows)
@@ -72,10 +84,11 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
 
 def _trained(network: NetworkModel) -> str:
     layers, summary = "-".join(map(str, network.layers)), network.summary
+    rounds, workers = summary.totalIterations, summary.n_workers
     return (
-        f"Trained {layers} on {summary.n_rows:,} rows with {summary.n_workers} workers in "
-        f"{summary.seconds:.1f} s: {summary.totalIterations} rounds, and {summary.ingest_s:.1f} s "
-        f"to take the rows in."
+        f"Trained {layers} on {summary.n_rows:,} rows with {workers} worker{'s' * (workers != 1)} "
+        f"in {summary.seconds:.1f} s: {rounds} round{'s' * (rounds != 1)}; of which "
+        f"{summary.ingest_s:.1f} s to take the rows in."
     )
 
 
@@ -89,9 +102,8 @@ def _save(model: Any, path: str, *, overwrite: bool) -> None:
 def _test(job: config.TrainConfig, model: Any, network: Any, spark: SparkSession) -> None:
     assert job.test is not None
     log.info("Testing on %s ...", job.test.path)
-    rows = job.test.with_features(network.numFeatures).read(spark)
-    predicted = model.transform(rows)
-    print_report(model, network, predicted)
+    rows = job.test.with_features(network.numFeatures).read(spark, "data.test")
+    predicted = print_report(model, network, rows)
     if job.predictions is not None:
         job.predictions.write(predicted)
         log.info("Wrote the predictions to %s.", job.predictions.path)

@@ -107,7 +107,8 @@ def test_predict_needs_no_label(
     assert {(row.id, row.predictedLabel) for row in rows} == {(7, "blue"), (8, "green")}
 
     again = sparknn(*arguments)
-    assert again.status == 1
+    assert again.status == 2
+    assert "--output: the path" in again.err
     assert "exists already" in again.err
     assert "--overwrite" in again.err
     assert sparknn(*arguments, "--overwrite").status == 0
@@ -172,9 +173,9 @@ def test_tables_and_a_regression(
         ("data.label=color", 2, "did you mean 'colour'?"),
         ("data.weight=w", 2, "data.weight: there is no column 'w'"),
         ("data.features=['x','colour']", 2, "data.features: 'colour' is the label."),
-        ("data.train=/nowhere/points.csv", 1, "Path does not exist: file:/nowhere/points.csv"),
-        ("data.test=/nowhere/points.csv", 1, "Path does not exist: file:/nowhere/points.csv"),
-        ("output.overwrite=false", 1, "output.model: the path"),
+        ("data.train=/nowhere/points.csv", 2, "data.train: there is no /nowhere/points.csv."),
+        ("data.test=/nowhere/points.csv", 2, "data.test: there is no /nowhere/points.csv."),
+        ("output.overwrite=false", 2, "output.model: the path"),
         ("averaging.numWorkers=-1", 2, "averaging.numWorkers = -1; expected"),
     ],
 )

@@ -203,7 +203,7 @@ def test_results_are_not_replaced_unasked(
 ) -> None:
     before = (done / "experiment.json").read_bytes()
     ran = sparknn("experiment", tiny)
-    assert ran.status == 1
+    assert ran.status == 2
     assert "output.folder" in ran.err
     assert "overwrite = true" in ran.err
     assert (done / "experiment.json").read_bytes() == before

@@ -76,9 +76,10 @@ def test_spark_submit_passes_the_exit_status_on(job: Path, tmp_path: Path) -> No
         timeout=300,
         check=False,
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
     # spark-submit sends what a Python program says on stderr to its own stdout.
-    assert "sparknn: [PATH_NOT_FOUND] Path does not exist" in done.stdout
+    assert "sparknn: data.train: there is no /nowhere.csv." in done.stdout
+    assert "\tat " not in done.stdout + done.stderr
 
 
 def test_mistakes_in_a_job_file_are_found_without_spark(job: Path, tmp_path: Path) -> None:
@@ -95,6 +96,38 @@ def test_mistakes_in_a_job_file_are_found_without_spark(job: Path, tmp_path: Pat
     assert "2 mistakes" in done.stderr
     assert "training.maxIter = 0" in done.stderr
     assert "did you mean 'stepSize'?" in done.stderr
+
+
+def test_wrong_paths_are_found_without_spark(job: Path, points: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    outside = environment(tmp_path) | {"JAVA_HOME": "/nowhere"}
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PYTHON, *arguments],
+            cwd=tmp_path,
+            env=outside | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    wrong = ["data.train=file:/nowhere.csv", "data.test=nowhere.csv"]
+    done = run("train", str(job), "--set", *wrong)
+    assert done.returncode == 2
+    assert "3 mistakes" in done.stderr
+    assert "data.train: there is no file:/nowhere.csv." in done.stderr
+    assert "data.test: there is no nowhere.csv." in done.stderr
+    assert "output.model: the path" in done.stderr
+    done = run("predict", "--model", "m", "--data", "nowhere.csv", "--output", "model")
+    assert done.returncode == 2
+    assert "--data: there is no nowhere.csv." in done.stderr
+    assert "--output: the path model exists already" in done.stderr
+    # Where a relative path may be a cluster's, only Spark can tell.
+    done = run("train", str(job), "--set", *wrong, HADOOP_CONF_DIR="/etc/hadoop")
+    assert "data.train" in done.stderr
+    assert "data.test" not in done.stderr
 
 
 def test_interrupting_a_fit_leaves_nothing_behind(job: Path, tmp_path: Path) -> None:
@@ -130,3 +163,11 @@ def test_interrupting_a_fit_leaves_nothing_behind(job: Path, tmp_path: Path) -> 
             break
         time.sleep(0.2)
     assert left == []
+
+
+def test_none_of_sparks_loggers_has_a_level_of_its_own() -> None:
+    """It would print the traces of failed tasks where a command has turned Spark's log off."""
+    settings = (ROOT / "conf" / "log4j2.properties").read_text().splitlines()
+    names = [line for line in settings if line.startswith("logger.") and ".name = " in line]
+    assert names
+    assert not [line for line in names if "org.apache.spark" in line]

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pyspark.ml.linalg import Vectors
+from pyspark.sql import functions as F
 
-from sparknn.cli.tables import PathExistsError, Source, Target, guess_format
+from sparknn.cli.tables import NothingThereError, PathExistsError, Source, Target, guess_format
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,7 +43,7 @@ def test_libsvm_is_told_how_many_features_there_are(tmp_path: Path, spark: "Spar
     path = tmp_path / "rows.libsvm"
     path.write_text("1 1:0.5\n0 2:1\n")
     source = Source.of(str(path)).with_features(5)
-    assert [row.features.size for row in source.read(spark).collect()] == [5, 5]
+    assert [row.features.size for row in source.read(spark, "data.train").collect()] == [5, 5]
     assert source.with_features(7) == source
     assert Source.of("a.csv").with_features(5) == Source.of("a.csv")
 
@@ -55,7 +56,7 @@ def test_what_is_written_is_read_again(format_: str, tmp_path: Path, spark: "Spa
     target.check_free(spark, "output.predictions")
     target.write(rows)
     try:
-        read = Source.of(path, format_).read(spark)
+        read = Source.of(path, format_).read(spark, "data.train")
         assert {(row["id"], row["x"]) for row in read.collect()} == {(1, 0.5), (2, 1.5)}
         with pytest.raises(
             PathExistsError, match=r"exists already.*overwrite = true in \[output\]"
@@ -64,7 +65,7 @@ def test_what_is_written_is_read_again(format_: str, tmp_path: Path, spark: "Spa
         again = Target.of(path, format_, overwrite=True)
         again.check_free(spark, "output.predictions")
         again.write(rows.limit(1))
-        assert Source.of(path, format_).read(spark).count() == 1
+        assert Source.of(path, format_).read(spark, "data.train").count() == 1
     finally:
         spark.sql("drop table if exists written_rows")
 
@@ -75,10 +76,46 @@ def test_csv_gets_vectors_as_text(tmp_path: Path, spark: "SparkSession") -> None
     )
     path = str(tmp_path / "rows.csv")
     Target.of(path).write(rows)
-    (row,) = Source.of(path, options={"inferSchema": False, "escape": '"'}).read(spark).collect()
+    (row,) = (
+        Source.of(path, options={"inferSchema": False, "escape": '"'})
+        .read(spark, "data.train")
+        .collect()
+    )
     assert tuple(row) == ("[0.25,0.75]", "[1,2]", "a,b")
 
 
 def test_the_command_line_has_its_own_advice(tmp_path: Path, spark: "SparkSession") -> None:
     with pytest.raises(PathExistsError, match="--overwrite"):
         Target.of(str(tmp_path)).check_free(spark, "--output")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_write_that_fails_leaves_what_it_found(
+    there: bool, tmp_path: Path, spark: "SparkSession"
+) -> None:
+    path = tmp_path / "rows"
+    if there:
+        Target.of(str(path)).write(spark.range(1).coalesce(1))
+    broken = spark.range(1).selectExpr("raise_error('no good') as x")
+    with pytest.raises(Exception, match=r"no good|ALREADY_EXISTS"):
+        Target.of(str(path)).write(broken)
+    assert path.exists() == there
+
+
+def test_rows_that_are_not_there_are_named_by_their_key(
+    tmp_path: Path, spark: "SparkSession"
+) -> None:
+    for source in (Source.of(str(tmp_path / "none.csv")), Source.of("no_such_table", "table")):
+        with pytest.raises(NothingThereError, match=r"^data\.test: there is no .*(none|no_such)"):
+            source.read(spark, "data.test")
+
+
+def test_an_error_is_not_logged_besides(
+    spark: "SparkSession", capfd: pytest.CaptureFixture[str]
+) -> None:
+    from sparknn.cli.session import open_session
+
+    broken = spark.range(1).select(F.lit("a").cast("int"))
+    with open_session("test"), pytest.raises(Exception, match="CAST_INVALID_INPUT"):
+        broken.collect()
+    assert "Traceback" not in capfd.readouterr().err

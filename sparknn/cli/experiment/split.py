@@ -49,7 +49,7 @@ def read_rows(spark: SparkSession, settings: Settings) -> Rows:
     """
     from pyspark.ml import Pipeline
 
-    data = settings.source.read(spark)
+    data = settings.source.read(spark, "data.train")
     found = columns.look_at(
         data.schema,
         TrainConfig(

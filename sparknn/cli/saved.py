@@ -1,0 +1,118 @@
+"""A saved model at work: its stages one by one, with or without labels, and the rows left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sparknn.cli.tables import quoted
+from sparknn.ml.rules import did_you_mean
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def transform(model: Any, network: Any, rows: DataFrame, *, labelled: bool) -> DataFrame:
+    """Add a model's columns to rows.
+
+    Parameters
+    ----------
+    labelled : bool
+        Whether the label is needed. Without need the stage that numbers it is passed over: it
+        would stop at labels that it does not know, or leave their rows out.
+
+    Raises
+    ------
+    ValueError
+        If the label is needed and not there.
+    """
+    label = network.getOrDefault("labelCol")
+    for stage in _stages(model):
+        if _numbers(stage, label):
+            if not labelled:
+                continue
+            check_label(stage.getInputCol(), rows)
+        rows = _names_or_null(stage, rows) or stage.transform(rows)
+    if labelled:
+        check_label(label, rows)
+    return rows
+
+
+def check_label(label: str, rows: DataFrame) -> None:
+    """Say which column is missing, before Spark does.
+
+    Raises
+    ------
+    ValueError
+    """
+    if label not in rows.columns:
+        hint = did_you_mean(label, rows.columns) or f"; they have {', '.join(rows.columns)}."
+        raise ValueError(f"The data have no label column {label!r}{hint}")
+
+
+def set_invalid(model: Any, network: Any, invalid: str | None) -> None:
+    """Let a model do with rows that cannot be predicted what a command's arguments say.
+
+    An assembler that passes missing values on as NaN goes on doing so: the network judges them.
+    """
+    from pyspark.ml.feature import VectorAssembler
+
+    if invalid is None:
+        return
+    for stage in _stages(model):
+        if isinstance(stage, VectorAssembler) and stage.getHandleInvalid() != "keep":
+            stage.setHandleInvalid(invalid)
+        # Only where labels are needed are they looked at, and there is no prediction without one.
+        if _numbers(stage, network.getOrDefault("labelCol")) and invalid != "keep":
+            stage.setHandleInvalid(invalid)
+    network.setHandleInvalid(invalid)
+
+
+def leaves_out(model: Any) -> bool:
+    """Whether any stage leaves rows out."""
+    return any(
+        stage.hasParam("handleInvalid") and stage.getOrDefault("handleInvalid") == "skip"
+        for stage in _stages(model)
+    )
+
+
+def left_out(before: int, after: int, *, labelled: bool) -> str:
+    """How many rows were left out, as a line; empty if none were."""
+    if before <= after:
+        return ""
+    label = ", or their label is unknown to the model" if labelled else ""
+    return (
+        f"{before - after:,} of {before:,} rows were left out: their values are null, NaN or "
+        f"infinite{label}."
+    )
+
+
+def _stages(model: Any) -> Iterator[Any]:
+    """The stages of pipelines within pipelines and of the best of several models, in order."""
+    if hasattr(model, "bestModel"):
+        yield from _stages(model.bestModel)
+    elif hasattr(model, "stages"):
+        for stage in model.stages:
+            yield from _stages(stage)
+    else:
+        yield model
+
+
+def _names_or_null(stage: Any, rows: DataFrame) -> DataFrame | None:
+    """What IndexToString does, but for null, at which it fails; None for any other stage."""
+    from pyspark.ml.feature import IndexToString
+    from pyspark.sql import functions as F
+
+    if not (isinstance(stage, IndexToString) and stage.isSet("labels")):
+        return None
+    names = F.array(*map(F.lit, stage.getLabels()))
+    # get gives null where there is no such class; names[number] would be an error.
+    number = F.col(quoted(stage.getInputCol())).cast("int")
+    return rows.withColumn(stage.getOutputCol(), F.get(names, number))
+
+
+def _numbers(stage: Any, label: str) -> bool:
+    """Whether a stage turns the texts of the label into numbers."""
+    from pyspark.ml.feature import StringIndexerModel
+
+    return isinstance(stage, StringIndexerModel) and stage.getOutputCol() == label

@@ -1,0 +1,142 @@
+"""Rows without a label, and rows with holes: what the commands make of them, and say."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Command = Callable[..., Any]
+
+_JOB = """
+[data]
+train = "{data}/points.csv"
+features = ["x", "y"]
+label = "colour"
+[network]
+hiddenLayers = [8]
+[training]
+maxIter = 1
+seed = 1
+[averaging]
+numWorkers = 1
+[output]
+model = "{out}/{name}"
+"""
+
+
+@pytest.fixture(scope="module")
+def models(points: Path, tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession") -> Path:
+    """A folder with one model that refuses rows with holes, and one that leaves them out."""
+    from sparknn.cli import main
+
+    out = tmp_path_factory.mktemp("models")
+    for name in ("error", "skip"):
+        job = out / f"{name}.toml"
+        job.write_text(_JOB.format(data=points, out=out, name=name))
+        assert main(["train", str(job), "--set", f"data.handleInvalid={name}"]) == 0
+    return out
+
+
+@pytest.fixture
+def holes(tmp_path: Path) -> Path:
+    """Four rows without a label, of which one has a hole and one is infinite."""
+    path = tmp_path / "holes.csv"
+    path.write_text("id,x,y\n1,0.1,-0.2\n2,,0.3\n3,6.1,0.3\n4,Infinity,0.3\n")
+    return path
+
+
+def written(path: Path) -> dict[int, float | None]:
+    """Predictions in JSON, by id."""
+    lines = [line for part in path.glob("part-*") for line in part.read_text().splitlines()]
+    return {row["id"]: row.get("prediction") for row in map(json.loads, lines)}
+
+
+def test_a_model_that_skips_predicts_rows_without_a_label(
+    models: Path, holes: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    out = tmp_path / "out.json"
+    ran = sparknn("predict", "--model", models / "skip", "--data", holes, "--output", out)
+    assert ran.status == 0, ran.err
+    assert set(written(out)) == {1, 3}
+    assert "2 of 4 rows were left out: their values are null, NaN or infinite." in ran.err
+
+
+def test_predict_does_not_mind_labels_that_it_does_not_know(
+    models: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    new, out = tmp_path / "new.csv", tmp_path / "out.json"
+    new.write_text("id,x,y,colour\n1,0.1,-0.2,mauve\n2,0,0.3,\n3,6.1,0.3,red\n")
+    for name in ("error", "skip"):
+        arguments = ["--data", new, "--output", out, "--overwrite"]
+        ran = sparknn("predict", "--model", models / name, *arguments)
+        assert ran.status == 0, ran.err
+        assert set(written(out)) == {1, 2, 3}
+        assert "left out" not in ran.err
+
+
+@pytest.mark.parametrize("name", ["error", "skip"])
+def test_evaluate_names_the_label_that_is_missing(
+    name: str, models: Path, holes: Path, sparknn: Command
+) -> None:
+    ran = sparknn("evaluate", "--model", models / name, "--data", holes)
+    assert ran.status == 1
+    assert "no label column 'colour'" in ran.err
+    assert "UNRESOLVED" not in ran.err
+
+
+@pytest.mark.parametrize("name", ["error", "skip"])
+def test_predict_does_with_holes_what_it_is_told(
+    name: str, models: Path, holes: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    out = tmp_path / "out.json"
+    arguments = ["predict", "--model", models / name, "--data", holes, "--output", out]
+    ran = sparknn(*arguments, "--invalid", "error")
+    assert ran.status == 1
+    assert "--invalid skip or --invalid keep" in ran.err
+    assert len([line for line in ran.err.splitlines() if line.startswith("sparknn: ")]) == 1
+    assert not out.exists()
+
+    ran = sparknn(*arguments, "--invalid", "keep")
+    assert ran.status == 0, ran.err
+    kept = written(out)
+    assert set(kept) == {1, 2, 3, 4}
+    assert [kept[2], kept[4]] == [None, None]
+    assert None not in (kept[1], kept[3])
+
+    ran = sparknn(*arguments, "--invalid", "skip", "--overwrite")
+    assert ran.status == 0, ran.err
+    assert set(written(out)) == {1, 3}
+    assert "2 of 4 rows were left out" in ran.err
+
+
+def test_evaluate_leaves_holes_out_and_counts_them(
+    models: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    data = tmp_path / "labelled.csv"
+    data.write_text("x,y,colour\n0.1,-0.2,blue\n,0.3,red\n6.1,0.3,green\n")
+    arguments = ["evaluate", "--model", models / "error", "--data", data]
+    assert "--invalid skip" in sparknn(*arguments).err
+    ran = sparknn(*arguments, "--invalid", "skip")
+    assert ran.status == 0, ran.err
+    assert "of 2 rows wrong" in ran.out
+    assert "1 of 3 rows were left out: their values are null, NaN or infinite" in ran.err
+    assert sparknn(*arguments, "--invalid", "keep").status == 2
+
+
+def test_the_test_after_a_training_counts_them_too(
+    points: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    job, data = tmp_path / "job.toml", tmp_path / "test.csv"
+    job.write_text(_JOB.format(data=points, out=tmp_path, name="model"))
+    data.write_text("x,y,colour\n0.1,-0.2,blue\n,0.3,red\n6.1,0.3,green\n")
+    ran = sparknn("train", job, "--set", "data.handleInvalid=skip", f"data.test={data}")
+    assert ran.status == 0, ran.err
+    assert "1 of 3 rows were left out" in ran.err
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("Trained ")]
+    assert ": 1 round; of which " in line
+    assert line.endswith(" s to take the rows in.")
