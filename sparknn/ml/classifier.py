@@ -14,7 +14,13 @@ from sparknn.ml.declare import ParamError
 from sparknn.ml.estimator import NetworkEstimator
 from sparknn.ml.fitting import Target
 from sparknn.ml.keywords import ClassifierKeywords, documented
-from sparknn.ml.labels import Declaration, balanced_weights, count_classes, declared_classes
+from sparknn.ml.labels import (
+    Declaration,
+    balanced_weights,
+    count_classes,
+    declared_classes,
+    warn_of_identifier,
+)
 from sparknn.ml.model import ClassificationNetworkModel
 from sparknn.ml.params import (
     ClassifierParams,
@@ -81,6 +87,7 @@ class NeuralNetClassifier(
         seen = engine.facts.class_weights
         declared = self._declared(label) or self._implied(max(seen, default=0), initial)
         n_classes = count_classes(label.name, seen, declared)
+        warn_of_identifier(label.name, n_classes, engine.facts.n_rows)
         self._check_thresholds(n_classes)
         balanced = self.getClassWeight() == "balanced"
         class_weight = balanced_weights(seen, n_classes) if balanced else None

@@ -18,6 +18,8 @@ log = logging.getLogger("sparknn")
 _MOST_CLASSES = 10_000
 _MOST_GAPS = 10
 _FEW_CLASSES = 100
+# Rows a class, below which many classes are hardly meant.
+_FEW_ROWS = 3
 
 # The columns of 0.0 and 1.0 that pyspark's OneVsRest makes, a class each and without metadata.
 _ONE_VS_REST = re.compile(r"mc2b\$\d+")
@@ -116,6 +118,17 @@ def count_classes(label: str, seen: dict[int, float], declared: Declaration | No
             declared.by,
         )
     return n_classes
+
+
+def warn_of_identifier(label: str, n_classes: int, n_rows: int) -> None:
+    """Say so where labels are numbered texts of which hardly two are the same."""
+    if n_classes > _FEW_CLASSES and n_rows < _FEW_ROWS * n_classes:
+        log.warning(
+            "Label column '%s' has %d classes for %d training rows: is it an identifier?",
+            label,
+            n_classes,
+            n_rows,
+        )
 
 
 def balanced_weights(seen: dict[int, float], n_classes: int) -> Float64Array:

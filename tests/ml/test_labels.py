@@ -7,7 +7,13 @@ import pytest
 from pyspark.sql.types import DoubleType, StructField
 
 from sparknn.engine.base import DataError
-from sparknn.ml.labels import Declaration, balanced_weights, count_classes, declared_classes
+from sparknn.ml.labels import (
+    Declaration,
+    balanced_weights,
+    count_classes,
+    declared_classes,
+    warn_of_identifier,
+)
 
 
 def column(name: str = "y", **attributes: object) -> StructField:
@@ -87,3 +93,14 @@ def test_balanced_weights_keep_the_sum() -> None:
     np.testing.assert_allclose(totals, 40)
     assert factors.shape == (5,)
     assert factors[2] == factors[4] == 1
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "n_rows", "warned"),
+    [(2000, 1946, True), (101, 302, True), (101, 303, False), (100, 50, False)],
+)
+def test_hardly_two_rows_of_a_class_are_a_warning(
+    n_classes: int, n_rows: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_identifier("who", n_classes, n_rows)
+    assert ("is it an identifier?" in caplog.text) == warned
