@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from py4j.protocol import Py4JNetworkError
+from py4j.protocol import Py4JError
 from pyspark import SparkContext
 
 # How often, and how many seconds apart, a connection is tried.
@@ -18,16 +18,16 @@ def interrupts_survived(sc: SparkContext) -> Iterator[None]:
     """See that after an interrupt the JVM can be talked to, so that what was begun can be removed.
 
     py4j closes the interrupted connection on both sides, and the JVM now and then takes the next
-    one for the one to close. Its error then hides the interrupt, and clean-up calls fail.
+    one for the one to close. An error of py4j's then hides the interrupt, and clean-up calls fail.
 
     Raises
     ------
     KeyboardInterrupt
-        As it came, or instead of the network error that followed from it.
+        As it came, or instead of the error that followed from it.
     """
     try:
         yield
-    except (KeyboardInterrupt, Py4JNetworkError) as error:
+    except (KeyboardInterrupt, Py4JError) as error:
         interrupt = _interrupt_behind(error)
         if interrupt is None:
             raise
@@ -48,5 +48,5 @@ def _reconnect(sc: SparkContext) -> None:
         try:
             sc._jsc.sc().isStopped()
             return
-        except Py4JNetworkError:
+        except Py4JError:
             time.sleep(_PAUSE_S)

@@ -127,7 +127,8 @@ class RddEngine:
         assert self._handles is not None
         started = time.perf_counter()
         with self._described(f"sparknn: round {round_ + 1}, {len(jobs)} networks"):
-            broadcast = self._sc.broadcast(list(jobs))
+            with interrupts_survived(self._sc):
+                broadcast = self._sc.broadcast(list(jobs))
             try:
                 sent = time.perf_counter()
                 with interrupts_survived(self._sc):
