@@ -53,6 +53,11 @@ def _weighted_sum(values: FloatArray, sample_weight: FloatArray) -> float:
     return float(np.dot(values.astype(np.float64), sample_weight.astype(np.float64)))
 
 
+# Probabilities below it are 0. Of a network that is sure of its rows they would make derivatives
+# below 1e-38, with which processors are slow: such rounds took two to seven times as long.
+_NOTHING = 1e-20
+
+
 def _largest(logits: FloatArray) -> FloatArray:
     """The largest logit of each row, shape (n, 1): by columns, in a quarter of the time by rows."""
     return np.asarray(logits.T.copy().max(axis=0))[:, None]
@@ -71,6 +76,7 @@ def _cross_entropy(logits: FloatArray, y: FloatArray, sample_weight: FloatArray)
     logits -= _largest(logits)
     own = logits[rows, classes]
     np.exp(logits, out=logits)
+    logits[logits < _NOTHING] = 0
     total = logits.sum(axis=1)
     loss = _weighted_sum(np.log(total) - own, sample_weight)
     weight = sample_weight.astype(logits.dtype, copy=False)
