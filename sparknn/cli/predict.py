@@ -10,7 +10,8 @@ from sparknn.cli.evaluate import check_format, check_places, load_model
 from sparknn.cli.keys import OUTPUT_FORMATS
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.session import open_session
-from sparknn.cli.tables import Source, Target, quoted
+from sparknn.cli.tables import Source, Target
+from sparknn.engine.quoting import quoted
 from sparknn.ml.rules import did_you_mean
 
 log = logging.getLogger("sparknn.cli")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparknn.cli.tables import quoted
+from sparknn.engine.quoting import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sparknn.cli.tables import quoted
+from sparknn.engine.quoting import quoted
 from sparknn.ml.rules import did_you_mean
 
 if TYPE_CHECKING:

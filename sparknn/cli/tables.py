@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sparknn.cli import places
 from sparknn.cli.mistakes import PathError
+from sparknn.engine.quoting import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -213,8 +214,3 @@ def _flat(rows: DataFrame) -> list[Column]:
             value = F.to_json(value).alias(column.name)
         columns.append(value)
     return columns
-
-
-def quoted(name: str) -> str:
-    """A column's name, safe where Spark would read its dots as fields of a struct."""
-    return "`" + name.replace("`", "``") + "`"

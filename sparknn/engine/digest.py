@@ -37,7 +37,8 @@ def digest(rows: Rows, n_targets: int, salt: int = 0) -> int:
     total = 0
     for X, y, weight in pieces(rows, max(1, _PIECE_BYTES // (8 * max(d, 1)))):
         words = np.hstack(
-            [X.view(np.uint32), _bits(y).reshape(len(X), -1), _bits(weight)[:, None]],
+            # -0.0 is not kept among entries: it counts as 0.
+            [(X + 0.0).view(np.uint32), _bits(y).reshape(len(X), -1), _bits(weight)[:, None]],
         )
         total += int(_mix(words @ m + np.uint64(salt)).sum(dtype=np.uint64))
     return total % (1 << 64)

@@ -6,13 +6,12 @@ Nothing of the data passes through the driver.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 
 from pyspark import RDD
 from pyspark.ml.functions import vector_to_array
-from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
+from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
@@ -20,53 +19,17 @@ from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 from sparknn.engine.base import DataError, Facts, Intake
 from sparknn.engine.decode import Columns
 from sparknn.engine.partitioner import partition_keys
+from sparknn.engine.quoting import quoted
 from sparknn.engine.scatter import BLOCK_DDL, Scatter, scatter
 from sparknn.engine.spill import HANDLE_DDL, Handle, Spill, spill_batches, spill_rows
 
-# Rows looked at to decide how vectors are stored, and the density below which sparse pays.
-_PEEK_ROWS = 16
-_SPARSE_DENSITY = 0.1
 
-
-@dataclass(frozen=True)
-class Storage:
-    """How features arrive and are kept.
-
-    Parameters
-    ----------
-    vectors, sparse : bool
-        Vectors rather than arrays; kept as entries rather than as dense rows.
-    """
-
-    vectors: bool
-    sparse: bool
-
-
-def choose_storage(df: DataFrame, features: str) -> Storage:
-    """Arrays are dense; of vectors, a few rows are looked at.
-
-    Sparse vectors with many entries are stored dense, which trains faster: MNIST's pixels, one in
-    five of which is not 0, say.
-    """
-    if not isinstance(df.schema[features].dataType, VectorUDT):
-        return Storage(vectors=False, sparse=False)
-    column = _column(features)
-    rows = df.where(column.isNotNull()).select(column).head(_PEEK_ROWS)
-    sizes = entries = 0
-    for (vector,) in rows or []:
-        assert isinstance(vector, DenseVector | SparseVector)
-        sizes += int(vector.size)
-        entries += int(vector.numNonzeros())
-    return Storage(vectors=True, sparse=sizes > 0 and entries < _SPARSE_DENSITY * sizes)
-
-
-def shard_handles(df: DataFrame, intake: Intake, storage: Storage, fit_id: str) -> RDD[str]:
+def shard_handles(df: DataFrame, intake: Intake, fit_id: str) -> RDD[str]:
     """A lazy RDD of one handle a worker, as JSON; evaluating it writes the shards."""
     keys = partition_keys(intake.n_workers)
     columns = Columns(
         classifies=intake.classifies,
-        vectors=storage.vectors,
-        sparse=storage.sparse,
+        vectors=isinstance(df.schema[intake.features].dataType, VectorUDT),
         has_weight=intake.weight is not None,
         has_indicator=intake.validation_indicator is not None,
     )
@@ -77,11 +40,11 @@ def shard_handles(df: DataFrame, intake: Intake, storage: Storage, fit_id: str) 
         shuffle=intake.shuffle,
         validation_fraction=intake.validation_fraction,
     )
-    write = Spill(fit_id, keys, intake.classifies, storage.sparse)
+    write = Spill(fit_id, keys, intake.classifies)
     # Shuffled, a block's sequence starts with a random number.
     order = ("sequence", "source") if intake.shuffle else ("source", "sequence")
     blocks = (
-        df.select(*_columns(df, intake, storage))
+        df.select(*_columns(df, intake))
         .mapInArrow(partial(scatter, deal), BLOCK_DDL)
         .repartition(intake.n_workers, "key")
         .sortWithinPartitions("role", *order)
@@ -100,10 +63,10 @@ def _limits_arrow_bytes(df: DataFrame) -> bool:
     return df.sparkSession.conf.isModifiable("spark.sql.execution.arrow.maxBytesPerBatch")
 
 
-def _columns(df: DataFrame, intake: Intake, storage: Storage) -> list[Column]:
-    features, label = _column(intake.features), _column(intake.label)
+def _columns(df: DataFrame, intake: Intake) -> list[Column]:
+    features, label = F.col(quoted(intake.features)), F.col(quoted(intake.label))
     columns = []
-    if storage.vectors:
+    if isinstance(df.schema[intake.features].dataType, VectorUDT):
         # The vector's own fields cost a fifth of vector_to_array.
         vector = F.unwrap_udt(features)
         columns += [
@@ -126,15 +89,10 @@ def _columns(df: DataFrame, intake: Intake, storage: Storage) -> list[Column]:
     else:
         columns.append(label.cast("double").alias("y"))
     if intake.weight is not None:
-        columns.append(_column(intake.weight).cast("double").alias("w"))
+        columns.append(F.col(quoted(intake.weight)).cast("double").alias("w"))
     if intake.validation_indicator is not None:
-        columns.append(_column(intake.validation_indicator).alias("validation"))
+        columns.append(F.col(quoted(intake.validation_indicator)).alias("validation"))
     return columns
-
-
-def _column(name: str) -> Column:
-    """A column by its name, whatever characters that has."""
-    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def check(handles: list[Handle], intake: Intake) -> Facts:

@@ -30,7 +30,7 @@ from sparknn.core.training import work
 from sparknn.engine.base import Facts, Intake, Moments
 from sparknn.engine.digest import digest
 from sparknn.engine.environment import explained
-from sparknn.engine.ingest import check, choose_storage, shard_handles
+from sparknn.engine.ingest import check, shard_handles
 from sparknn.engine.interrupts import interrupts_survived
 from sparknn.engine.moments import Sums, combine, measure, nothing
 from sparknn.engine.shards import scratch_folder
@@ -91,9 +91,8 @@ class RddEngine:
             interrupts_survived(self._sc),
             explained(),
         ):
-            storage = choose_storage(df, self._intake.features)
             # The twin of the cached handles: evaluating it writes a shard again.
-            self._twin = shard_handles(df, self._intake, storage, self._fit_id)
+            self._twin = shard_handles(df, self._intake, self._fit_id)
             self._handles = self._twin.map(Handle.from_json).persist(StorageLevel.MEMORY_AND_DISK)
             handles = sorted(self._handles.collect(), key=lambda handle: handle.partition)
         self._folders = {handle.place for handle in handles}

@@ -38,11 +38,12 @@ BLOCK_SCHEMA = pa.schema(
         ("source", pa.int32()),
         ("sequence", pa.int64()),
         ("n_rows", pa.int32()),
+        ("n_features", pa.int32()),
         *[(name, pa.binary()) for name in ("x", "y", "w", "columns", "counts")],
     ]
 )
 BLOCK_DDL = (
-    "key int, role int, source int, sequence long, n_rows int, "
+    "key int, role int, source int, sequence long, n_rows int, n_features int, "
     "x binary, y binary, w binary, columns binary, counts binary"
 )
 
@@ -139,16 +140,17 @@ def _cut(features: Features, index: NDArray[np.int64], pieces: int) -> Iterator[
 
 def _block(features: Features, y: FloatArray, w: FloatArray, index: NDArray[np.int64]) -> Block:
     x, columns, counts = (_bytes(part) for part in features.take(index))
-    return Block(len(index), x, _bytes(y[index]), _bytes(w[index]), columns, counts)
+    y_bytes, w_bytes = _bytes(y[index]), _bytes(w[index])
+    return Block(len(index), features.n_features, x, y_bytes, w_bytes, columns, counts)
 
 
 def _note_block(notes: Notes) -> Block:
     empty = memoryview(b"")
-    return Block(0, memoryview(notes.to_json().encode()), empty, empty, empty, empty)
+    return Block(0, 0, memoryview(notes.to_json().encode()), empty, empty, empty, empty)
 
 
 def _row(key: int, role: int, source: int, sequence: int, block: Block) -> pa.RecordBatch:
-    numbers = [key, role, source, sequence, block.n_rows]
+    numbers = [key, role, source, sequence, block.n_rows, block.n_features]
     arrays = [pa.array([n], field.type) for n, field in zip(numbers, BLOCK_SCHEMA, strict=False)]
     for name in ("x", "y", "w", "columns", "counts"):
         data = getattr(block, name)

@@ -2,14 +2,16 @@
 
 A shard is a folder of raw numbers, row after row: ``x`` (float32), ``y`` and ``w`` (float64), and,
 for sparse rows, ``columns`` (int32) and ``counts`` (int64, entries of each row) beside ``x``, which
-then holds the entries only. Mapping ranges, never whole files, keeps a worker within its address
-space (``spark.executor.pyspark.memory``) however large its shard is.
+then holds the entries only; of dense rows these two are empty. Mapping ranges, never whole files,
+keeps a worker within its address space (``spark.executor.pyspark.memory``) however large its shard
+is.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +21,8 @@ from numpy.typing import DTypeLike, NDArray
 from sparknn.core.rows import DenseSlice, SparseSlice
 from sparknn.core.types import FloatArray
 
+# Rows that are made dense at a time take about this much.
+_DENSE_BYTES = 4 << 20
 # Names the folder of a fit's shards.
 SCRATCH_PREFIX = "sparknn-"
 
@@ -31,7 +35,7 @@ class Block:
 
     Parameters
     ----------
-    n_rows : int
+    n_rows, n_features : int
     x, y, w : bytes-like
         As in a shard.
     columns, counts : bytes-like
@@ -39,15 +43,41 @@ class Block:
     """
 
     n_rows: int
+    n_features: int
     x: Bytes
     y: Bytes
     w: Bytes
     columns: Bytes
     counts: Bytes
 
+    @property
+    def sparse(self) -> bool:
+        return len(self.counts) > 0
+
+    def as_entries(self) -> Block:
+        """The same rows, dense so far, as entries."""
+        X = np.frombuffer(self.x, np.float32).reshape(self.n_rows, self.n_features)
+        counts = np.count_nonzero(X, axis=1).astype(np.int64)
+        columns = np.nonzero(X)[1].astype(np.int32)
+        return replace(self, x=X[X != 0].data, columns=columns.data, counts=counts.data)
+
+    def as_dense(self) -> Iterator[Block]:
+        """The same rows, entries so far, dense: a few at a time, as they may be wide."""
+        counts = np.frombuffer(self.counts, np.int64)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        values, columns = np.frombuffer(self.x, np.float32), np.frombuffer(self.columns, np.int32)
+        y, w = (np.frombuffer(part).reshape(self.n_rows, -1) for part in (self.y, self.w))
+        most = max(1, _DENSE_BYTES // (4 * max(self.n_features, 1)))
+        for a in range(0, self.n_rows, most):
+            b = min(a + most, self.n_rows)
+            rows = SparseSlice(values, columns, starts[a : b + 1], y[a:b], w[a:b])
+            X = np.empty((b - a, self.n_features), np.float32)
+            rows.take(np.arange(b - a), X)
+            yield Block(b - a, self.n_features, X.data, y[a:b].data, w[a:b].data, b"", b"")
+
 
 class ShardWriter:
-    """Appends blocks to a shard's files.
+    """Appends blocks to a shard's files; what the first holds, entries or dense rows, all will.
 
     Parameters
     ----------
@@ -60,9 +90,19 @@ class ShardWriter:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.n_rows = 0
+        self._sparse = False
         self._files: dict[str, IO[bytes]] = {n: (folder / n).open("wb") for n in self.NAMES}
 
     def append(self, block: Block) -> None:
+        if self.n_rows == 0:
+            self._sparse = block.sparse
+        if block.sparse and not self._sparse:
+            for part in block.as_dense():
+                self._write(part)
+        else:
+            self._write(block if block.sparse == self._sparse else block.as_entries())
+
+    def _write(self, block: Block) -> None:
         for name, file in self._files.items():
             file.write(getattr(block, name))
         self.n_rows += block.n_rows
@@ -81,18 +121,15 @@ class ShardRows:
     n_rows, n_features : int
     n_targets : int
         0 where ``y`` holds class numbers, shape (n,); otherwise its second dimension.
-    sparse : bool
     """
 
-    def __init__(
-        self, folder: Path, n_rows: int, n_features: int, n_targets: int, sparse: bool
-    ) -> None:
+    def __init__(self, folder: Path, n_rows: int, n_features: int, n_targets: int) -> None:
         self.n_rows = n_rows
         self.n_features = n_features
         self._folder = folder
         self._n_targets = n_targets
         self._starts: NDArray[np.int64] | None = None
-        if sparse and n_rows:
+        if n_rows and (folder / "counts").stat().st_size:
             counts = self._column("counts", np.int64, 0, n_rows)
             self._starts = np.concatenate([[0], np.cumsum(counts)])
 

@@ -33,13 +33,12 @@ class Spill:
         Names the folder of this fit's shards.
     keys : tuple of int
         As in ``Scatter``.
-    classifies, sparse : bool
+    classifies : bool
     """
 
     fit_id: str
     keys: tuple[int, ...]
     classifies: bool
-    sparse: bool
 
 
 @dataclass
@@ -59,13 +58,12 @@ class Handle:
         labels as text.
     notes : list of dict
         What the source partitions said (see ``scatter.Notes``).
-    sparse, classifies : bool
+    classifies : bool
     """
 
     partition: int
     host: str
     folder: str
-    sparse: bool
     classifies: bool
     n_rows: int = 0
     n_validation: int = 0
@@ -99,8 +97,8 @@ class Handle:
         folder = Path(self.folder)
         targets = 0 if self.classifies else n_targets
         return (
-            ShardRows(folder / "train", self.n_rows, n_features, targets, self.sparse),
-            ShardRows(folder / "validation", self.n_validation, n_features, targets, self.sparse),
+            ShardRows(folder / "train", self.n_rows, n_features, targets),
+            ShardRows(folder / "validation", self.n_validation, n_features, targets),
         )
 
 
@@ -119,8 +117,8 @@ def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[Sequence[Any]]:
     for batch in batches:
         columns = [batch.column(i) for i in range(batch.num_columns)]
         for i in range(batch.num_rows):
-            numbers = [column[i].as_py() for column in columns[:5]]
-            yield *numbers, *(memoryview(column[i].as_buffer()) for column in columns[5:])
+            numbers = [column[i].as_py() for column in columns[:6]]
+            yield *numbers, *(memoryview(column[i].as_buffer()) for column in columns[6:])
 
 
 def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
@@ -144,11 +142,11 @@ def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
     assert context is not None
     partition = context.partitionId()
     folder = scratch_folder(task.fit_id, partition) / f"{partition}-{context.taskAttemptId()}"
-    handle = Handle(partition, socket.gethostname(), str(folder), task.sparse, task.classifies)
+    handle = Handle(partition, socket.gethostname(), str(folder), task.classifies)
     writers = {TRAIN: ShardWriter(folder / "train"), VALIDATION: ShardWriter(folder / "validation")}
     classes: Counter[int] = Counter()
     try:
-        for key, role, _, _, n_rows, *parts in rows:
+        for key, role, _, _, n_rows, n_features, *parts in rows:
             if key != task.keys[partition]:
                 raise RuntimeError(
                     f"Spark sent a block of worker {task.keys.index(key)} to partition "
@@ -157,7 +155,7 @@ def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
             if role == NOTES:
                 handle.notes.append(json.loads(bytes(parts[0])))
                 continue
-            block = Block(n_rows, *parts)
+            block = Block(n_rows, n_features, *parts)
             writers[role].append(block)
             w = np.frombuffer(block.w)
             if role == TRAIN:

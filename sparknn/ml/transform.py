@@ -39,6 +39,7 @@ from pyspark.sql.types import (
 
 from sparknn.core.predictor import LocalPredictor
 from sparknn.engine.delivery import Delivery
+from sparknn.engine.quoting import quoted
 from sparknn.ml.schema import (
     SchemaError,
     case_matters,
@@ -160,7 +161,7 @@ def _declared_size(field: StructField) -> int | None:
 
 def _feature_columns(df: DataFrame, features: str) -> list[Column]:
     """What crosses to Python: numbers of at most 4 bytes."""
-    column = _column(features)
+    column = F.col(quoted(features))
     kind = df.schema[features].dataType
     if isinstance(kind, VectorUDT):
         vector = F.unwrap_udt(column)
@@ -180,15 +181,10 @@ def _row_by_row(df: DataFrame, features: str) -> DataFrame:
     """
     if not any(isinstance(item.dataType, UserDefinedType) for item in df.schema):
         return df
-    column = _column(features)
+    column = F.col(quoted(features))
     if isinstance(df.schema[features].dataType, VectorUDT):
         column = F.unwrap_udt(column)["values"]
     return df.where(F.coalesce(F.size(column), F.lit(-1)) >= -1)
-
-
-def _column(name: str) -> Column:
-    """A column by its name, whatever characters that has."""
-    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def _ddl(predictor: LocalPredictor, outputs: tuple[str, ...]) -> str:

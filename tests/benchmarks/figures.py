@@ -159,6 +159,7 @@ def memory() -> None:
                 x.write(some[: n_rows - start].tobytes())
         (rng.integers(10, size=n_rows) * 1.0).tofile(Path(folder, "y"))
         np.ones(n_rows).tofile(Path(folder, "w"))
+        Path(folder, "counts").touch()
         command = [sys.executable, __file__, "--train-shard", folder, str(n_rows), str(limit)]
         answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     print(f"memory: a shard of {4 * limit >> 20} MiB: {answer.strip()}")
@@ -173,7 +174,7 @@ def train_shard(folder: str, n_rows: int, limit: int) -> None:
     theta = network.init(np.random.default_rng(0))
     job = Job(Plan(network, max_iter=1), np.vstack([theta, np.zeros_like(theta)]))
     before = peak_memory()
-    rows = ShardRows(Path(folder), n_rows, 784, 0, sparse=False)
+    rows = ShardRows(Path(folder), n_rows, 784, 0)
     result = train_locally(job, rows, 0, 0)
     grown = peak_memory() - before
     print(

@@ -34,13 +34,23 @@ from pyspark.sql.types import (
     IntegerType,
     LongType,
     ShortType,
+    StructType,
 )
 from toys import blobs
 
 from sparknn.core.plan import Plan
+from sparknn.core.rows import DenseSlice, SparseSlice
 from sparknn.engine import ingest, open_engine
+from sparknn.engine.rdd import RddEngine
 
 Array = np.ndarray[Any, Any]
+
+
+def kinds_of(engine: RddEngine) -> set[type]:
+    """How the shards with rows are kept."""
+    shape = (engine.facts.n_features, engine.facts.n_targets)
+    kept = [handle.rows(*shape)[0] for handle in handles_of(engine)]
+    return {type(rows.read(0, 1)) for rows in kept if rows.n_rows}
 
 
 def rows_of(engine: Any) -> tuple[Array, Array, Array]:
@@ -64,15 +74,48 @@ def test_vectors_of_every_kind(spark: SparkSession, layout: str) -> None:
     df = vectors(spark, X, y, sizes=[25, 25], sparse=kinds[layout])
     with open_engine(df, intake()) as engine:
         # Few entries are stored as entries, whatever the type of the vectors was.
-        assert {handle.sparse for handle in handles_of(engine)} == {True}
+        assert kinds_of(engine) == {SparseSlice}
         assert multiset(*rows_of(engine)[:2]) == multiset(X, y)
 
 
 def test_sparse_vectors_with_many_entries_are_stored_dense(spark: SparkSession) -> None:
     X, y = blobs(20)
     with open_engine(vectors(spark, X, y, sparse=lambda row: row % 2 == 0), intake()) as engine:
-        assert {handle.sparse for handle in handles_of(engine)} == {False}
+        assert kinds_of(engine) == {DenseSlice}
         assert multiset(*rows_of(engine)[:2]) == multiset(X, y)
+
+
+def test_a_shard_may_get_entries_and_dense_rows(spark: SparkSession) -> None:
+    """Partitions of either kind: every shard is of one kind, and no row is lost or changed."""
+    X, y = blobs(60, d=30)
+    X[30:][np.random.default_rng(0).random((30, 30)) < 0.97] = 0
+    df = vectors(spark, X, y, sizes=[30, 30], sparse=lambda row: row % 2 == 0)
+    kinds = set()
+    for seed in range(4):
+        with open_engine(df, intake(seed=seed, validation_fraction=0.2)) as engine:
+            kinds |= kinds_of(engine)
+            parts = [rows for pair in shards(engine) for rows in pair if rows.n_rows]
+            X_seen, y_seen = (np.concatenate([getattr(p, name) for p in parts]) for name in "Xy")
+            assert multiset(X_seen, y_seen) == multiset(X, y)
+    assert kinds == {DenseSlice, SparseSlice}
+
+
+def test_rows_are_read_once(spark: SparkSession) -> None:
+    """What comes before may be dear, or draw random numbers: no look ahead, no second pass."""
+    X, y = blobs(40)
+    read = spark.sparkContext.accumulator(0)
+
+    def row(pair: tuple[list[float], float]) -> tuple[DenseVector, float]:
+        read.add(1)
+        return DenseVector(pair[0]), pair[1]
+
+    pairs = spark.sparkContext.parallelize(list(zip(X.tolist(), y.tolist(), strict=True)), 3)
+    schema = StructType().add("features", VectorUDT()).add("label", DoubleType())
+    df = spark.createDataFrame(pairs.map(row), schema)
+    with open_engine(df, intake()) as engine:
+        assert engine.facts.n_rows == read.value == 40
+        engine.moments()
+        assert read.value == 40
 
 
 def test_wide_sparse_rows_stay_sparse_on_disk(spark: SparkSession) -> None:

@@ -1,7 +1,7 @@
 """Shard files: what is written is read, a range at a time, in bounded memory."""
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -26,6 +26,7 @@ from toys import CsrRows, blobs
 from sparknn.core import batches
 from sparknn.core.averaging import weight_unit
 from sparknn.core.plan import Plan
+from sparknn.core.rows import SparseSlice
 from sparknn.engine import open_engine
 from sparknn.engine.local import LocalEngine
 from sparknn.engine.shards import Block, ShardRows, ShardWriter, scratch_folder
@@ -37,17 +38,18 @@ def view(array: Array) -> memoryview:
     return memoryview(np.ascontiguousarray(array).tobytes())
 
 
-def write(folder: Path, X: Array, y: Array, w: Array, cuts: list[int], *, sparse: bool) -> None:
+def write(folder: Path, X: Array, y: Array, w: Array, cuts: list[int], kinds: list[bool]) -> None:
+    """In blocks, of entries where ``kinds`` says so."""
     writer = ShardWriter(folder)
     edges = sorted({0, len(X), *(cut % (len(X) + 1) for cut in cuts)})
-    for a, b in pairwise(edges):
+    for (a, b), sparse in zip(pairwise(edges), cycle(kinds)):
         if sparse:
             part = CsrRows(X[a:b], y[a:b], w[a:b]).read(0, b - a)
             x, columns, counts = part.values, part.columns, np.diff(part.starts)
         else:
             x, columns, counts = X[a:b], np.empty(0, np.int32), np.empty(0, np.int64)
-        block = Block(b - a, view(x), view(y[a:b]), view(w[a:b]), view(columns), view(counts))
-        writer.append(block)
+        parts = (x, y[a:b], w[a:b], columns, counts)
+        writer.append(Block(b - a, X.shape[1], *map(view, parts)))
     writer.close()
     assert writer.n_rows == len(X)
 
@@ -56,7 +58,7 @@ def write(folder: Path, X: Array, y: Array, w: Array, cuts: list[int], *, sparse
     n=st.integers(0, 30),
     d=st.integers(1, 9),
     k=st.integers(0, 3),
-    sparse=st.booleans(),
+    kinds=st.lists(st.booleans(), min_size=1, max_size=3),
     seed=st.integers(0, 2**31),
     cuts=st.lists(st.integers(0, 100), max_size=4),
 )
@@ -65,17 +67,19 @@ def test_what_is_written_is_read(
     n: int,
     d: int,
     k: int,
-    sparse: bool,
+    kinds: list[bool],
     seed: int,
     cuts: list[int],
 ) -> None:
+    """Of dense blocks, blocks of entries, and both: the first one's kind is the shard's."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, d)).astype(np.float32) * (rng.random((n, d)) < 0.5)
     y = rng.normal(size=(n, k) if k else n)
     w = rng.random(n)
     folder = tmp_path_factory.mktemp("shard")
-    write(folder, X, y, w, cuts, sparse=sparse)
-    rows = ShardRows(folder, n, d, k, sparse)
+    write(folder, X, y, w, cuts, kinds)
+    rows = ShardRows(folder, n, d, k)
+    assert isinstance(rows.read(0, n), SparseSlice) == (kinds[0] and n > 0)
     start, stop = sorted(rng.integers(0, n + 1, size=2).tolist())
     chunk = rows.read(start, stop)
     index = rng.permutation(stop - start)
@@ -152,8 +156,9 @@ for name, row_bytes in (("x", 4 * d), ("y", 8), ("w", 8)):
     with (folder / name).open("wb") as file:
         file.truncate(n * row_bytes)
 np.ones(n).tofile(folder / "w")
+(folder / "counts").touch()
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-rows, none = ShardRows(folder, n, d, 0, False), ShardRows(folder, 0, d, 0, False)
+rows = ShardRows(folder, n, d, 0)
 assert (folder / "x").stat().st_size >= 3.9 * limit
 (total,) = work([Job(plan, theta[None])], rows, rows, 0, 0, 2.0**30)
 assert total.reports[0].n_rows == total.reports[0].score.n_rows == n

@@ -9,7 +9,7 @@ from sparknn.cli import columns
 from sparknn.cli.config import TrainConfig
 from sparknn.cli.experiment.settings import Settings
 from sparknn.cli.mistakes import UsageError
-from sparknn.cli.tables import quoted
+from sparknn.engine.quoting import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
