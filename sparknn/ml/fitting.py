@@ -27,6 +27,7 @@ class Defaults:
 
     solver: str
     stepSize: float
+    regParam: float
     batchSize: int
     localEpochs: int
     averaging: str
@@ -58,7 +59,13 @@ _MOST_PLAIN_WORKERS = 2
 
 
 def resolve_defaults(
-    params: NetworkParams, n_workers: int, n_rows: int, *, has_validation: bool, classifies: bool
+    params: NetworkParams,
+    n_workers: int,
+    n_rows: int,
+    weight_sum: float,
+    *,
+    has_validation: bool,
+    classifies: bool,
 ) -> Defaults:
     """Replace every 'auto' among the params by a value; the one place where defaults are chosen.
 
@@ -69,6 +76,8 @@ def resolve_defaults(
         Workers that have rows.
     n_rows : int
         Training rows, over all workers.
+    weight_sum : float
+        Of these rows.
     has_validation, classifies : bool
     """
 
@@ -96,6 +105,8 @@ def resolve_defaults(
     return Defaults(
         solver=solver,
         stepSize=given("stepSize", step_sizes[solver] * _for_batches(solver, batch_size)),
+        # A row of weight 2 is two rows; weights that add up to little, say to 1, are relative.
+        regParam=given("regParam", 1 / max(n_rows, weight_sum)),
         batchSize=batch_size,
         localEpochs=local_epochs,
         averaging=rule,
@@ -175,6 +186,7 @@ def make_fit(
         params,
         n_workers,
         facts.n_rows,
+        facts.weight_sum,
         has_validation=facts.n_validation > 0,
         classifies=target.standardizer is None,
     )
@@ -202,7 +214,7 @@ def make_fit(
         step_size=chosen.stepSize,
         momentum=params.getMomentum(),
         schedule=params.getStepSizeSchedule(),
-        l2=params.getRegParam(),
+        l2=chosen.regParam,
         dropout=params.getDropout(),
         batch_size=chosen.batchSize,
         local_epochs=chosen.localEpochs,

@@ -35,7 +35,7 @@ class NetworkKeywords(TypedDict, total=False):
     stepSize: float | _Auto
     stepSizeSchedule: str
     momentum: float
-    regParam: float
+    regParam: float | _Auto
     batchSize: int | _Auto
     localEpochs: int | _Auto
     miniBatchFraction: float

@@ -108,7 +108,13 @@ class _LocalTraining(
         0.9,
         Range(0, 1, open_high=True),
     )
-    regParam = Declared("regParam", "L2 penalty on weights, not on biases", _FLOAT, 0.0, Range(0))
+    regParam: Declared[Any] = Declared(
+        "regParam",
+        "L2 penalty on weights, not on biases; 'auto': 1 / the number of rows",
+        _AUTO_FLOAT,
+        AUTO,
+        Range(0),
+    )
     batchSize: Declared[Any] = Declared(
         "batchSize",
         "rows in a mini-batch; 'auto' chooses it for the number of rows",

@@ -104,7 +104,9 @@ def curve(setting: Setting) -> list[float]:
         **dict(setting.params),
     )
     n_rows = sum(shard.n_rows for shard in shards)
-    chosen = resolve_defaults(net, setting.workers, n_rows, has_validation=False, classifies=True)
+    chosen = resolve_defaults(
+        net, setting.workers, n_rows, float(n_rows), has_validation=False, classifies=True
+    )
     sums = [measure(shard, 1) for shard in shards]
     standardizer = robust_standardizer(combine(sums, LAYERS[0]))
     network = Network(LAYERS)
@@ -116,6 +118,7 @@ def curve(setting: Setting) -> list[float]:
         step_size=chosen.stepSize,
         momentum=net.getMomentum(),
         schedule=net.getStepSizeSchedule(),
+        l2=chosen.regParam,
         batch_size=chosen.batchSize,
         local_epochs=local_epochs,
         mini_batch_fraction=share / local_epochs,

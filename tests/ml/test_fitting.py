@@ -31,9 +31,25 @@ def test_centred_logits_are_the_same_classifier(layers: tuple[int, ...]) -> None
 )
 def test_few_rows_are_passed_over_several_times(n_rows: int, n_workers: int, passes: int) -> None:
     def passes_of(net: NeuralNetClassifier) -> int:
-        chosen = resolve_defaults(net, n_workers, n_rows, has_validation=False, classifies=True)
+        chosen = resolve_defaults(
+            net, n_workers, n_rows, float(n_rows), has_validation=False, classifies=True
+        )
         return chosen.localEpochs
 
     assert passes_of(NeuralNetClassifier()) == passes
     assert passes_of(NeuralNetClassifier(localEpochs=3)) == 3
     assert passes_of(NeuralNetClassifier(miniBatchFraction=0.5)) == 1
+
+
+@pytest.mark.parametrize(
+    ("weight_sum", "penalty"), [(1.0, 1 / 200), (200.0, 1 / 200), (300.0, 1 / 300)]
+)
+def test_the_penalty_fades_with_the_rows(weight_sum: float, penalty: float) -> None:
+    """Weights are counts of rows, but for those that add up to fewer than there are."""
+
+    def penalty_of(net: NeuralNetClassifier) -> float:
+        chosen = resolve_defaults(net, 2, 200, weight_sum, has_validation=False, classifies=True)
+        return chosen.regParam
+
+    assert penalty_of(NeuralNetClassifier()) == penalty
+    assert penalty_of(NeuralNetClassifier(regParam=0.0)) == 0
