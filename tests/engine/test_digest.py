@@ -47,5 +47,12 @@ def test_every_number_matters() -> None:
     assert len(found) == 7
 
 
+def test_the_sign_of_zero_does_not_matter() -> None:
+    """It is lost where a shard keeps its rows as entries."""
+    one, two = rows(), rows()
+    one.X[3, 1], two.X[3, 1] = 0.0, -0.0
+    assert digest(one, 1) == digest(two, 1)
+
+
 def test_no_rows() -> None:
     assert digest(rows(0), 1) == 0
