@@ -110,7 +110,7 @@ class _LocalTraining(
     )
     regParam: Declared[Any] = Declared(
         "regParam",
-        "L2 penalty on weights, not on biases; 'auto': 1 / the number of rows",
+        "L2 penalty on weights, not on biases; 'auto': 1 / rows below 10,000 rows, else 0",
         _AUTO_FLOAT,
         AUTO,
         Range(0),

@@ -42,7 +42,7 @@ def test_few_rows_are_passed_over_several_times(n_rows: int, n_workers: int, pas
 
 
 @pytest.mark.parametrize(
-    ("weight_sum", "penalty"), [(1.0, 1 / 200), (200.0, 1 / 200), (300.0, 1 / 300)]
+    ("weight_sum", "penalty"), [(1.0, 1 / 200), (200.0, 1 / 200), (300.0, 1 / 300), (1e4, 0.0)]
 )
 def test_the_penalty_fades_with_the_rows(weight_sum: float, penalty: float) -> None:
     """Weights are counts of rows, but for those that add up to fewer than there are."""
