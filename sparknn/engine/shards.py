@@ -21,8 +21,8 @@ from numpy.typing import DTypeLike, NDArray
 from sparknn.core.rows import DenseSlice, SparseSlice
 from sparknn.core.types import FloatArray
 
-# Rows that are made dense at a time take about this much.
-_DENSE_BYTES = 4 << 20
+# Rows that are made dense at a time take about this much; so do those by which a shard chooses.
+_DENSE_BYTES = _HELD_BYTES = 4 << 20
 # Names the folder of a fit's shards.
 SCRATCH_PREFIX = "sparknn-"
 
@@ -77,7 +77,10 @@ class Block:
 
 
 class ShardWriter:
-    """Appends blocks to a shard's files; what the first holds, entries or dense rows, all will.
+    """Appends blocks to a shard's files: all as entries, or all dense, as most first rows are.
+
+    The first blocks are held back until they are some megabytes: one block, of a table's few dense
+    rows, say, must not make a whole shard of wide rows dense.
 
     Parameters
     ----------
@@ -90,24 +93,41 @@ class ShardWriter:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.n_rows = 0
-        self._sparse = False
+        self._held: list[Block] = []
+        self._sparse: bool | None = None
         self._files: dict[str, IO[bytes]] = {n: (folder / n).open("wb") for n in self.NAMES}
 
     def append(self, block: Block) -> None:
-        if self.n_rows == 0:
-            self._sparse = block.sparse
-        if block.sparse and not self._sparse:
-            for part in block.as_dense():
-                self._write(part)
-        else:
-            self._write(block if block.sparse == self._sparse else block.as_entries())
+        self.n_rows += block.n_rows
+        self._held.append(block)
+        if self._sparse is not None or sum(len(held.x) for held in self._held) >= _HELD_BYTES:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        if self._sparse is None:
+            n_sparse = sum(block.n_rows for block in self._held if block.sparse)
+            self._sparse = 2 * n_sparse > self.n_rows
+        for block in self._held:
+            if block.sparse == self._sparse:
+                self._write(block)
+            elif self._sparse:
+                self._write(block.as_entries())
+            else:
+                for part in block.as_dense():
+                    self._write(part)
+        self._held.clear()
 
     def _write(self, block: Block) -> None:
         for name, file in self._files.items():
             file.write(getattr(block, name))
-        self.n_rows += block.n_rows
+
+    def finish(self) -> None:
+        """Write what is held back, and close the files."""
+        self._write_held()
+        self.close()
 
     def close(self) -> None:
+        """Close the files, finished or not."""
         for file in self._files.values():
             file.close()
 

@@ -162,6 +162,8 @@ def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
                 handle.weight_sum += float(w.sum())
             if task.classifies:
                 _count_classes(classes, np.frombuffer(block.y), w * (role == TRAIN))
+        for writer in writers.values():
+            writer.finish()
     except OSError as error:
         # `explained` looks for these words.
         raise RuntimeError(

@@ -53,8 +53,8 @@ _STEPS_A_ROUND = 48
 _STEPS_OF_FEW_ROWS, _MOST_PASSES = 10, 8
 # Fewer rows are overfitted without a penalty (digits, noisy classes; diabetes gains 3 points of R2
 # with 2 workers, 12 with 8). With more it changes no result, and costs two passes over the weights
-# in every step.
-_FEW_ROWS = 10_000
+# in every step. With a handful of rows, those of XOR for one, more of a penalty learns nothing.
+_FEW_ROWS, _HANDFUL = 10_000, 100
 # In a shorter round the solver's momentum reaches over rounds already; a second one diverges.
 _LEAST_STEPS = 20
 # To tell classes apart, natural gradient is worth its costlier step with more workers than these;
@@ -70,6 +70,7 @@ def resolve_defaults(
     *,
     has_validation: bool,
     classifies: bool,
+    continues: bool = False,
 ) -> Defaults:
     """Replace every 'auto' among the params by a value; the one place where defaults are chosen.
 
@@ -83,6 +84,8 @@ def resolve_defaults(
     weight_sum : float
         Of these rows.
     has_validation, classifies : bool
+    continues : bool
+        Whether there is an initial network.
     """
 
     def given(name: str, default: Any) -> Any:
@@ -109,8 +112,8 @@ def resolve_defaults(
     return Defaults(
         solver=solver,
         stepSize=given("stepSize", step_sizes[solver] * _for_batches(solver, batch_size)),
-        # A row of weight 2 is two rows; weights that add up to little, say to 1, are relative.
-        regParam=given("regParam", _penalty(max(n_rows, weight_sum))),
+        # A penalty draws to 0, and would make a network forget what it has from elsewhere.
+        regParam=given("regParam", 0.0 if continues else _penalty(n_rows, weight_sum)),
         batchSize=batch_size,
         localEpochs=local_epochs,
         averaging=rule,
@@ -126,8 +129,11 @@ def _averaging_momentum(n_workers: int) -> float:
     return 1 - float(n_workers) ** -0.4
 
 
-def _penalty(n_rows: float) -> float:
-    return 1 / n_rows if n_rows < _FEW_ROWS else 0.0
+def _penalty(n_rows: int, weight_sum: float) -> float:
+    """1 / rows, in float32: the last bits of a sum of weights depend on the order of the rows."""
+    # A row of weight 2 is two rows; weights that add up to little, say to 1, are relative.
+    n = max(n_rows, weight_sum)
+    return float(np.float32(1 / max(n, _HANDFUL))) if n < _FEW_ROWS else 0.0
 
 
 def _passes(n_steps: float, n_workers: int) -> int:
@@ -197,6 +203,7 @@ def make_fit(
         facts.weight_sum,
         has_validation=facts.n_validation > 0,
         classifies=target.standardizer is None,
+        continues=initial is not None,
     )
     if facts.n_validation == 0 and _wants_validation(params):
         raise DataError(

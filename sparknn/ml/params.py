@@ -110,7 +110,8 @@ class _LocalTraining(
     )
     regParam: Declared[Any] = Declared(
         "regParam",
-        "L2 penalty on weights, not on biases; 'auto': 1 / rows below 10,000 rows, else 0",
+        "L2 penalty on weights, not on biases; 'auto': 1 / rows (or the sum of their weights, if "
+        "more), 0.01 at most; 0 from 10,000 on, and where initialModel is set",
         _AUTO_FLOAT,
         AUTO,
         Range(0),

@@ -100,6 +100,16 @@ def test_a_shard_may_get_entries_and_dense_rows(spark: SparkSession) -> None:
     assert kinds == {DenseSlice, SparseSlice}
 
 
+def test_a_few_dense_rows_do_not_make_wide_shards_dense(spark: SparkSession) -> None:
+    X, y = np.zeros((202, 2000), np.float32), np.arange(202) % 2.0
+    X[np.arange(200), np.arange(200)] = 1
+    X[200:] = 1
+    df = vectors(spark, X[::-1], y, sizes=[2, 100, 100], sparse=lambda row: row >= 2)
+    for seed in range(5):
+        with open_engine(df, intake(seed=seed)) as engine:
+            assert kinds_of(engine) == {SparseSlice}
+
+
 def test_rows_are_read_once(spark: SparkSession) -> None:
     """What comes before may be dear, or draw random numbers: no look ahead, no second pass."""
     X, y = blobs(40)

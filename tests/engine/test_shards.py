@@ -27,7 +27,7 @@ from sparknn.core import batches
 from sparknn.core.averaging import weight_unit
 from sparknn.core.plan import Plan
 from sparknn.core.rows import SparseSlice
-from sparknn.engine import open_engine
+from sparknn.engine import open_engine, shards
 from sparknn.engine.local import LocalEngine
 from sparknn.engine.shards import Block, ShardRows, ShardWriter, scratch_folder
 
@@ -38,20 +38,23 @@ def view(array: Array) -> memoryview:
     return memoryview(np.ascontiguousarray(array).tobytes())
 
 
-def write(folder: Path, X: Array, y: Array, w: Array, cuts: list[int], kinds: list[bool]) -> None:
-    """In blocks, of entries where ``kinds`` says so."""
+def write(folder: Path, X: Array, y: Array, w: Array, cuts: list[int], kinds: list[bool]) -> float:
+    """In blocks, of entries where ``kinds`` says so; the share of rows that are in such."""
+    n_sparse = 0
     writer = ShardWriter(folder)
     edges = sorted({0, len(X), *(cut % (len(X) + 1) for cut in cuts)})
     for (a, b), sparse in zip(pairwise(edges), cycle(kinds)):
         if sparse:
+            n_sparse += b - a
             part = CsrRows(X[a:b], y[a:b], w[a:b]).read(0, b - a)
             x, columns, counts = part.values, part.columns, np.diff(part.starts)
         else:
             x, columns, counts = X[a:b], np.empty(0, np.int32), np.empty(0, np.int64)
         parts = (x, y[a:b], w[a:b], columns, counts)
         writer.append(Block(b - a, X.shape[1], *map(view, parts)))
-    writer.close()
+    writer.finish()
     assert writer.n_rows == len(X)
+    return n_sparse / max(len(X), 1)
 
 
 @given(
@@ -71,15 +74,15 @@ def test_what_is_written_is_read(
     seed: int,
     cuts: list[int],
 ) -> None:
-    """Of dense blocks, blocks of entries, and both: the first one's kind is the shard's."""
+    """Of dense blocks, blocks of entries, and both: most rows' kind is the shard's."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, d)).astype(np.float32) * (rng.random((n, d)) < 0.5)
     y = rng.normal(size=(n, k) if k else n)
     w = rng.random(n)
     folder = tmp_path_factory.mktemp("shard")
-    write(folder, X, y, w, cuts, kinds)
+    share = write(folder, X, y, w, cuts, kinds)
     rows = ShardRows(folder, n, d, k)
-    assert isinstance(rows.read(0, n), SparseSlice) == (kinds[0] and n > 0)
+    assert isinstance(rows.read(0, n), SparseSlice) == (share > 0.5)
     start, stop = sorted(rng.integers(0, n + 1, size=2).tolist())
     chunk = rows.read(start, stop)
     index = rng.permutation(stop - start)
@@ -88,6 +91,23 @@ def test_what_is_written_is_read(
     np.testing.assert_array_equal(out, X[start:stop][index])
     np.testing.assert_array_equal(chunk.y, y[start:stop])
     np.testing.assert_array_equal(chunk.sample_weight, w[start:stop])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_only_the_first_megabytes_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """What comes later is converted, whichever kind it is, and however many rows it has."""
+    monkeypatch.setattr(shards, "_HELD_BYTES", 8)
+    monkeypatch.setattr(shards, "_DENSE_BYTES", 40)
+    X, y, w = np.eye(20, 5, dtype=np.float32), np.arange(20.0), np.ones(20)
+    write(tmp_path, X, y, w, [3, 9], [first, not first, not first])
+    chunk = ShardRows(tmp_path, 20, 5, 0).read(0, 20)
+    assert isinstance(chunk, SparseSlice) == first
+    out = np.empty_like(X)
+    chunk.take(np.arange(20), out)
+    np.testing.assert_array_equal(out, X)
+    np.testing.assert_array_equal(chunk.y, y)
 
 
 @pytest.mark.parametrize("sparse", [True, False])

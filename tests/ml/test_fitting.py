@@ -42,14 +42,32 @@ def test_few_rows_are_passed_over_several_times(n_rows: int, n_workers: int, pas
 
 
 @pytest.mark.parametrize(
-    ("weight_sum", "penalty"), [(1.0, 1 / 200), (200.0, 1 / 200), (300.0, 1 / 300), (1e4, 0.0)]
+    ("n_rows", "weight_sum", "penalty"),
+    [
+        (200, 1.0, 1 / 200),
+        (200, 200.0, 1 / 200),
+        (200, 300.0, 1 / 300),
+        (200, 1e4, 0),
+        (4, 4.0, 0.01),
+    ],
 )
-def test_the_penalty_fades_with_the_rows(weight_sum: float, penalty: float) -> None:
+def test_the_penalty_fades_with_the_rows(n_rows: int, weight_sum: float, penalty: float) -> None:
     """Weights are counts of rows, but for those that add up to fewer than there are."""
 
-    def penalty_of(net: NeuralNetClassifier) -> float:
-        chosen = resolve_defaults(net, 2, 200, weight_sum, has_validation=False, classifies=True)
+    def penalty_of(net: NeuralNetClassifier, *, continues: bool = False) -> float:
+        chosen = resolve_defaults(
+            net,
+            2,
+            n_rows,
+            weight_sum,
+            has_validation=False,
+            classifies=True,
+            continues=continues,
+        )
         return chosen.regParam
 
-    assert penalty_of(NeuralNetClassifier()) == penalty
+    assert penalty_of(NeuralNetClassifier()) == np.float32(penalty)
     assert penalty_of(NeuralNetClassifier(regParam=0.0)) == 0
+    assert penalty_of(NeuralNetClassifier(regParam=0.1), continues=True) == 0.1
+    # What the network learned elsewhere is not in these rows.
+    assert penalty_of(NeuralNetClassifier(), continues=True) == 0

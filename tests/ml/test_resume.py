@@ -188,11 +188,16 @@ def test_other_rows_start_afresh(spark: SparkSession, folder: Path) -> None:
 
 
 def test_rows_in_another_order_are_the_same_rows(spark: SparkSession, folder: Path) -> None:
-    """Behind a shuffle, Spark returns rows as they are fetched."""
+    """Behind a shuffle, Spark returns rows as they are fetched.
+
+    The sum of their weights, on which the penalty depends, then has other last bits.
+    """
     X, y = blobs(60)
-    interrupt(small(folder), table(spark, X, y))
+    w = np.random.default_rng(1).uniform(2, 3, size=60)
+    assert w.sum() != w[::-1].sum()
+    interrupt(small(folder).setWeightCol("w"), table(spark, X, y, w=w))
     with rounds() as run:
-        seldom(folder).fit(table(spark, X[::-1], y[::-1]))
+        seldom(folder).setWeightCol("w").fit(table(spark, X[::-1], y[::-1], w=w[::-1]))
     assert run[0] == 3
 
 
