@@ -154,7 +154,8 @@ class _LocalTraining(
     )
     maxChange = Declared(
         "maxChange",
-        "largest norm of one step of sgd, momentum and ngsgd; 0 for no limit",
+        "largest norm of what a mini-batch adds in sgd, and to the velocity in momentum and ngsgd; "
+        "0 for no limit",
         _FLOAT,
         2.0,
         Range(0),

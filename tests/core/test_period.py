@@ -129,6 +129,8 @@ def test_losses_around_averaging() -> None:
     (report,) = _only_report(plan)
     assert report.first.weight == report.last.weight == 8
     assert report.first.loss + report.last.loss < report.loss_sum
+    # Training makes it less.
+    assert report.last.loss < report.first.loss
 
 
 def _only_report(plan: Plan) -> tuple[Report, ...]:

@@ -71,3 +71,25 @@ def test_the_penalty_fades_with_the_rows(n_rows: int, weight_sum: float, penalty
     assert penalty_of(NeuralNetClassifier(regParam=0.1), continues=True) == 0.1
     # What the network learned elsewhere is not in these rows.
     assert penalty_of(NeuralNetClassifier(), continues=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("n_workers", "solver", "averaging", "momentum"),
+    [
+        (1, "momentum", "mean", 0.0),
+        (2, "momentum", "nesterov", 0.2421),
+        (4, "ngsgd", "nesterov", 0.4257),
+        (8, "ngsgd", "nesterov", 0.5647),
+        (16, "ngsgd", "nesterov", 0.6701),
+    ],
+)
+def test_what_is_chosen_by_the_number_of_workers(
+    n_workers: int, solver: str, averaging: str, momentum: float
+) -> None:
+    """As tests/benchmarks/averaging.md has it: momentum is 1 - K^-0.4."""
+    chosen = resolve_defaults(
+        NeuralNetClassifier(), n_workers, 60_000, 6e4, has_validation=False, classifies=True
+    )
+    assert (chosen.solver, chosen.averaging) == (solver, averaging)
+    assert chosen.averagingMomentum == pytest.approx(momentum, abs=1e-4)
+    assert (chosen.localState, chosen.finalWeights) == ("average", "last")
