@@ -94,13 +94,15 @@ class ShardWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self.n_rows = 0
         self._held: list[Block] = []
+        self._n_held = 0
         self._sparse: bool | None = None
         self._files: dict[str, IO[bytes]] = {n: (folder / n).open("wb") for n in self.NAMES}
 
     def append(self, block: Block) -> None:
         self.n_rows += block.n_rows
         self._held.append(block)
-        if self._sparse is not None or sum(len(held.x) for held in self._held) >= _HELD_BYTES:
+        self._n_held += sum(len(getattr(block, name)) for name in self.NAMES)
+        if self._sparse is not None or self._n_held >= _HELD_BYTES:
             self._write_held()
 
     def _write_held(self) -> None:

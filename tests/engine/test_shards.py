@@ -110,6 +110,19 @@ def test_only_the_first_megabytes_choose(
     np.testing.assert_array_equal(chunk.y, y)
 
 
+def test_rows_without_entries_are_not_held_for_ever(tmp_path: Path) -> None:
+    """Labels and weights count among the bytes that are held back, too."""
+    writer = ShardWriter(tmp_path)
+    n = 2000
+    parts = (np.empty(0, np.float32), np.zeros(n), np.ones(n), np.empty(0, np.int32))
+    block = Block(n, 5, *map(view, parts), view(np.zeros(n, np.int64)))
+    for _ in range(100):
+        writer.append(block)
+    assert (tmp_path / "y").stat().st_size > 0
+    writer.finish()
+    assert (tmp_path / "y").stat().st_size == 100 * n * 8
+
+
 @pytest.mark.parametrize("sparse", [True, False])
 def test_small_windows_on_shards_are_small_windows_on_arrays(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, sparse: bool
