@@ -132,7 +132,7 @@ def _averaging_momentum(n_workers: int) -> float:
 def _penalty(n_rows: int, weight_sum: float) -> float:
     """1 / rows, in float32: the last bits of a sum of weights depend on the order of the rows."""
     # A row of weight 2 is two rows; weights that add up to little, say to 1, are relative.
-    n = float(np.float32(max(n_rows, weight_sum)))
+    n = float(np.float32(min(max(n_rows, weight_sum), _FEW_ROWS)))
     return float(np.float32(1 / max(n, _HANDFUL))) if n < _FEW_ROWS else 0.0
 
 
