@@ -142,8 +142,9 @@ class Checkpoints:
         """Rounds after which a checkpoint was written to its end."""
         pattern = os.path.join(self.path, "round-*", "metadata")
         try:
-            # Lists files, and reads none of them.
-            files = self.spark.read.text(pattern).inputFiles()
+            # Lists files, and reads none of them. Of one path alone Spark first asks whether a
+            # stream wrote it, and prints a stack trace where there is nothing yet.
+            files = self.spark.read.text([pattern, pattern]).inputFiles()
         except AnalysisException as error:
             if "PATH_NOT_FOUND" not in str(error):
                 raise

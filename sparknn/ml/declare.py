@@ -75,7 +75,7 @@ _KINDS: dict[Any, str] = {
 def _kind(convert: Any) -> str:
     if isinstance(convert, AutoOr):
         return f"{_kind(convert.convert)} or '{AUTO}'"
-    return _KINDS.get(convert, "another type")
+    return _KINDS.get(convert) or str(getattr(convert, "kind", "another type"))
 
 
 class Declared(Param[T]):
@@ -86,7 +86,8 @@ class Declared(Param[T]):
     name, doc : str
         The rule is appended to the doc.
     convert : callable
-        One of ``TypeConverters``, or ``AutoOr`` one of them.
+        One of ``TypeConverters``, ``AutoOr`` one of them, or another with a ``kind``: what it
+        takes, in words.
     default : optional
         None: undefined until it is set.
     rule : Rule, optional
@@ -107,7 +108,6 @@ class Declared(Param[T]):
 
 
 def _convert(param: Param[Any], value: Any) -> tuple[Any, str | None]:
-    """The value as the param keeps it, and what is wrong with it, if anything is."""
     says = f" = {value!r}; "
     if isinstance(value, np.generic):
         value = value.item()
@@ -146,12 +146,16 @@ class CheckedParams(Params):
             elif value is None:
                 converted[name] = None
             else:
-                converted[name], problem = _convert(self.getParam(name), value)
+                converted[name], problem = self._convert(self.getParam(name), value)
                 if problem:
                     problems[name] = problem
         if problems:
             raise ParamError(type(self).__name__, problems)
         return converted
+
+    def _convert(self, param: Param[Any], value: Any) -> tuple[Any, str | None]:
+        """The value as the param keeps it, and what is wrong with it, if anything is."""
+        return _convert(param, value)
 
     def _set(self, **kwargs: Any) -> Self:
         for name, value in self._checked(kwargs).items():

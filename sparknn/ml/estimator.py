@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pyspark.ml.base import Predictor
+from pyspark.ml.base import Model, Predictor
 from pyspark.ml.param import Param
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame, SparkSession
@@ -22,25 +21,16 @@ from sparknn.ml.declare import ParamError
 from sparknn.ml.fitting import Target
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
-from sparknn.ml.persistence import StageReader, StageWriter
+from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
 from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
 from sparknn.ml.together import Group, ModelIterator
 from sparknn.ml.train import train_all
-
-log = logging.getLogger("sparknn")
 
 ParamMap = Mapping[Param[Any], Any]
 
 
 class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritable):
-    """Base of both estimators.
-
-    Its state is its Params, and the model to start from if that was given as an object.
-    """
-
-    # Set by `setInitialModel`. Copies share it, as a model never changes; a saved estimator keeps
-    # only a path, since a model has no place in JSON.
-    _initial_model: NetworkModel | None = None
+    """Base of both estimators; their whole state is their Params."""
 
     _model_class: ClassVar[type[NetworkModel]]
     _classifies: ClassVar[bool]
@@ -53,50 +43,24 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
     def _outputs(self) -> list[str]:
         """The columns that the model adds."""
 
-    def setInitialModel(self, value: NetworkModel | str | None) -> Self:
-        """Continue from a fitted model instead of starting afresh.
+    def _convert(self, param: Param[Any], value: Any) -> tuple[Any, str | None]:
+        """A model must be of this estimator's own kind."""
+        wrong = isinstance(value, Model) and not isinstance(value, self._model_class)
+        if wrong and param.name == "initialModel":
+            wanted = self._model_class.__name__
+            return value, f" is a {type(value).__name__}; expected a {wanted}, or a path of one."
+        return super()._convert(param, value)
 
-        Parameters
-        ----------
-        value : model, str or None
-            A model, or the path of a saved one; None or '' starts afresh. Features and classes
-            must be the same, and hiddenLayers and activation if they are set. A model given as an
-            object is shared by copies of the estimator; a saved estimator remembers a path only.
+    def fit(self, dataset: DataFrame, params: Any = None) -> Any:
+        """A model, or one for each of a list of parameter maps.
 
         Raises
         ------
-        ParamError
-            If it is neither.
+        ParamError, SchemaError, DataError, ValueError
         """
-        return self._set(initialModel=value)
-
-    def _set(self, **kwargs: Any) -> Self:
-        if "initialModel" not in kwargs:
-            return super()._set(**kwargs)
-        value = kwargs["initialModel"]
-        held = value if isinstance(value, self._model_class) else None
-        if isinstance(value, NetworkModel) and held is None:
-            expected = f"expected a {self._model_class.__name__}, or the path of a saved one"
-            problem = f" is a {type(value).__name__}; {expected}."
-            raise ParamError(type(self).__name__, {"initialModel": problem})
-        super()._set(**{**kwargs, "initialModel": None if held is not None else value})
-        self._initial_model = held
-        return self
-
-    def copy(self, extra: ParamMap | None = None) -> Self:
-        """A copy with the same uid; ``extra`` may hold a model as its ``initialModel``."""
-        extra = dict(extra or {})
-        held = extra.get(self.initialModel)
-        if isinstance(held, NetworkModel):
-            del extra[self.initialModel]
-        copied = super().copy(extra)
-        return copied._set(initialModel=held) if isinstance(held, NetworkModel) else copied
-
-    def clear(self, param: Param[Any]) -> None:
-        """Forget a value that was set; the default holds again."""
-        super().clear(param)
-        if param == self.initialModel:
-            self._initial_model = None
+        if isinstance(params, Mapping):
+            self._refuse_strangers(params)
+        return super().fit(dataset, params)
 
     def _fit(self, dataset: DataFrame) -> Any:
         intake = self._intake(dataset)
@@ -137,7 +101,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
                 copies[index] = self.copy(paramMap)
                 intake = copies[index]._intake(dataset)
             except Exception as error:
-                error.add_note(f"In {names[index]}: {_describe(paramMap)}")
+                error.add_note(_note(index, paramMaps))
                 raise
             groups.setdefault((intake, copies[index].getAggregationDepth()), []).append(index)
 
@@ -146,7 +110,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
             outcomes = train_all(dataset, intake, chosen, [names[index] for index in indices])
             for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, Exception):
-                    outcome.add_note(f"In {names[index]}: {_describe(paramMaps[index])}")
+                    outcome.add_note(_note(index, paramMaps))
             return outcomes
 
         return ModelIterator(
@@ -231,27 +195,23 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
         if problems:
             raise ParamError(type(self).__name__, problems)
 
-    def write(self) -> StageWriter:
+    def write(self) -> EstimatorWriter:
         """A writer: ``estimator.write().overwrite().save(path)``."""
-        if self._initial_model is not None:
-            log.warning(
-                "%s starts from a model that was given as an object, which is not saved with it. "
-                "Save that model, and give its path to setInitialModel.",
-                self.uid,
-            )
-        return StageWriter(self)
+        return EstimatorWriter(self)
 
     @classmethod
-    def read(cls) -> StageReader[Any]:
+    def read(cls) -> EstimatorReader[Any]:
         """A reader: ``Estimator.read().load(path)``."""
-        return StageReader(cls)
+        return EstimatorReader(cls)
 
-    def _start(self) -> tuple[Network, Float32Array] | None:
+    def _start(self, session: SparkSession) -> tuple[Network, Float32Array] | None:
         """The network to continue from, if any."""
-        model = self._initial_model
-        if model is None and self.getInitialModel():
-            model = self._model_class.load(self.getInitialModel())
-        return None if model is None else (model.network, model.theta)
+        model = self.getInitialModel()
+        if not model:
+            return None
+        if isinstance(model, str):
+            model = self._model_class.read().session(session).load(model)
+        return model.network, model.theta
 
 
 def default_workers(session: SparkSession) -> int:
@@ -263,6 +223,9 @@ def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:
     return f"map {index + 1} of {len(paramMaps)}" if len(paramMaps) > 1 else ""
 
 
-def _describe(paramMap: ParamMap) -> str:
-    pairs = (f"{getattr(param, 'name', param)}={value!r}" for param, value in paramMap.items())
-    return "{" + ", ".join(pairs) + "}"
+def _note(index: int, paramMaps: Sequence[ParamMap]) -> str:
+    """Which map an error belongs to."""
+    pairs = (
+        f"{getattr(param, 'name', param)}={value!r}" for param, value in paramMaps[index].items()
+    )
+    return f"In {_name(index, paramMaps) or 'the map'}: {{{', '.join(pairs)}}}"

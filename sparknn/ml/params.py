@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyspark.ml.base import Model
 from pyspark.ml.param import TypeConverters
 from pyspark.ml.param.shared import (
     HasAggregationDepth,
@@ -174,6 +175,15 @@ class _LocalTraining(
     setMaxChange, getMaxChange = setter(maxChange), getter(maxChange)
 
 
+class _ModelOrPath:
+    """A converter that takes a model, which stays the object it is, or a path."""
+
+    kind = "a fitted model, or the path of a saved one"
+
+    def __call__(self, value: Any) -> Any:
+        return value if isinstance(value, Model) else _STRING(value)
+
+
 class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     """How many workers there are, how their networks become one, and when the rounds end."""
 
@@ -237,10 +247,11 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     aggregationDepth = Declared(
         "aggregationDepth", "depth of the tree that adds up the workers", _INT, 2, _COUNT
     )
-    initialModel = Declared(
+    initialModel: Declared[Any] = Declared(
         "initialModel",
-        "a model, or the path of a saved one, to continue from; '' starts afresh",
-        _STRING,
+        "a model, or the path of a saved one, to continue from: features and classes must be the "
+        "same, and hiddenLayers and activation if they are set; '' starts afresh",
+        _ModelOrPath(),
         "",
     )
 
@@ -255,7 +266,7 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     setLocalState, getLocalState = setter(localState), getter(localState)
     setFinalWeights, getFinalWeights = setter(finalWeights), getter(finalWeights)
     setPatience, getPatience = setter(patience), getter(patience)
-    getInitialModel = getter(initialModel)
+    setInitialModel, getInitialModel = setter(initialModel), getter(initialModel)
 
 
 class _Rows(

@@ -1,7 +1,8 @@
 """Saving and loading: Spark's own metadata, and the parameters as numeric parquet.
 
-    path/metadata/   one line of JSON: class, uid, params, and under "sparknn" what is ours
-    path/theta/      parquet, one row a chunk: chunk (int), values (array<float>)
+    path/metadata/      one line of JSON: class, uid, params, and under "sparknn" what is ours
+    path/theta/         parquet, one row a chunk: chunk (int), values (array<float>)
+    path/initialModel/  a model, saved in the same way, that an estimator continues from
 
 Everything goes through DataFrames, so any file system that Spark knows will do. Nothing is pickled,
 and a directory is not believed: sizes are checked before memory is taken, and the parameters
@@ -14,10 +15,11 @@ import hashlib
 import json
 import os
 import warnings
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkRuntimeError
+from pyspark.ml.base import Model
 from pyspark.ml.param import Params
 from pyspark.ml.util import DefaultParamsWriter, MLReader, MLWriter
 from pyspark.sql import SparkSession
@@ -33,6 +35,7 @@ from sparknn.ml.theta_io import read_theta, write_theta
 
 FORMAT_VERSION = 1
 SECTION = "sparknn"
+INITIAL_MODEL = "initialModel"
 
 P = TypeVar("P", bound=Params)
 
@@ -42,7 +45,7 @@ class ModelFormatError(ValueError):
 
 
 class StageWriter(MLWriter):
-    """Writes a stage that is nothing but its params, such as an estimator."""
+    """Writes what every stage has: its class, uid and params."""
 
     def __init__(self, instance: Params) -> None:
         super().__init__()
@@ -93,8 +96,41 @@ class StageWriter(MLWriter):
             self.instance,
             self._session(),  # type: ignore[arg-type,unused-ignore]
             extraMetadata={SECTION: self._section()},
+            # A model to continue from has no place in JSON.
+            paramMap={
+                param.name: value
+                for param, value in self.instance._paramMap.items()
+                if not isinstance(value, Model)
+            },
         )
         return line
+
+
+class EstimatorWriter(StageWriter):
+    """Writes an estimator: its params, and the model that it continues from if it has one."""
+
+    def saveImpl(self, path: str) -> None:
+        """Write the metadata first: a save that was cut off is then seen to be one."""
+        super().saveImpl(path)
+        if writer := self._of_initial_model():
+            writer.saveImpl(os.path.join(path, INITIAL_MODEL))
+
+    def _of_initial_model(self) -> ModelWriter | None:
+        model = self.instance.getOrDefault(INITIAL_MODEL)
+        if not isinstance(model, Model):
+            return None
+        writer = ModelWriter(model)
+        writer.session(self._session())
+        if self.shouldOverwrite:
+            writer.overwrite()
+        return writer
+
+    def _section(self) -> dict[str, Any]:
+        writer = self._of_initial_model()
+        if writer is not None:
+            # A model that cannot be saved must fail now.
+            writer._metadata_line()
+        return {**super()._section(), INITIAL_MODEL: writer is not None}
 
 
 class ModelWriter(StageWriter):
@@ -123,27 +159,11 @@ class ModelWriter(StageWriter):
 
 
 class StageReader(MLReader[P]):  # type: ignore[type-var]
-    """Reads a stage that ``StageWriter`` wrote."""
+    """Reads what ``StageWriter`` wrote."""
 
     def __init__(self, cls: type[P]) -> None:
         super().__init__()
         self.cls = cls
-
-    def load(self, path: str) -> P:
-        """Load from a directory.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        ModelFormatError
-            If it holds something else, or a newer format than this version reads.
-        """
-        _check_path(path)
-        metadata = self._metadata(path)
-        stage = self.cls()
-        _restore(stage, metadata)
-        return stage
 
     def _session(self) -> SparkSession:
         return self._sparkSession or _active_session()
@@ -190,6 +210,29 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
                 f"is sparknn {__version__}, which reads up to format {FORMAT_VERSION}. "
                 "Upgrade sparknn to load it."
             )
+
+
+class EstimatorReader(StageReader[P]):
+    """Reads an estimator that ``EstimatorWriter`` wrote."""
+
+    def load(self, path: str) -> P:
+        """Load from a directory.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ModelFormatError
+            If it holds something else, or a newer format than this version reads.
+        """
+        _check_path(path)
+        metadata = self._metadata(path)
+        estimator: Any = self.cls()
+        _restore(estimator, metadata)
+        if metadata[SECTION].get(INITIAL_MODEL):
+            reader = estimator._model_class.read().session(self._session())
+            estimator._set(initialModel=reader.load(os.path.join(path, INITIAL_MODEL)))
+        return cast(P, estimator)
 
 
 class ModelReader(StageReader[P]):
@@ -300,10 +343,11 @@ def _check_path(path: object) -> None:
 
 def _active_session() -> SparkSession:
     """The session in use. Unlike Spark's readers, none is started as a side effect."""
-    spark = SparkSession.getActiveSession()
-    if spark is None:
+    try:
+        # In another thread, the process's.
+        return SparkSession.active()
+    except PySparkRuntimeError:
         raise RuntimeError(
-            "No Spark session is active. Start one with SparkSession.builder.getOrCreate(), or "
+            "There is no Spark session. Start one with SparkSession.builder.getOrCreate(), or "
             "give one: write().session(spark), read().session(spark)."
-        )
-    return spark
+        ) from None

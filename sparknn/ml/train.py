@@ -6,9 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import DataFrame
+from pyspark.ml.base import Model
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField
 
+from sparknn.core.network import Network
+from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
 from sparknn.engine.base import DataError, Engine, Facts, Intake
 from sparknn.ml.fitting import fitted_theta, in_label_units, make_fit
@@ -20,6 +23,9 @@ from sparknn.ml.together import LoneFit, run_all
 if TYPE_CHECKING:
     from sparknn.ml.estimator import NetworkEstimator
 
+#: A network to continue from, with its parameters; None to start afresh; why it cannot be had.
+Start = tuple[Network, Float32Array] | None | Exception
+
 
 def train_all(
     dataset: DataFrame,
@@ -30,12 +36,15 @@ def train_all(
     """Models of estimators that share an intake, or the error that there is instead of a model."""
     started = time.perf_counter()
     label = dataset.schema[intake.label]
+    starts = _starts(dataset.sparkSession, estimators)
+    if all(isinstance(start, Exception) for start in starts):
+        return starts
     probe_all(dataset.sparkSession, estimators)
     with claims() as claim:
         with open_engine(dataset, intake, estimators[0].getAggregationDepth()) as engine:
             fits = [
-                _prepare(estimator, engine, label, name)
-                for estimator, name in zip(estimators, names, strict=True)
+                _prepare(estimator, engine, label, name, start)
+                for estimator, name, start in zip(estimators, names, starts, strict=True)
             ]
             both = zip(estimators, fits, strict=True)
             ready = [(estimator, fit) for estimator, fit in both if isinstance(fit, LoneFit)]
@@ -49,11 +58,27 @@ def train_all(
         ]
 
 
+def _starts(spark: SparkSession, estimators: Sequence[NetworkEstimator]) -> list[Start]:
+    """What each continues from, or why it cannot; a model that several name is read once."""
+    found: dict[Any, Start] = {}
+    starts: list[Start] = []
+    for estimator in estimators:
+        model = estimator.getInitialModel()
+        try:
+            if model not in found:
+                found[model] = estimator._start(spark)
+            starts.append(found[model])
+        except (OSError, ValueError) as error:
+            starts.append(error)
+    return starts
+
+
 def _prepare(
-    estimator: NetworkEstimator, engine: Engine, label: StructField, name: str
+    estimator: NetworkEstimator, engine: Engine, label: StructField, name: str, start: Start
 ) -> LoneFit | Exception:
+    if isinstance(start, Exception):
+        return start
     try:
-        start = estimator._start()
         old = None if start is None else start[0]
         target = estimator._target(engine, label, old)
         progress = Progress(estimator.uid, name)
@@ -82,6 +107,10 @@ def _finish(
         return error
     if fit.checkpoints is not None:
         fit.checkpoints.clear()
-    model = estimator._model_class(fit.plan.network, theta, summary)
+    model: Any = estimator._model_class(fit.plan.network, theta, summary)
     model._resetUid(estimator.uid)
-    return estimator._copyValues(model)
+    estimator._copyValues(model)
+    if isinstance(model.getInitialModel(), Model):
+        # Else models that were continued again and again would keep all before them alive.
+        model.clear(model.initialModel)
+    return model

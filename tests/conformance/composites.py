@@ -5,7 +5,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from pyspark.ml import Pipeline
+import pytest
+from pyspark.ml import Model, Pipeline
 from pyspark.ml.classification import OneVsRest
 from pyspark.ml.feature import StandardScaler
 from pyspark.ml.tuning import (
@@ -14,7 +15,7 @@ from pyspark.ml.tuning import (
     TrainValidationSplit,
 )
 
-from conformance.subject import Subject, answers
+from conformance.subject import Subject, answers, same_model
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,27 @@ def train_validation_split(subject: Subject) -> Fitted:
 
 
 @cache
+def continuation(subject: Subject) -> Fitted:
+    """A grid over networks to start from: none, a model, and the path of one, used in threads."""
+    path = str(subject.folder / "to-continue-from")
+    subject.model.write().overwrite().save(path)
+    estimator = subject.other(maxIter=1, stepSize=1e-9)
+    grid = ParamGridBuilder().addGrid(estimator.initialModel, ["", subject.model, path]).build()
+    return _fitted(
+        subject,
+        CrossValidator(
+            estimator=estimator,
+            estimatorParamMaps=grid,
+            evaluator=subject.evaluator(),
+            numFolds=2,
+            parallelism=2,
+            seed=1,
+            collectSubModels=True,
+        ),
+    )
+
+
+@cache
 def one_vs_rest(subject: Subject) -> Fitted:
     """Binary networks, side by side."""
     estimator = subject.other()
@@ -92,6 +114,7 @@ def all_of(subject: Subject) -> dict[str, Fitted]:
         "pipeline": pipeline(subject),
         "cross validator": cross_validator(subject),
         "train validation split": train_validation_split(subject),
+        "continuation": continuation(subject),
     }
     return found | ({"one vs rest": one_vs_rest(subject)} if subject.classifies else {})
 
@@ -129,6 +152,33 @@ def check_train_validation_split(subject: Subject) -> None:
     slow, quick = fitted.model.validationMetrics
     assert quick > slow
     assert fitted.model.bestModel.stages[0].getStepSize() == 0.05
+
+
+def check_continuation(subject: Subject) -> None:
+    """By steps of nothing, so that what comes out is what went in, and is better than nothing."""
+    fitted = continuation(subject)
+    afresh, model, path = fitted.model.avgMetrics
+    assert model == path
+    assert model > afresh + 0.1
+    known = subject.model.toLocal().predict(subject.X)
+    for _, *continued in fitted.model.subModels:
+        for submodel in continued:
+            assert np.allclose(submodel.toLocal().predict(subject.X), known, rtol=1e-3)
+            assert not isinstance(submodel.getInitialModel(), Model)
+    # What is written of a grid is read again, the model in it too.
+    saved = str(subject.folder / "continuation")
+    fitted.estimator.write().overwrite().save(saved)
+    for paramMap in CrossValidator.load(saved).getEstimatorParamMaps()[1:2]:
+        (again,) = paramMap.values()
+        assert same_model(again, subject.model)
+    if subject.classifies:
+        with pytest.raises(ValueError, match=r"this fit has .* 2\]"):
+            OneVsRest(
+                classifier=subject.other(initialModel=str(subject.folder / "to-continue-from")),
+                featuresCol=subject.estimator.getFeaturesCol(),
+                labelCol=subject.estimator.getLabelCol(),
+                parallelism=2,
+            ).fit(subject.data)
 
 
 def check_one_vs_rest(subject: Subject) -> None:

@@ -32,6 +32,12 @@ def check_round_trip_in_this_process(subject: Subject) -> None:
     estimator.save(estimator_path)
     again = type(estimator).load(estimator_path)
     _assert_same_params(again, estimator)
+    continuing = subject.other(initialModel=subject.model)
+    continuing.save(estimator_path + "-continuing")
+    again = type(estimator).load(estimator_path + "-continuing")
+    assert same_model(again.getInitialModel(), subject.model)
+    again.setInitialModel(subject.model)
+    _assert_same_params(again, continuing)
 
     for stage, path in ((subject.model, model_path), (estimator, estimator_path)):
         with pytest.raises(FileExistsError, match="overwrite"):

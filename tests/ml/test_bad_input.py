@@ -175,8 +175,18 @@ def test_more_workers_than_rows(spark: SparkSession) -> None:
 
 
 def test_a_model_path_that_leads_nowhere(spark: SparkSession, tmp_path: Any) -> None:
+    """Found before any row is looked at; in a list of maps, only its own turn raises."""
+    frame = table(spark, *blobs(20))
+    broken = frame.withColumn("label", F.raise_error(F.lit("evaluated")).cast("double"))
+    nowhere = str(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="no saved NeuralNetClassificationModel"):
-        small(initialModel=str(tmp_path / "none")).fit(table(spark, *blobs(20)))
+        small(initialModel=nowhere).fit(broken)
+    estimator = small(maxIter=1)
+    maps: list[Any] = [{estimator.initialModel: nowhere}, {estimator.seed: 3}]
+    models = estimator.fitMultiple(frame, maps)
+    with pytest.raises(FileNotFoundError, match="no saved"):
+        next(models)
+    assert next(models)[0] == 1
 
 
 def test_nothing_is_left_behind_by_a_failed_fit(spark: SparkSession) -> None:

@@ -219,16 +219,17 @@ def test_warm_start_takes_from_the_model_what_is_not_set(
         fresh.fit(rows, {fresh.initialModel: 3})
 
 
-def test_an_estimator_can_be_saved(
-    model: NeuralNetClassificationModel, tmp_path: Any, caplog: pytest.LogCaptureFixture
+def test_an_estimator_is_saved_with_the_model_it_continues_from(
+    model: NeuralNetClassificationModel, rows: DataFrame, tmp_path: Any
 ) -> None:
-    estimator = small(initialModel=model)
-    with caplog.at_level(logging.WARNING, "sparknn"):
-        estimator.save(str(tmp_path / "estimator"))
-    assert "which is not saved with it" in caplog.text
-    loaded = NeuralNetClassifier.load(str(tmp_path / "estimator"))
-    assert loaded.uid == estimator.uid
-    assert loaded.extractParamMap() == estimator.extractParamMap()
+    estimator = small(initialModel=model, maxIter=1)
+    path = str(tmp_path / "estimator")
+    estimator.save(path)
+    again = NeuralNetClassifier.load(path)
+    assert again.fit(rows).theta.tobytes() == estimator.fit(rows).theta.tobytes()
+    with pytest.raises(ValueError, match="holds no network"):
+        small(initialModel=NeuralNetClassificationModel()).write().overwrite().save(path)
+    assert NeuralNetClassifier.load(path).uid == estimator.uid
 
 
 def test_a_model_keeps_rows_that_it_cannot_predict(model: NeuralNetClassificationModel) -> None:

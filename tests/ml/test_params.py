@@ -218,19 +218,20 @@ def test_constructors_need_no_session() -> None:
 def test_an_initial_model_of_another_kind_is_refused() -> None:
     with pytest.raises(ParamError, match="is a NeuralNetRegressionModel; expected a"):
         NeuralNetClassifier(initialModel=NeuralNetRegressionModel())
-    with pytest.raises(ParamError, match="initialModel"):
+    with pytest.raises(ParamError, match="initialModel = 3; expected a fitted model, or the path"):
         NeuralNetClassifier(initialModel=3)
 
 
 def test_an_initial_model_object_survives_copies_and_is_replaced_by_a_path() -> None:
     model = NeuralNetClassificationModel()
     classifier = NeuralNetClassifier().setInitialModel(model)
-    assert classifier.copy()._initial_model is model
+    assert classifier.copy().getInitialModel() is model
+    assert "current: NeuralNetClassificationModel" in classifier.explainParam("initialModel")
     with_path = classifier.copy({classifier.initialModel: "/models/a"})
-    assert with_path._initial_model is None
-    assert classifier._initial_model is model
+    assert with_path.getInitialModel() == "/models/a"
+    assert classifier.getInitialModel() is model
     classifier.clear(classifier.initialModel)
-    assert classifier._initial_model is None
+    assert classifier.getInitialModel() == ""
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
