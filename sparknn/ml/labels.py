@@ -57,7 +57,8 @@ def declared_classes(label: StructField) -> Declaration | None:
             "drop the metadata with a cast to double.",
         )
     if _ONE_VS_REST.fullmatch(label.name):
-        return Declaration(2, "its name, as OneVsRest gives it,", "Rename the column.")
+        cure = "If OneVsRest did not make the column, rename it."
+        return Declaration(2, "its name, as OneVsRest gives it,", cure)
     return None
 
 

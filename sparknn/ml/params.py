@@ -383,7 +383,8 @@ class ClassifierParams(NetworkParams):
 
     classWeight = Declared(
         "classWeight",
-        "'balanced' gives all classes the same total weight",
+        "'balanced' gives all classes the same total weight in the loss; the means and scales of "
+        "standardization, unlike with weightCol, do not count it",
         _STRING,
         "none",
         Choice(("none", "balanced")),

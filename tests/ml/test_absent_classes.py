@@ -84,6 +84,11 @@ def test_one_vs_rest_of_a_class_without_rows(
     assert accuracy(predicted) > 0.5
 
 
+def test_num_classes_has_no_place_in_one_vs_rest(rare_top: DataFrame) -> None:
+    with pytest.raises(ParamError, match=r"= 3; .* Leave numClasses at 0. If OneVsRest did not"):
+        OneVsRest(classifier=small(numClasses=3)).fit(rare_top)
+
+
 @pytest.mark.parametrize("params", [{"numClasses": 3}, {"thresholds": [0.5, 0.3, 0.2]}])
 def test_one_class_of_several_declared(
     rare_top: DataFrame, params: dict[str, Any], caplog: pytest.LogCaptureFixture

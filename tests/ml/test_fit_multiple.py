@@ -138,8 +138,9 @@ def test_a_bad_map_is_named_before_anything_runs(
 
 def test_maps_of_another_estimator_are_refused(rows: DataFrame) -> None:
     classifier, other = small(), small()
-    with pytest.raises(ValueError, match=f"belongs to {other.uid}; this estimator is"):
-        classifier.fitMultiple(rows, [{other.maxIter: 1}])
+    for maps in ({other.maxIter: 1}, [{other.maxIter: 1}]):
+        with pytest.raises(ValueError, match=f"belongs to {other.uid}; this estimator is"):
+            classifier.fit(rows, maps)
 
 
 def test_a_map_that_diverges_raises_alone(rows: DataFrame) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -292,9 +293,21 @@ def test_no_session_is_started(
     run_python(
         "from sparknn import NeuralNetClassifier\n"
         "try: NeuralNetClassifier.load('/nowhere')\n"
-        "except RuntimeError as error: assert 'No Spark session is active' in str(error)\n"
+        "except RuntimeError as error: assert 'There is no Spark session' in str(error)\n"
         "else: raise SystemExit('loaded')\n"
     )
+
+
+def test_in_a_thread(saved: Path, spark: SparkSession, tmp_path: Path) -> None:
+    """Such as those in which Spark's tuning fits and transforms; no session is active there."""
+
+    def there_and_back() -> NeuralNetClassificationModel:
+        NeuralNetClassificationModel.load(str(saved)).save(str(tmp_path / "again"))
+        return NeuralNetClassificationModel.load(str(tmp_path / "again"))
+
+    with ThreadPoolExecutor(1) as pool:
+        model = pool.submit(there_and_back).result()
+    assert model.theta.tobytes() == classifier(4, 5, 3).theta.tobytes()
 
 
 def test_vectors_in_a_dataframe_after_loading(saved: Path, spark: SparkSession) -> None:

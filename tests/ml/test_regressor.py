@@ -63,6 +63,20 @@ def test_losses(rows: DataFrame, loss: str) -> None:
     assert RegressionEvaluator(metricName="r2").evaluate(model.transform(rows)) > 0.7
 
 
+@pytest.mark.parametrize(
+    ("loss", "expected"), [("squared", 2.0), ("absolute", 0.0), ("huber", 1.0)]
+)
+def test_each_loss_has_its_own_minimum(spark: SparkSession, loss: str, expected: float) -> None:
+    """Of targets that the features tell nothing of: 0, and 10 for a fifth of the rows.
+
+    Their mean is 2 and their median 0. Huber's loss turns straight at one deviation, 4, and is
+    smallest where the pulls are even: 0.8 m = 0.2 * 4.
+    """
+    y = np.where(np.arange(500) % 5 == 0, 10.0, 0.0)
+    model = small(loss=loss, hiddenLayers=[], maxIter=20).fit(table(spark, X, y))
+    assert np.median(model.toLocal().predict(X)) == pytest.approx(expected, abs=0.3)
+
+
 def test_the_validation_metric_is_in_units_of_the_label(
     model: NeuralNetRegressionModel, rows: DataFrame
 ) -> None:
