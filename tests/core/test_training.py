@@ -153,7 +153,7 @@ def test_adamw_penalises_by_the_step_size_and_adam_through_the_gradient() -> Non
     assert np.abs(results[2] - results[3]).max() > 1e-3
 
 
-@pytest.mark.parametrize("solver", ["sgd", "momentum"])
+@pytest.mark.parametrize("solver", ["sgd", "momentum", "ngsgd"])
 def test_a_step_is_shortened_to_max_change(solver: str) -> None:
     X, y = blobs(40)
     long = full_batch(NETWORK, solver=solver, step_size=50.0)
