@@ -77,6 +77,21 @@ def test_one_full_batch_step_per_worker_is_one_pooled_step(
     assert pooled.history[-1].loss < pooled.history[0].loss
 
 
+@pytest.mark.parametrize("solver", ["momentum", "ngsgd"])
+def test_velocities_are_averaged_like_networks(solver: str) -> None:
+    """From rest, a worker's first step is its velocity; so the mean step is the mean velocity."""
+    X, y = blobs(60)
+    engine = engine_of(X, y, [20, 40])
+    fit = Fit(full_batch(NETWORK, solver=solver), Averaging(), 2)
+    start = fit.job().state
+    result = engine.run_round([fit.job()], 0)
+    fit.absorb(engine, result.totals[0], 0, 1.0, result)
+    theta, velocity = fit.job().state
+    np.testing.assert_array_equal(start[1], 0)
+    np.testing.assert_allclose(velocity, theta - start[0], atol=1e-6)
+    assert np.abs(velocity).max() > 1e-2
+
+
 def test_a_worker_counts_by_its_weights_not_by_its_rows() -> None:
     """A hundred rows of weight 0.01 pull like one of weight 1."""
     X, y = blobs(101)

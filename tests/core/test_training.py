@@ -225,6 +225,19 @@ def test_solver_state_travels_or_starts_afresh(solver: str) -> None:
         assert np.abs(again.state[0] - at_once.state[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("solver", ["momentum", "ngsgd"])
+def test_a_velocity_that_arrives_moves_the_network_and_travels_on(solver: str) -> None:
+    """Rows that are predicted exactly: no gradient, so that momentum is all there is."""
+    network = Network((2, 2), loss="squared")
+    theta = np.array([1, 2, 3, 4, 0.5, -0.5], np.float32)
+    velocity = np.array([8, -4, 2, 0, 1, -1], np.float32)
+    rows = ArrayRows(np.zeros((8, 2), np.float32), np.tile([0.5, -0.5], (8, 1)))
+    plan = full_batch(network, solver=solver, momentum=0.75)
+    result = train_locally(Job(plan, np.stack([theta, velocity])), rows, 0, 0)
+    assert result.n_steps == 1
+    np.testing.assert_array_equal(result.state, [theta + 0.75 * velocity, 0.75 * velocity])
+
+
 def test_the_step_factor_multiplies_the_step() -> None:
     X, y = blobs(40)
     plan, rows = full_batch(NETWORK), ArrayRows(X, y)
