@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparknn.core.averaging import Report, Score, Total
-from sparknn.core.history import mean_score, summarise
+from sparknn.core.averaging import LossSum, Report, Score, Total
+from sparknn.core.history import loss_at_start, mean_score, summarise
 from sparknn.core.outer import OuterState
 
 START = OuterState.start(np.zeros(2, np.float32))
@@ -49,6 +49,24 @@ def test_counts_and_losses_add_up() -> None:
     assert record.step_factor == 0.5
     assert record.workers_left_out == 0
     assert math.isnan(record.validation_loss)
+
+
+def test_losses_around_averaging_are_of_the_last_batches_and_of_the_first() -> None:
+    """Loss sums over sums of weights, of the workers whose networks are averaged."""
+    total = total_of(
+        [[1, 0], [0, 1], [9, 9]],
+        [0.25, 0.75, 0.0],
+        weight=[10.0, 30.0, 10.0],
+        loss_sum=[90.0, 110.0, 1e9],
+        first=[LossSum(12.0, 2.0), LossSum(52.0, 6.0), LossSum(1e9, 1.0)],
+        last=[LossSum(4.0, 2.0), LossSum(12.0, 6.0), LossSum(1e9, 1.0)],
+    )
+    record = summarise(total, 0, START, START, 1)
+    assert record.loss == 5.0
+    assert record.loss_before == 2.0
+    assert loss_at_start(total) == 8.0
+    # The next round's first batches are yet to be seen.
+    assert math.isnan(record.loss_after)
 
 
 def test_workers_that_move_alike_agree() -> None:

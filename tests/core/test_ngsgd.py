@@ -7,7 +7,7 @@ import pytest
 
 from sparknn.core import ngsgd
 from sparknn.core.network import Backprop, Network
-from sparknn.core.ngsgd import NaturalGradient, OnlineFisher
+from sparknn.core.ngsgd import RANK_IN, RANK_OUT, NaturalGradient, OnlineFisher
 from sparknn.core.plan import Job, Plan
 from sparknn.core.rows import ArrayRows
 from sparknn.core.training import train_locally
@@ -129,6 +129,21 @@ def test_shapes_dtypes_norm_and_nothing_overwritten(rng, dtype):
             assert A_hat.dtype == dZ_hat.dtype == dtype
             norm = np.sqrt(np.linalg.norm(A) ** 2 + n) * np.linalg.norm(dZ)
             assert np.linalg.norm(A_hat) * np.linalg.norm(dZ_hat) == pytest.approx(norm, rel=1e-5)
+
+
+def test_inputs_and_derivatives_are_each_multiplied_by_an_inverse_of_their_own(rng):
+    natural = NaturalGradient(LAYERS)
+    sides = [
+        (OnlineFisher(n_in + 1, RANK_IN), OnlineFisher(n_out, RANK_OUT))
+        for n_in, n_out in pairwise(LAYERS)
+    ]
+    for _ in range(3 * ngsgd.PERIOD):
+        for layer, (A, dZ) in enumerate(factors(rng, dtype=np.float64)):
+            A_hat, dZ_hat = natural(layer, A, dZ)
+            inputs, outputs = sides[layer]
+            ones = np.column_stack([A, np.ones(len(A))])
+            block = feed(inputs, [ones]).T @ feed(outputs, [dZ])
+            np.testing.assert_allclose(A_hat.T @ dZ_hat, block, rtol=1e-9, atol=1e-9)
 
 
 def test_the_scale_of_the_derivatives_only_scales_the_result(rng):

@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+from scripted import ScriptedEngine
 
 from sparknn.core.averaging import Report, Total, weight_unit
 from sparknn.core.fit import Averaging, Fit
@@ -91,6 +92,32 @@ def test_a_fit_of_long_rounds_does_all_its_work(monkeypatch: pytest.MonkeyPatch)
     assert len(engine.lengths) < 10
     assert [record.round for record in fit.history] == list(range(len(engine.lengths)))
     assert sum(record.n_rows for record in fit.history) == 20 * 80
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # The step size is (20 - n) / 18 of the full one after n stints, from the second on: below
+        # 1 / sqrt(2) after 8, below 1 / sqrt(3) after 10, below 1 / 2 after 13; 20 / 5 is the most.
+        # Half of it after the first stint, as it still rises, would ask for 4 at once.
+        ("linear", [1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 4, 3]),
+        ("constant", [1] * 20),
+    ],
+)
+def test_rounds_grow_as_the_step_size_falls_and_not_while_it_rises(
+    schedule: str, expected: list[int]
+) -> None:
+    """Rounds that are worth their cost, so that nothing else makes them longer."""
+    plan = Plan(NETWORK, max_iter=20, schedule=schedule, solver="sgd")
+    fit = Fit(plan, Averaging(), 1, adapt_period=True)
+    lengths = []
+    while not fit.all_done:
+        job = fit.job()
+        lengths.append(job.n_stints)
+        report = Report(0, weight=1.0, n_rows=1, n_steps=1, share=0.5, seconds=10.0)
+        result = RoundResult([Total.of(job.state, report)], broadcast_s=0.1, job_s=10.1)
+        fit.absorb(ScriptedEngine(), result.totals[0], len(fit.history), 10.2, result)
+    assert lengths == expected
 
 
 def test_says_once_that_one_worker_would_be_faster(

@@ -13,12 +13,12 @@ from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
 from sparknn.core.rounds import run
 from sparknn.core.rows import ArrayRows
+from sparknn.core.solvers import SOLVERS
 from sparknn.core.training import train_locally
 from sparknn.engine.local import LocalEngine
 
 NETWORK = Network((4, 6, 3), "tanh")
 REGRESSION = Network((4, 6, 2), "tanh", "squared")
-PLAIN_SOLVERS = ["sgd", "momentum", "adam", "adamw"]
 
 
 def fitted(engine: LocalEngine, plan: Plan, averaging: Averaging | None = None) -> Fit:
@@ -34,7 +34,7 @@ def theta_of(fit: Fit) -> Array:
 
 
 @pytest.mark.parametrize("local_state", ["average", "reset"])
-@pytest.mark.parametrize("solver", PLAIN_SOLVERS)
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_one_worker_is_train_locally_in_a_loop_to_the_byte(solver: str, local_state: str) -> None:
     X, y = blobs(53)
     weight = np.random.default_rng(0).uniform(0.1, 3, 53)
@@ -75,6 +75,21 @@ def test_one_full_batch_step_per_worker_is_one_pooled_step(
         assert mine.loss == pytest.approx(yours.loss, rel=1e-5)
         assert mine.n_rows == yours.n_rows
     assert pooled.history[-1].loss < pooled.history[0].loss
+
+
+@pytest.mark.parametrize("solver", ["momentum", "ngsgd"])
+def test_velocities_are_averaged_like_networks(solver: str) -> None:
+    """From rest, a worker's first step is its velocity; so the mean step is the mean velocity."""
+    X, y = blobs(60)
+    engine = engine_of(X, y, [20, 40])
+    fit = Fit(full_batch(NETWORK, solver=solver), Averaging(), 2)
+    start = fit.job().state
+    result = engine.run_round([fit.job()], 0)
+    fit.absorb(engine, result.totals[0], 0, 1.0, result)
+    theta, velocity = fit.job().state
+    np.testing.assert_array_equal(start[1], 0)
+    np.testing.assert_allclose(velocity, theta - start[0], atol=1e-6)
+    assert np.abs(velocity).max() > 1e-2
 
 
 def test_a_worker_counts_by_its_weights_not_by_its_rows() -> None:
@@ -144,7 +159,7 @@ def test_a_fit_repeats_itself_and_the_seed_changes_it() -> None:
 
 @pytest.mark.parametrize("local_state", ["average", "reset"])
 @pytest.mark.parametrize("rule", ["mean", "momentum", "nesterov", "bmuf"])
-@pytest.mark.parametrize("solver", PLAIN_SOLVERS)
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_every_combination_learns(solver: str, rule: str, local_state: str) -> None:
     X, y = blobs(300)
     engine = engine_of(X, y, [100, 100, 100], validation=blobs(100, seed=5))

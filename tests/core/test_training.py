@@ -153,7 +153,7 @@ def test_adamw_penalises_by_the_step_size_and_adam_through_the_gradient() -> Non
     assert np.abs(results[2] - results[3]).max() > 1e-3
 
 
-@pytest.mark.parametrize("solver", ["sgd", "momentum"])
+@pytest.mark.parametrize("solver", ["sgd", "momentum", "ngsgd"])
 def test_a_step_is_shortened_to_max_change(solver: str) -> None:
     X, y = blobs(40)
     long = full_batch(NETWORK, solver=solver, step_size=50.0)
@@ -223,6 +223,19 @@ def test_solver_state_travels_or_starts_afresh(solver: str) -> None:
     if n_buffers:
         again = train_locally(job_of(fresh, first.state[0], n_steps=3.0), rows, 1, 0)
         assert np.abs(again.state[0] - at_once.state[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("solver", ["momentum", "ngsgd"])
+def test_a_velocity_that_arrives_moves_the_network_and_travels_on(solver: str) -> None:
+    """Rows that are predicted exactly: no gradient, so that momentum is all there is."""
+    network = Network((2, 2), loss="squared")
+    theta = np.array([1, 2, 3, 4, 0.5, -0.5], np.float32)
+    velocity = np.array([8, -4, 2, 0, 1, -1], np.float32)
+    rows = ArrayRows(np.zeros((8, 2), np.float32), np.tile([0.5, -0.5], (8, 1)))
+    plan = full_batch(network, solver=solver, momentum=0.75)
+    result = train_locally(Job(plan, np.stack([theta, velocity])), rows, 0, 0)
+    assert result.n_steps == 1
+    np.testing.assert_array_equal(result.state, [theta + 0.75 * velocity, 0.75 * velocity])
 
 
 def test_the_step_factor_multiplies_the_step() -> None:

@@ -46,6 +46,7 @@ def test_equals_the_plain_engine_to_the_byte(spark: SparkSession, n_workers: int
         plans = [
             plan(network, solver="momentum"),
             plan(network, solver="adam", step_size=0.01, seed=6, dropout=0.2, max_iter=2),
+            plan(network, solver="ngsgd", seed=7),
             plan(network, local_state="reset", mini_batch_fraction=0.4, local_epochs=2, l2=0.01),
         ]
         averaging = Averaging("nesterov", 0.5, final="best")

@@ -1,11 +1,14 @@
-"""Which defaults a fit gets, and what becomes of its parameters when they leave it."""
+"""What a fit gets from params and facts, and what becomes of its parameters at its end."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sparknn import NeuralNetClassifier
 from sparknn.core.network import Network
-from sparknn.ml.fitting import centred, resolve_defaults
+from sparknn.engine.base import Facts
+from sparknn.ml.fitting import Target, centred, make_fit, resolve_defaults
 
 
 @pytest.mark.parametrize("layers", [(5, 2), (5, 7, 3)])
@@ -93,3 +96,27 @@ def test_what_is_chosen_by_the_number_of_workers(
     assert (chosen.solver, chosen.averaging) == (solver, averaging)
     assert chosen.averagingMomentum == pytest.approx(momentum, abs=1e-4)
     assert (chosen.localState, chosen.finalWeights) == ("average", "last")
+
+
+@pytest.mark.parametrize(
+    ("params", "adapts"), [({}, False), ({"period": "fixed"}, False), ({"period": "auto"}, True)]
+)
+def test_the_period_decides_whether_rounds_grow(params: dict[str, Any], adapts: bool) -> None:
+    facts = Facts(
+        n_features=3,
+        n_targets=1,
+        n_rows=100,
+        n_validation=0,
+        n_skipped=0,
+        weight_sum=100.0,
+        rows_per_worker=(50, 50),
+    )
+    fit = make_fit(
+        NeuralNetClassifier(standardization=False, **params),
+        facts,
+        lambda: pytest.fail("nothing is standardised"),
+        Target(2, "crossEntropy"),
+        initial=None,
+        on_round=lambda fit, record: None,
+    )
+    assert fit.adapt_period is adapts
