@@ -20,7 +20,7 @@ class ScriptedEngine:
     ``fails(job, round, partition)`` tells which results are NaN.
     """
 
-    n_workers = 2
+    n_workers = n_slots = 2
 
     def __init__(
         self,

@@ -16,10 +16,11 @@ from sparknn.core.history import RoundRecord, loss_at_start, mean_score, summari
 from sparknn.core.outer import OUTER_STEPS, OuterState
 from sparknn.core.period import next_stints
 from sparknn.core.plan import Job, Plan
-from sparknn.core.runner import RoundResult, RoundRunner
+from sparknn.core.runner import RoundRunner
 from sparknn.core.schedules import SCHEDULES, WARM_UP
 from sparknn.core.snapshot import Snapshot
 from sparknn.core.solvers import SOLVERS
+from sparknn.core.times import RoundTimes, training_time
 from sparknn.core.types import Float32Array, FloatArray
 
 log = logging.getLogger("sparknn")
@@ -74,7 +75,8 @@ class Fit:
         Called with the fit and a round's record as soon as its score is known: at the end of the
         round, or, with validation rows, when the next round's tasks have scored its network.
     adapt_period : bool
-        Whether rounds grow (see ``period``). They then depend on times, and results with them.
+        Whether rounds are as long as their cost asks for (see ``period``). They then depend on
+        times, and results with them.
     after_round : callable, optional
         Called with the fit at the end of every round that another one follows.
     """
@@ -157,9 +159,7 @@ class Fit:
         self._buffers = arrays["buffers"]
         self._final = FinalWeights.restored(self.averaging.final, numbers, arrays)
 
-    def absorb(
-        self, engine: RoundRunner, total: Total, round_: int, seconds: float, result: RoundResult
-    ) -> None:
+    def absorb(self, engine: RoundRunner, total: Total, round_: int, times: RoundTimes) -> None:
         """Take a round's sums in: score the last network, then move to the next one."""
         if engine.has_validation:
             self.absorb_score(total)
@@ -184,13 +184,18 @@ class Fit:
             self._survive(total, round_)
         record = summarise(total, round_, before, self._outer, step_factor)
         self.history.append(
-            replace(record, seconds=seconds, broadcast_s=result.broadcast_s, job_s=result.job_s)
+            replace(
+                record,
+                seconds=times.seconds,
+                broadcast_s=times.broadcast_s,
+                job_s=times.job_s,
+            )
         )
         if record.workers_left_out:
             _warn_left_out(total, record)
         self._n_done += self._n_stints
         if self.adapt_period:
-            self._lengthen(record.compute_s, seconds - record.compute_s)
+            self._adapt(training_time([total], engine.n_slots), times.cost_s)
         if not engine.has_validation:
             self._announce()
 
@@ -199,12 +204,12 @@ class Fit:
         """Whether every stint has been trained."""
         return self._n_done >= self.plan.max_iter
 
-    def _lengthen(self, compute_s: float, overhead_s: float) -> None:
+    def _adapt(self, training_s: float, cost_s: float | None) -> None:
         factor = SCHEDULES[self.plan.schedule](min(1.0, self._n_done / self.plan.max_iter))
         # While the step size still rises, the rule for its fall says nothing.
         factor = 1.0 if self._n_done < WARM_UP * self.plan.max_iter else factor
         self._n_stints = next_stints(
-            self._n_stints, compute_s, overhead_s, factor, self._n_done, self.plan.max_iter
+            self._n_stints, training_s, cost_s, factor, self._n_done, self.plan.max_iter
         )
 
     def absorb_score(self, total: Total) -> None:

@@ -22,13 +22,15 @@ class RoundRecord:
     loss : float
         Weighted mean of the losses of the rows, each seen just before its step; NaN if none was.
     validation_loss, validation_metric : float
-        Of the averaged network that the round ended with; the metric is the accuracy, or the mean
+        Of the averaged network that the round ended with (with ``bmuf``, of the one ahead of it
+        that goes to the workers, but for the last round); the metric is the accuracy, or the mean
         squared error. NaN without validation rows.
     loss_before, loss_after : float
         Around averaging: of the workers' own networks over the last tenth of the round, and of
         those that the average became over the first tenth of the next one (NaN in the last round).
     n_rows, n_steps, n_skipped : int
-        Over all workers: rows seen, steps taken, steps skipped for a gradient that is not finite.
+        Over all workers: rows seen, steps taken, steps skipped for a gradient that is not finite,
+        or too long for float32 to hold its square.
     seconds : float
         Wall time of the round. It contains ``broadcast_s`` and ``job_s``.
     broadcast_s, job_s : float

@@ -15,7 +15,7 @@ _LEAST_ROUNDS = 5
 
 
 def next_stints(
-    last: int, compute_s: float, overhead_s: float, factor: float, n_done: int, n_stints: int
+    last: int, training_s: float, cost_s: float | None, factor: float, n_done: int, n_stints: int
 ) -> int:
     """Stints of the next round.
 
@@ -23,8 +23,8 @@ def next_stints(
     ----------
     last : int
         Stints of the last round.
-    compute_s, overhead_s : float
-        Its local work on the slowest worker, and all the rest.
+    training_s, cost_s : float
+        What its local work took, and what the round cost besides; None if that is not known.
     factor : float
         What the schedule now makes of the step size, in [0, 1].
     n_done, n_stints : int
@@ -32,11 +32,15 @@ def next_stints(
 
     Notes
     -----
-    Doubled while the work is not worth a round. And as the step size falls, workers drift apart
-    more slowly: the quadratic rule, H = (alpha / step size)^2 (Gu et al., arXiv:2310.14423, eq. 3),
-    with alpha such that H is one stint at the full step size.
+    As many as are worth the round, but no more than twice the last: a single round may have been
+    disturbed. And as the step size falls, workers drift apart more slowly: the quadratic rule,
+    H = (alpha / step size)^2 (Gu et al., arXiv:2310.14423, eq. 3), with alpha such that H is one
+    stint at the full step size.
     """
-    paying = 2 * last if compute_s < _WORTH * overhead_s else last
+    paying = last
+    if cost_s is not None:
+        enough = _WORTH * cost_s * last
+        paying = math.ceil(enough / training_s) if enough < 2 * last * training_s else 2 * last
     quadratic = math.floor(min(1 / max(factor, 1e-3) ** 2, n_stints)) if n_done else 1
     most = min(max(1, n_stints // _LEAST_ROUNDS), n_stints - n_done)
     return max(1, min(max(paying, quadratic), most))

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from sparknn.core.averaging import Total
 from sparknn.core.fit import Fit
 from sparknn.core.runner import RoundRunner
+from sparknn.core.times import RoundTimes, training_time
 
 log = logging.getLogger("sparknn")
 
 # Rounds by whose times a fit is judged: after the first, in which Python workers start. The
 # quickest counts, as the others may have seen a lost executor.
 _JUDGED = 2
+_CURE = ", or more work between averages: period='auto', localEpochs or miniBatchFraction"
 
 
 @dataclass(frozen=True)
-class _Times:
+class _Measured:
     """Seconds of a round, and of all its training one after the other; workers with rows."""
 
     seconds: float
@@ -31,23 +33,23 @@ class _Times:
     n_workers: int
 
 
-def _times(totals: list[Total], seconds: float) -> _Times:
+def _measured(totals: list[Total], seconds: float) -> _Measured:
     workers = {report.partition for report in totals[0].reports if report.n_rows}
     alone = math.fsum(report.seconds for total in totals for report in total.reports)
-    return _Times(seconds, alone, len(workers))
+    return _Measured(seconds, alone, len(workers))
 
 
-def _say_if_one_is_faster(times: list[_Times]) -> None:
-    """Tell the user, once a fit, when averaging costs more time than it saves."""
-    quickest = min(times, key=lambda each: each.seconds)
+def _say_if_one_is_faster(rounds: Sequence[_Measured], cure: str) -> None:
+    """Tell the user when averaging costs more time than it saves."""
+    quickest = min(rounds, key=lambda each: each.seconds)
     if quickest.n_workers > 1 and 0 < quickest.alone < quickest.seconds:
         log.info(
             "One worker would train a round's rows in about %.2f s; with %d workers the round took "
-            "%.2f s, most of it around training. For these rows numWorkers=1 is faster, or more "
-            "work between averages: period='auto', localEpochs or miniBatchFraction.",
+            "%.2f s, most of it around training. For these rows numWorkers=1 is faster%s.",
             quickest.alone,
             quickest.n_workers,
             quickest.seconds,
+            cure,
         )
 
 
@@ -61,19 +63,22 @@ def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
     DivergedError
         If no worker's network could be used in three rounds in a row, or in any round.
     """
-    times: list[_Times] = []
+    rounds: list[_Measured] = []
+    # Rounds that adapt may yet become worth their cost; they are judged by the last ones.
+    adapting = any(fit.adapt_period for fit in fits)
     while running := [fit for fit in fits if not fit.ended and not fit.all_done]:
         round_ = min(len(fit.history) for fit in running)
         together = [fit for fit in running if len(fit.history) == round_]
         started = time.perf_counter()
         result = engine.run_round([fit.job() for fit in together], round_)
         seconds = time.perf_counter() - started
-        if len(times) <= _JUDGED:
-            times.append(_times(result.totals, seconds))
-            if len(times) > _JUDGED:
-                _say_if_one_is_faster(times[1:])
+        cost = max(0.0, seconds - training_time(result.totals, engine.n_slots))
+        times = RoundTimes(seconds, result.broadcast_s, result.job_s, cost if rounds else None)
+        rounds.append(_measured(result.totals, seconds))
+        if len(rounds) == 1 + _JUDGED and not adapting:
+            _say_if_one_is_faster(rounds[1:], _CURE)
         for fit, total in zip(together, result.totals, strict=True):
-            fit.absorb(engine, total, round_, seconds, result)
+            fit.absorb(engine, total, round_, times)
         for fit in together:
             if fit.ended or fit.all_done:
                 fit.finish(engine)
@@ -83,3 +88,5 @@ def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
         if not fit.ended:
             # It had no round to run.
             fit.finish(engine)
+    if len(rounds) > 1 and (adapting or len(rounds) <= _JUDGED):
+        _say_if_one_is_faster(rounds[1:][-_JUDGED:], "" if adapting else _CURE)

@@ -31,6 +31,8 @@ class RoundRunner(Protocol):
     """The part of an engine that the loop needs."""
 
     n_workers: int
+    #: Workers that can train at a time.
+    n_slots: int
     has_validation: bool
 
     def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:

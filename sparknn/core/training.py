@@ -160,7 +160,7 @@ def train_locally(job: Job, rows: Rows, round_: int, partition: int) -> LocalRes
 
 
 def _guard(step: FloatArray, max_change: float) -> bool:
-    """Shorten a step to norm ``max_change``, in place; False if it is not finite."""
+    """Shorten a step to norm ``max_change``, in place; False if its square is not finite."""
     square = float(np.dot(step, step))
     if not np.isfinite(square):
         return False

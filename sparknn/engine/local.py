@@ -36,6 +36,7 @@ class LocalEngine:
         self._unit = unit
         self._drop = drop
         self.n_workers = len(shards)
+        self.n_slots = 1
         self.has_validation = any(validation.n_rows for _, validation in shards)
 
     def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:

@@ -70,6 +70,8 @@ class RddEngine:
         self._handles: RDD[Handle] | None = None
         self._folders: set[tuple[str, str]] = set()
         self.n_workers = intake.n_workers
+        cores_a_task = int(self._sc.getConf().get("spark.task.cpus", "1") or 1)
+        self.n_slots = max(1, self._sc.defaultParallelism // cores_a_task)
         try:
             self.facts: Facts = self._ingest(df)
         except BaseException:

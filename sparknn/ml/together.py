@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 from sparknn.core.averaging import Total
 from sparknn.core.fit import DivergedError, Fit
 from sparknn.core.rounds import run
-from sparknn.core.runner import RoundResult, RoundRunner
+from sparknn.core.runner import RoundRunner
 from sparknn.core.solvers import SOLVERS
+from sparknn.core.times import RoundTimes
 from sparknn.ml.checkpoint import Checkpoints
 
 M = TypeVar("M")
@@ -89,12 +90,10 @@ class LoneFit(Fit):
     error: DivergedError | None = None
     checkpoints: Checkpoints | None = None
 
-    def absorb(
-        self, engine: RoundRunner, total: Total, round_: int, seconds: float, result: RoundResult
-    ) -> None:
+    def absorb(self, engine: RoundRunner, total: Total, round_: int, times: RoundTimes) -> None:
         """Take a round's sums in, or take note of why there are none."""
         try:
-            super().absorb(engine, total, round_, seconds, result)
+            super().absorb(engine, total, round_, times)
         except DivergedError as error:
             self.error = error
             self.ended = True

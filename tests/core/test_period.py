@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
 from scripted import ScriptedEngine
 
-from sparknn.core.averaging import Report, Total, weight_unit
+from sparknn.core.averaging import Report, Total, merge_all, weight_unit
 from sparknn.core.fit import Averaging, Fit
 from sparknn.core.network import Network
 from sparknn.core.period import next_stints
 from sparknn.core.plan import Job, Plan
-from sparknn.core.rounds import _say_if_one_is_faster, _Times, run
+from sparknn.core.rounds import _Measured, _say_if_one_is_faster, run
 from sparknn.core.rows import ArrayRows
 from sparknn.core.runner import RoundResult
+from sparknn.core.times import RoundTimes
 from sparknn.core.training import train_locally
 from sparknn.engine.local import LocalEngine
 
@@ -43,6 +47,18 @@ def test_dear_rounds_double_up_to_a_fifth_of_the_fit() -> None:
     assert lengths[:4] == [1, 2, 4, 8]
     assert max(lengths) == 8
     assert sum(lengths) == 40
+
+
+def test_a_disturbed_round_makes_the_next_one_longer_and_no_more() -> None:
+    disturbed = next_stints(2, 2.0, 60.0, 1.0, n_done=4, n_stints=40)
+    assert disturbed == 4
+    # 4 s of training for a round that costs 1.2 s: what is worth it are 2.4 s, of 1 s a stint.
+    assert next_stints(disturbed, 4.0, 1.2, 1.0, n_done=8, n_stints=40) == 3
+
+
+@pytest.mark.parametrize("last", [1, 4])
+def test_a_cost_that_is_not_known_changes_nothing(last: int) -> None:
+    assert next_stints(last, 0.01, None, 1.0, n_done=1, n_stints=40) == last
 
 
 @pytest.mark.parametrize(("factor", "stints"), [(1.0, 1), (0.5, 4), (0.25, 16), (0.0, 20)])
@@ -73,7 +89,7 @@ class SlowRounds:
         none = rows(0)
         shards = [(rows(40, seed), none) for seed in range(n_workers)]
         self._engine = LocalEngine(shards, weight_unit(40 * n_workers))
-        self.n_workers = n_workers
+        self.n_workers = self.n_slots = n_workers
         self.has_validation = False
         self.lengths: list[int] = []
 
@@ -115,9 +131,54 @@ def test_rounds_grow_as_the_step_size_falls_and_not_while_it_rises(
         job = fit.job()
         lengths.append(job.n_stints)
         report = Report(0, weight=1.0, n_rows=1, n_steps=1, share=0.5, seconds=10.0)
-        result = RoundResult([Total.of(job.state, report)], broadcast_s=0.1, job_s=10.1)
-        fit.absorb(ScriptedEngine(), result.totals[0], len(fit.history), 10.2, result)
+        times = RoundTimes(10.2, broadcast_s=0.1, job_s=10.1, cost_s=0.2)
+        fit.absorb(ScriptedEngine(), Total.of(job.state, report), len(fit.history), times)
     assert lengths == expected
+
+
+class TakingTurns(ScriptedEngine):
+    """Eight workers on two cores, a second of training each, and a tenth for the round."""
+
+    n_workers, n_slots = 8, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.lengths: list[int] = []
+
+    def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
+        self.lengths.append(jobs[0].n_stints)
+        took = float(jobs[0].n_stints)
+        self.now += 8 / 2 * took * len(jobs) + 0.1
+        report = Report(0, weight=1.0, n_rows=1, n_steps=1, share=0.1, seconds=took)
+        state = jobs[0].state
+        workers = [[Total.of(state, replace(report, partition=p)) for _ in jobs] for p in range(8)]
+        return RoundResult(reduce(merge_all, workers))
+
+
+@pytest.mark.parametrize("n_fits", [1, 3])
+def test_waiting_for_a_core_or_for_other_networks_is_no_cost(
+    n_fits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TakingTurns()
+    monkeypatch.setattr("sparknn.core.rounds.time.perf_counter", lambda: engine.now)
+    run(engine, [Fit(level(20), Averaging(), 8, adapt_period=True) for _ in range(n_fits)])
+    assert engine.lengths == [1] * 20
+
+
+def test_the_start_of_workers_is_no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TakingTurns()
+    later = iter([0.0, 1e6])
+    monkeypatch.setattr(
+        "sparknn.core.rounds.time.perf_counter", lambda: engine.now + next(later, 1e6)
+    )
+    run(engine, [Fit(level(20), Averaging(), 8, adapt_period=True)])
+    assert engine.lengths == [1] * 20
+
+
+def level(max_iter: int) -> Plan:
+    """Without a fall of the step size, which makes rounds longer too."""
+    return Plan(NETWORK, max_iter=max_iter, schedule="constant", solver="sgd")
 
 
 def test_says_once_that_one_worker_would_be_faster(
@@ -128,6 +189,16 @@ def test_says_once_that_one_worker_would_be_faster(
     with caplog.at_level(logging.INFO, "sparknn"):
         run(SlowRounds(2), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 2)])
         assert sum("numWorkers=1 is faster" in message for message in caplog.messages) == 1
+        assert "period='auto'" in caplog.text
+        caplog.clear()
+        # In a short fit, at its end; where rounds adapt, once they are as long as they get.
+        run(SlowRounds(2), [Fit(Plan(NETWORK, batch_size=8, max_iter=2), Averaging(), 2)])
+        assert sum("numWorkers=1 is faster" in message for message in caplog.messages) == 1
+        caplog.clear()
+        plan = Plan(NETWORK, batch_size=8, max_iter=20)
+        run(SlowRounds(2), [Fit(plan, Averaging(), 2, adapt_period=True)])
+        assert caplog.messages[-1].endswith("numWorkers=1 is faster.")
+        assert len(caplog.messages) == 1
         caplog.clear()
         run(SlowRounds(1), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 1)])
         assert not caplog.messages
@@ -135,11 +206,11 @@ def test_says_once_that_one_worker_would_be_faster(
 
 def test_a_lost_executor_does_not_judge_a_fit(caplog: pytest.LogCaptureFixture) -> None:
     """The quickest round does, and in it two workers were worth it."""
-    quick, disturbed = _Times(1.0, 1.5, 2), _Times(30.0, 12.0, 2)
+    quick, disturbed = _Measured(1.0, 1.5, 2), _Measured(30.0, 12.0, 2)
     with caplog.at_level(logging.INFO, "sparknn"):
-        _say_if_one_is_faster([disturbed, quick])
+        _say_if_one_is_faster([disturbed, quick], "")
         assert not caplog.messages
-        _say_if_one_is_faster([disturbed])
+        _say_if_one_is_faster([disturbed], "")
     assert "about 12.00 s; with 2 workers the round took 30.00 s" in caplog.text
 
 

@@ -14,6 +14,7 @@ from sparknn.core.plan import Job, Plan
 from sparknn.core.rounds import run
 from sparknn.core.rows import ArrayRows
 from sparknn.core.solvers import SOLVERS
+from sparknn.core.times import RoundTimes
 from sparknn.core.training import train_locally
 from sparknn.engine.local import LocalEngine
 
@@ -85,7 +86,7 @@ def test_velocities_are_averaged_like_networks(solver: str) -> None:
     fit = Fit(full_batch(NETWORK, solver=solver), Averaging(), 2)
     start = fit.job().state
     result = engine.run_round([fit.job()], 0)
-    fit.absorb(engine, result.totals[0], 0, 1.0, result)
+    fit.absorb(engine, result.totals[0], 0, RoundTimes(1.0))
     theta, velocity = fit.job().state
     np.testing.assert_array_equal(start[1], 0)
     np.testing.assert_allclose(velocity, theta - start[0], atol=1e-6)

@@ -84,7 +84,7 @@ class CountingEngine:
     """Counts the jobs of a wrapped engine, by round."""
 
     def __init__(self, engine: Any) -> None:
-        self.engine, self.n_workers = engine, engine.n_workers
+        self.engine, self.n_workers, self.n_slots = engine, engine.n_workers, engine.n_slots
         self.has_validation = engine.has_validation
         self.asked: list[tuple[int, int]] = []
 

@@ -42,6 +42,7 @@ def test_equals_the_plain_engine_to_the_byte(spark: SparkSession, n_workers: int
     columns = intake(n_workers=n_workers, weight="weight", validation_indicator="validation")
     with open_engine(df, columns) as engine:
         assert engine.has_validation
+        assert engine.n_slots == 2
         network = network_for(engine.facts)
         plans = [
             plan(network, solver="momentum"),
