@@ -41,7 +41,7 @@ class Sums:
         return Sums(
             weight,
             self.mean + gap * (other.weight / weight),
-            self.squares + other.squares + gap * gap * (self.weight * other.weight / weight),
+            self.squares + other.squares + gap * gap * (self.weight * (other.weight / weight)),
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
         )

@@ -10,6 +10,7 @@ from tables import table
 from toys import blobs, curve
 
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
+from sparknn.engine.base import DataError
 
 N = 90
 WEIGHTS = np.arange(N) % 3 * 1.0
@@ -49,7 +50,7 @@ def test_only_the_ratio_of_weights_counts(spark: SparkSession, kind: Any) -> Non
     """
     X, y = DATA[kind]
     estimator = kind(hiddenLayers=[5], maxIter=2, numWorkers=2, batchSize=16, regParam=0.01)
-    factors = {"one": 1.0, "many": 2.0**40, "few": 2.0**-40, "huge": 2.0**140, "tiny": 2.0**-160}
+    factors = {"one": 1.0, "many": 2.0**40, "few": 2.0**-40, "huge": 2.0**900, "tiny": 2.0**-160}
     frame = table(spark, X, y, **{name: np.full(N, by) for name, by in factors.items()})
     plain = estimator.fit(frame)
     for column in factors:
@@ -88,6 +89,13 @@ def test_weights_that_are_none(spark: SparkSession, weight: float, says: str) ->
     frame = table(spark, X, y, w=np.where(np.arange(N) == 4, weight, 1.0))
     with pytest.raises(ValueError, match=f"'w' is {says}.* in 1 of {N} rows"):
         NeuralNetClassifier(**FULL, weightCol="w").fit(frame)
+
+
+def test_weights_beyond_a_double(spark: SparkSession) -> None:
+    X, y = DATA[NeuralNetClassifier]
+    frame = table(spark, X, y, w=np.full(N, 1e308))
+    with pytest.raises(DataError, match="weights in column 'w' add up to more than a double"):
+        NeuralNetClassifier(weightCol="w", numWorkers=2).fit(frame)
 
 
 def test_weights_that_are_all_0(spark: SparkSession) -> None:
