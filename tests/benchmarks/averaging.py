@@ -7,6 +7,7 @@ its budget, so a table's rows are fits of their own, not points on the way of a 
     make bench-averaging                       # what the README states
     make bench-averaging ARGS='grid --seeds 3' # workers x averaging x solver x local state
     make bench-averaging ARGS='local-work --seeds 3' # long rounds and short ones
+    make bench-averaging ARGS=other-data       # solvers by workers, on other data and networks
 
 The grids take hours on two cores; ``--epochs 5 --workers 8 16`` measures a part of them.
 """
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from sklearn import datasets
 
 from sparknn import NeuralNetClassifier
 from sparknn.core.averaging import weight_unit
@@ -46,35 +48,82 @@ from sparknn.ml.fitting import resolve_defaults
 from sparknn.ml.standardize import robust_standardizer
 
 MNIST = Path(__file__).parents[2] / "notebooks/data/mnist"
-LAYERS = (784, 300, 10)
 GOAL = 0.98
 # Workers, and the epochs within which they shall reach the goal.
 BUDGETS = {1: 2.0, 2: 2.6, 4: 3.3, 8: 4.2, 16: 5.5}
 ROUNDS = 10
 # Budgets of the grids.
 GRID_EPOCHS = (3.0, 5.0, 8.0)
+#: Hidden layers and activation on each data set.
+NETWORKS = {
+    "mnist": ([300], "relu"),
+    "mnist, 3 x tanh": ([100, 100, 100], "tanh"),
+    "digits": ([100], "relu"),
+    "noisy labels": ([100], "relu"),
+    "two spirals": ([50, 50], "relu"),
+}
 # What sparknn is compared with: the plain mean of momentum SGD.
 PLAIN = {"solver": "momentum", "averaging": "mean"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One fit: workers, epochs, seed, and the params that are not left to the defaults."""
+    """One fit: workers, epochs, seed, and the params that are not left to the defaults.
+
+    Without epochs, a worker's passes in a round are those of the defaults.
+    """
 
     workers: int
-    epochs: float
+    epochs: float | None
     seed: int
     params: tuple[tuple[str, Any], ...] = ()
     rounds: int = ROUNDS
     sort: str = "shuffled"
     dropped: float = 0.0
+    data: str = "mnist"
 
 
 @cache
-def mnist(name: str) -> tuple[np.ndarray, np.ndarray]:
-    table = pq.read_table(MNIST / f"{name}.parquet")
-    pixels = table["pixels"].combine_chunks().flatten().to_numpy().reshape(-1, LAYERS[0])
-    return pixels.astype(np.float32), table["label"].to_numpy().astype(np.float64)
+def rows_of(data: str, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of a data set's part, train or test."""
+    if data.startswith("mnist"):
+        table = pq.read_table(MNIST / f"{part}.parquet")
+        pixels = table["pixels"].combine_chunks().flatten().to_numpy().reshape(-1, 784)
+        return pixels.astype(np.float32), table["label"].to_numpy().astype(np.float64)
+    X, y = OTHERS[data]()
+    test = np.random.default_rng(0).permutation(len(y)) < len(y) // 4
+    chosen = test if part == "test" else ~test
+    return X[chosen].astype(np.float32), y[chosen].astype(np.float64)
+
+
+def noisy_labels() -> tuple[np.ndarray, np.ndarray]:
+    """8 classes in several clusters each, a tenth of the labels drawn at random."""
+    found: tuple[np.ndarray, np.ndarray] = datasets.make_classification(
+        12_000,
+        50,
+        n_informative=20,
+        n_classes=8,
+        n_clusters_per_class=3,
+        flip_y=0.1,
+        random_state=0,
+    )
+    return found
+
+
+def two_spirals() -> tuple[np.ndarray, np.ndarray]:
+    """Two turns each, in the plane, with noise."""
+    rng = np.random.default_rng(0)
+    y = np.arange(8_000) % 2
+    angle = 4 * np.pi * np.sqrt(rng.uniform(0.02, 1, len(y)))
+    arms = np.stack([np.cos(angle + np.pi * y), np.sin(angle + np.pi * y)], axis=1)
+    return angle[:, None] * arms + rng.normal(0, 0.5, (len(y), 2)), y
+
+
+OTHERS = {
+    "digits": lambda: datasets.load_digits(return_X_y=True),
+    "noisy labels": noisy_labels,
+    "two spirals": two_spirals,
+}
 
 
 def deal(setting: Setting) -> list[ArrayRows]:
@@ -83,7 +132,7 @@ def deal(setting: Setting) -> list[ArrayRows]:
     ``sorted``: the input is sorted by label, then dealt at random by ingest (the default).
     ``kept``: it is sorted, and each worker keeps a run of it (``shuffle=False``).
     """
-    X, y = mnist("train")
+    X, y = rows_of(setting.data, "train")
     order = np.argsort(y, kind="stable") if setting.sort != "shuffled" else np.arange(len(y))
     if setting.sort != "kept":
         order = order[random_stream(setting.seed, 2**31).permutation(len(y))]
@@ -93,23 +142,25 @@ def deal(setting: Setting) -> list[ArrayRows]:
 def curve(setting: Setting) -> list[float]:
     """Test accuracy after every round."""
     shards = deal(setting)
-    share = setting.epochs / setting.rounds
-    local_epochs = max(1, math.ceil(share))
+    hidden, activation = NETWORKS[setting.data]
     net = NeuralNetClassifier(
-        hiddenLayers=list(LAYERS[1:-1]),
+        hiddenLayers=hidden,
+        activation=activation,
         maxIter=setting.rounds,
-        localEpochs=local_epochs,
-        miniBatchFraction=share / local_epochs,
         seed=setting.seed,
         **dict(setting.params),
     )
+    if setting.epochs is not None:
+        share = setting.epochs / setting.rounds
+        net.setLocalEpochs(math.ceil(share)).setMiniBatchFraction(share / math.ceil(share))
     n_rows = sum(shard.n_rows for shard in shards)
     chosen = resolve_defaults(
         net, setting.workers, n_rows, float(n_rows), has_validation=False, classifies=True
     )
     sums = [measure(shard, 1) for shard in shards]
-    standardizer = robust_standardizer(combine(sums, LAYERS[0]))
-    network = Network(LAYERS)
+    X, y = rows_of(setting.data, "test")
+    standardizer = robust_standardizer(combine(sums, X.shape[1]))
+    network = Network((X.shape[1], *hidden, int(y.max()) + 1), activation)
     plan = Plan(
         network,
         seed=setting.seed,
@@ -120,8 +171,8 @@ def curve(setting: Setting) -> list[float]:
         schedule=net.getStepSizeSchedule(),
         l2=chosen.regParam,
         batch_size=chosen.batchSize,
-        local_epochs=local_epochs,
-        mini_batch_fraction=share / local_epochs,
+        local_epochs=chosen.localEpochs,
+        mini_batch_fraction=net.getMiniBatchFraction(),
         local_state=chosen.localState,
         max_change=net.getMaxChange(),
         standardizer=standardizer,
@@ -129,7 +180,6 @@ def curve(setting: Setting) -> list[float]:
     averaging = Averaging(
         chosen.averaging, chosen.averagingMomentum, chosen.averagingRate, final=chosen.finalWeights
     )
-    X, y = mnist("test")
     X = X.copy()
     standardizer.apply(X)
     accuracies = []
@@ -169,7 +219,7 @@ class Part:
 def until_goal(setting: Setting, accuracies: list[float]) -> float:
     """Epochs until the goal; infinite if it was not reached."""
     rounds = next((n for n, a in enumerate(accuracies, start=1) if a >= GOAL), math.inf)
-    return rounds * setting.epochs / setting.rounds
+    return math.inf if setting.epochs is None else rounds * setting.epochs / setting.rounds
 
 
 def row(mine: Sequence[Setting], curves: dict[Setting, list[float]]) -> str:
@@ -260,7 +310,31 @@ def local_work(part: Part) -> None:
     table.show()
 
 
-TABLES = {"targets": targets, "hard": hard, "grid": grid, "local-work": local_work}
+def other_data(part: Part) -> None:
+    """Solvers by workers on all data sets, in 20 rounds; nothing else is set."""
+    print(f"\n| data | solver | {' | '.join(f'{k} workers' for k in part.workers)} |")
+    print("| --- " * (2 + len(part.workers)) + "|")
+    for data, solver in itertools.product(NETWORKS, ("momentum", "ngsgd", "adam")):
+        # MNIST at a budget: its first table has the defaults'.
+        epochs = 4.0 if data.startswith("mnist") else None
+        cells = []
+        with ProcessPoolExecutor() as pool:
+            for k in part.workers:
+                settings = [
+                    Setting(k, epochs, s, (("solver", solver),), 20, data=data) for s in part.seeds
+                ]
+                ends = [100 * curve_[-1] for curve_ in pool.map(curve, settings)]
+                cells.append(f"{statistics.median(ends):.2f} ({min(ends):.2f} to {max(ends):.2f})")
+        print(f"| {data} | {solver} | {' | '.join(cells)} |", flush=True)
+
+
+TABLES = {
+    "targets": targets,
+    "hard": hard,
+    "grid": grid,
+    "local-work": local_work,
+    "other-data": other_data,
+}
 
 
 def main() -> None:
