@@ -58,7 +58,7 @@ _FEW_ROWS, _HANDFUL = 10_000, 100
 # In a shorter round the solver's momentum reaches over rounds already; a second one diverges.
 _LEAST_STEPS = 20
 # To tell classes apart, natural gradient is worth its costlier step with more workers than these;
-# with fewer, momentum is as good.
+# with fewer, momentum is as good. (Other data: tests/benchmarks/averaging.md.)
 _MOST_PLAIN_WORKERS = 2
 
 
