@@ -40,7 +40,10 @@ def next_stints(
     paying = last
     if cost_s is not None:
         enough = _WORTH * cost_s * last
-        paying = math.ceil(enough / training_s) if enough < 2 * last * training_s else 2 * last
+        if enough > 2 * last * training_s:
+            paying = 2 * last
+        elif training_s:
+            paying = math.ceil(enough / training_s)
     quadratic = math.floor(min(1 / max(factor, 1e-3) ** 2, n_stints)) if n_done else 1
     most = min(max(1, n_stints // _LEAST_ROUNDS), n_stints - n_done)
     return max(1, min(max(paying, quadratic), most))

@@ -18,10 +18,9 @@ from sparknn.core.times import RoundTimes, training_time
 
 log = logging.getLogger("sparknn")
 
-# Rounds by whose times a fit is judged: after the first, in which Python workers start. The
-# quickest counts, as the others may have seen a lost executor.
+# Rounds by whose times a fit is judged: after the first, in which Python workers start. The one
+# that was most worth it counts: the others may have seen a lost executor, or been cut short.
 _JUDGED = 2
-_CURE = ", or more work between averages: period='auto', localEpochs or miniBatchFraction"
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,18 @@ def _measured(totals: list[Total], seconds: float) -> _Measured:
     return _Measured(seconds, alone, len(workers))
 
 
-def _say_if_one_is_faster(rounds: Sequence[_Measured], cure: str) -> None:
+def _say_if_one_is_faster(rounds: Sequence[_Measured], cure: str = "") -> None:
     """Tell the user when averaging costs more time than it saves."""
-    quickest = min(rounds, key=lambda each: each.seconds)
-    if quickest.n_workers > 1 and 0 < quickest.alone < quickest.seconds:
+    best = max(rounds, key=lambda each: each.alone / max(each.seconds, 1e-9))
+    if best.n_workers > 1 and 0 < best.alone < best.seconds:
         log.info(
-            "One worker would train a round's rows in about %.2f s; with %d workers the round took "
-            "%.2f s, most of it around training. For these rows numWorkers=1 is faster%s.",
-            quickest.alone,
-            quickest.n_workers,
-            quickest.seconds,
+            "One worker would train a round's rows in about %.2f s, besides what Spark takes; with "
+            "%d workers the round took %.2f s, most of it around training. For these rows "
+            "numWorkers=1 is likely faster, or more work between averages: %slocalEpochs or "
+            "miniBatchFraction.",
+            best.alone,
+            best.n_workers,
+            best.seconds,
             cure,
         )
 
@@ -64,8 +65,9 @@ def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
         If no worker's network could be used in three rounds in a row, or in any round.
     """
     rounds: list[_Measured] = []
-    # Rounds that adapt may yet become worth their cost; they are judged by the last ones.
+    # Rounds that adapt may yet become worth their cost: they are judged at the end, all of them.
     adapting = any(fit.adapt_period for fit in fits)
+    cure = "" if all(fit.adapt_period for fit in fits) else "period='auto', "
     while running := [fit for fit in fits if not fit.ended and not fit.all_done]:
         round_ = min(len(fit.history) for fit in running)
         together = [fit for fit in running if len(fit.history) == round_]
@@ -76,7 +78,7 @@ def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
         times = RoundTimes(seconds, result.broadcast_s, result.job_s, cost if rounds else None)
         rounds.append(_measured(result.totals, seconds))
         if len(rounds) == 1 + _JUDGED and not adapting:
-            _say_if_one_is_faster(rounds[1:], _CURE)
+            _say_if_one_is_faster(rounds[1:], cure)
         for fit, total in zip(together, result.totals, strict=True):
             fit.absorb(engine, total, round_, times)
         for fit in together:
@@ -89,4 +91,4 @@ def run(engine: RoundRunner, fits: Sequence[Fit]) -> None:
             # It had no round to run.
             fit.finish(engine)
     if len(rounds) > 1 and (adapting or len(rounds) <= _JUDGED):
-        _say_if_one_is_faster(rounds[1:][-_JUDGED:], "" if adapting else _CURE)
+        _say_if_one_is_faster(rounds[1:], cure)

@@ -31,9 +31,11 @@ class RoundRunner(Protocol):
     """The part of an engine that the loop needs."""
 
     n_workers: int
-    #: Workers that can train at a time.
-    n_slots: int
     has_validation: bool
+
+    @property
+    def n_slots(self) -> int:
+        """Workers that can train at a time."""
 
     def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
         """Run every job on every worker; the same jobs and round give the same bytes."""

@@ -34,7 +34,7 @@ def training_time(totals: Sequence[Total], n_slots: int) -> float:
     """Seconds from the first worker's start to the last one's end, were there training alone.
 
     Workers begin in order of their partitions, each as soon as one of the slots is free, as Spark's
-    tasks do; a worker trains the networks of all ``totals``, one after the other.
+    tasks do where any executor will do; a worker trains the networks of all ``totals`` in turn.
     """
     by_worker: dict[int, float] = {}
     for total in totals:

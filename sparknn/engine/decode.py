@@ -16,6 +16,9 @@ from sparknn.core.types import FloatArray
 # dense, however they came: that trains faster (of MNIST's pixels one in five is not 0, say).
 _SPARSE_DENSITY = 0.1
 
+# So that no sum of weights, over rows and passes, is past the end of float64.
+_MOST_WEIGHT = 1e290
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -108,7 +111,10 @@ def decode(spec: Columns, batch: pa.RecordBatch, notes: Notes) -> Decoded | None
     if spec.has_weight:
         w, known, finite = _numbers(batch.column("w"), notes)
         notes.bad["weight: null"] += int(n - known.sum())
-        notes.bad["weight: NaN or infinite"] += int((known & ~finite).sum())
+        finite &= w <= _MOST_WEIGHT
+        notes.bad[f"weight: NaN, infinite or beyond {_MOST_WEIGHT:g}"] += int(
+            (known & ~finite).sum()
+        )
         notes.bad["weight: negative"] += int((known & finite & (w < 0)).sum())
         invalid |= ~known | ~finite
 

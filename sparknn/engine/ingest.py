@@ -5,7 +5,6 @@ Nothing of the data passes through the driver.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from functools import partial
 from operator import itemgetter
@@ -144,19 +143,13 @@ def check(handles: list[Handle], intake: Intake) -> Facts:
     classes: Counter[int] = Counter()
     for handle in handles:
         classes.update({int(label): weight for label, weight in handle.class_weights.items()})
-    weight_sum = sum(handle.weight_sum for handle in handles)
-    if not math.isfinite(weight_sum):
-        raise DataError(
-            f"The weights in column '{intake.weight}' add up to more than a double holds. Divide "
-            f"them by a constant: only their ratios count."
-        )
     return Facts(
         n_features=n_features,
         n_targets=n_targets,
         n_rows=n_rows,
         n_validation=n_validation,
         n_skipped=n_skipped,
-        weight_sum=weight_sum,
+        weight_sum=sum(handle.weight_sum for handle in handles),
         rows_per_worker=tuple(handle.n_rows for handle in handles),
         class_weights=dict(sorted(classes.items())),
     )

@@ -70,8 +70,6 @@ class RddEngine:
         self._handles: RDD[Handle] | None = None
         self._folders: set[tuple[str, str]] = set()
         self.n_workers = intake.n_workers
-        cores_a_task = int(self._sc.getConf().get("spark.task.cpus", "1") or 1)
-        self.n_slots = max(1, self._sc.defaultParallelism // cores_a_task)
         try:
             self.facts: Facts = self._ingest(df)
         except BaseException:
@@ -122,6 +120,16 @@ class RddEngine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def n_slots(self) -> int:
+        """Tasks that the executors of this moment run at a time.
+
+        Not Spark's default parallelism, which is whatever a user sets for shuffles.
+        """
+        context = self._sc._jsc.sc()
+        profile = context.resourceProfileManager().defaultResourceProfile()
+        return max(1, int(context.maxNumConcurrentTasks(profile)))
 
     def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
         """Run every job on every worker; the same jobs and round give the same bytes."""

@@ -6,6 +6,7 @@ again only to give it our default, our range, or a doc that says what it means h
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from pyspark.ml.base import Model
@@ -176,12 +177,14 @@ class _LocalTraining(
 
 
 class _ModelOrPath:
-    """A converter that takes a model, which stays the object it is, or a path."""
+    """A converter that takes a model, which stays the object it is, or a path, as a string."""
 
     kind = "a fitted model, or the path of a saved one"
 
     def __call__(self, value: Any) -> Any:
-        return value if isinstance(value, Model) else _STRING(value)
+        if isinstance(value, Model):
+            return value
+        return _STRING(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):

@@ -68,7 +68,8 @@ def _starts(spark: SparkSession, estimators: Sequence[NetworkEstimator]) -> list
             if model not in found:
                 found[model] = estimator._start(spark)
             starts.append(found[model])
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            # Every file system has errors of its own; the fit that asked for the model raises it.
             starts.append(error)
     return starts
 

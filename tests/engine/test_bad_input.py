@@ -74,7 +74,12 @@ CASES: list[tuple[str, list[tuple[Any, ...]], str, bool]] = [
         False,
     ),
     ("null weight", [([1.0, 2.0], 0.0, None, False)], "'w' is null in 1 of 5 rows", True),
-    ("NaN weight", [([1.0, 2.0], 0.0, NAN, False)], "'w' is NaN or infinite in 1 of 5", True),
+    (
+        "NaN weight",
+        [([1.0, 2.0], 0.0, NAN, False)],
+        "'w' is NaN, infinite or beyond 1e+290 in 1 of 5",
+        True,
+    ),
     ("negative weight", [([1.0, 2.0], 0.0, -0.1, False)], "'w' is negative in 1 of 5", False),
     ("null indicator", [([1.0, 2.0], 0.0, 1.0, None)], "'held_out' is null in 1 of 5", True),
 ]
@@ -128,7 +133,7 @@ def test_all_mistakes_are_named_at_once(spark: SparkSession) -> None:
         "'the.label' is not a whole number in 1 of 8",
         "'w' is negative in 1 of 8",
         "'w' is null in 1 of 8",
-        "'w' is NaN or infinite in 1 of 8",
+        "'w' is NaN, infinite or beyond 1e+290 in 1 of 8",
         "'held_out' is null in 1 of 8",
     ):
         assert part in said, said

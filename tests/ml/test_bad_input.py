@@ -182,11 +182,18 @@ def test_a_model_path_that_leads_nowhere(spark: SparkSession, tmp_path: Any) -> 
     with pytest.raises(FileNotFoundError, match="no saved NeuralNetClassificationModel"):
         small(initialModel=nowhere).fit(broken)
     estimator = small(maxIter=1)
-    maps: list[Any] = [{estimator.initialModel: nowhere}, {estimator.seed: 3}]
+    maps: list[Any] = [
+        {estimator.initialModel: nowhere},
+        {estimator.maxIter: 2},
+        {estimator.initialModel: "foreign://somewhere"},
+    ]
     models = estimator.fitMultiple(frame, maps)
     with pytest.raises(FileNotFoundError, match="no saved"):
         next(models)
-    assert next(models)[0] == 1
+    assert next(models)[1].summary.totalIterations == 2
+    with pytest.raises(Exception, match="foreign") as raised:
+        next(models)
+    assert raised.value.__notes__[0].startswith("In map 3 of 3: {initialModel='foreign:")
 
 
 def test_nothing_is_left_behind_by_a_failed_fit(spark: SparkSession) -> None:

@@ -227,7 +227,7 @@ def test_an_initial_model_object_survives_copies_and_is_replaced_by_a_path() -> 
     classifier = NeuralNetClassifier().setInitialModel(model)
     assert classifier.copy().getInitialModel() is model
     assert "current: NeuralNetClassificationModel" in classifier.explainParam("initialModel")
-    with_path = classifier.copy({classifier.initialModel: "/models/a"})
+    with_path = classifier.copy({classifier.initialModel: Path("/models/a")})
     assert with_path.getInitialModel() == "/models/a"
     assert classifier.getInitialModel() is model
     classifier.clear(classifier.initialModel)

@@ -1,4 +1,4 @@
-"""With nothing set, as good as scikit-learn's networks and Spark's on real data.
+"""With nothing set, at most a point behind scikit-learn's networks and Spark's on real data.
 
 One split into 5 folds of the several that ``make bench-parity`` takes the means of.
 """
