@@ -24,7 +24,8 @@ class RoundRecord:
     validation_loss, validation_metric : float
         Of the averaged network that the round ended with (with ``bmuf``, of the one ahead of it
         that goes to the workers, but for the last round); the metric is the accuracy, or the mean
-        squared error. NaN without validation rows.
+        squared error (of several targets the sum of theirs, each standardised). NaN without
+        validation rows.
     loss_before, loss_after : float
         Around averaging: of the workers' own networks over the last tenth of the round, and of
         those that the average became over the first tenth of the next one (NaN in the last round).

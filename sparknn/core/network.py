@@ -21,7 +21,9 @@ from sparknn.core.losses import LOSSES, Loss
 from sparknn.core.types import FloatArray
 
 # Called with (layer, A, dZ) before a layer's gradient A' dZ is formed; returns the two to use.
-Precondition = Callable[[int, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+Precondition = Callable[
+    [int, FloatArray, FloatArray, FloatArray | None], tuple[FloatArray, FloatArray]
+]
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,9 @@ class Backprop:
         dZ = Z
         loss = self.network.objective.value_and_gradient(dZ, y, sample_weight)
         dZ *= scale
+        root_weight = None
+        if precondition is not None and (sample_weight != sample_weight[0]).any():
+            root_weight = np.sqrt(sample_weight, dtype=dZ.dtype)[:, None]
 
         for layer in range(len(blocks) - 1, -1, -1):
             A, dZ_out = inputs[layer], dZ
@@ -176,7 +181,7 @@ class Backprop:
                 # The bias is the weight of an input that is 1; a product is faster than a sum.
                 np.dot(self._ones[:n], dZ_out, out=out[layer][-1])
             else:
-                A, dZ_out = precondition(layer, A, dZ_out)
+                A, dZ_out = precondition(layer, A, dZ_out, root_weight)
                 np.matmul(A.T, dZ_out, out=out[layer])
             if layer == 0:
                 break

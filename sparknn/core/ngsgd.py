@@ -8,7 +8,9 @@ Povey, Zhang and Khudanpur, "Parallel training of DNNs with natural gradient and
 averaging", arXiv:1410.7455, appendix B, as in Kaldi, except that
 
 - every mini-batch is rescaled to a mean square of 1 before it enters the estimate: the step size,
-  which is folded into the derivatives, the loss's units and the rows' weights play no part in it;
+  which is folded into the derivatives, the loss's units and a factor common to the rows' weights
+  play no part in it;
+- a row of weight w counts in both matrices as w rows do;
 - the estimate starts as a running mean over the batches, because it lives for one round only;
 - the subspace is renormalised from its float64 Gram matrix, so it needs no separate repair.
 """
@@ -189,7 +191,9 @@ class NaturalGradient:
         ]
         self._memory = {}
 
-    def __call__(self, layer: int, A: FloatArray, dZ: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def __call__(
+        self, layer: int, A: FloatArray, dZ: FloatArray, root_weight: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Replace the two factors of a layer's gradient.
 
         Parameters
@@ -198,7 +202,10 @@ class NaturalGradient:
         A : ndarray, shape (n, n_in)
             The layer's inputs, without the 1. Read only.
         dZ : ndarray, shape (n, n_out)
-            Derivatives by the layer's outputs, times any number. Read only.
+            Derivatives by the layer's outputs, times any number, and times the rows' weights. Read
+            only.
+        root_weight : ndarray, shape (n, 1), optional
+            Square roots of the rows' weights, where these differ.
 
         Returns
         -------
@@ -208,7 +215,14 @@ class NaturalGradient:
             the layer's next call.
         """
         ones, Y_in, Y_out = self._buffers(layer, A, dZ)
-        ones[:, :-1] = A
+        if root_weight is None:
+            ones[:, :-1] = A
+            ones[:, -1] = 1
+        else:
+            # Half of a row's weight on either side: the product, the gradient, is the same.
+            np.multiply(A, root_weight, out=ones[:, :-1])
+            ones[:, -1:] = root_weight
+            dZ = np.divide(dZ, root_weight, out=np.zeros_like(dZ), where=root_weight > 0)
         inputs, outputs = self._sides[layer]
         A_hat, gamma_in = inputs.precondition(ones, Y_in)
         dZ_hat, gamma_out = (dZ, 1.0) if outputs is None else outputs.precondition(dZ, Y_out)
@@ -220,7 +234,7 @@ class NaturalGradient:
         """Memory for ``[A, 1]`` and the two results, allocated for the largest batch so far."""
         n = len(A)
         if layer not in self._memory or len(self._memory[layer][0]) < n:
-            ones = np.ones((n, A.shape[1] + 1), dtype=A.dtype)
+            ones = np.empty((n, A.shape[1] + 1), dtype=A.dtype)
             self._memory[layer] = (ones, np.empty_like(ones), np.empty_like(dZ))
         ones, Y_in, Y_out = self._memory[layer]
         return ones[:n], Y_in[:n], Y_out[:n]

@@ -32,6 +32,7 @@ from pyspark.sql import SparkSession
 from sparknn.core.fit import Fit
 from sparknn.core.snapshot import Snapshot
 from sparknn.engine.interrupts import interrupts_survived
+from sparknn.ml.causes import cause_of
 from sparknn.ml.summary import TrainingSummary, json_number
 from sparknn.ml.theta_io import read_theta, write_theta
 
@@ -119,7 +120,7 @@ class Checkpoints:
                 log.warning(
                     "The checkpoint %s cannot be read, and is passed over: %s",
                     folder,
-                    _cause(error),
+                    cause_of(error),
                 )
                 continue
             self._rounds = [other for other in found if other <= n_rounds]
@@ -132,7 +133,9 @@ class Checkpoints:
             remove(self.spark, self.path)
         except Exception as error:
             # Must not stand between the user and the model.
-            log.warning("The checkpoints in %s could not be removed: %s", self.path, _cause(error))
+            log.warning(
+                "The checkpoints in %s could not be removed: %s", self.path, cause_of(error)
+            )
 
     def folder(self, n_rounds: int) -> str:
         """Where the checkpoint after so many rounds is."""
@@ -183,14 +186,7 @@ def _explained(what: str, cure: str) -> Iterator[None]:
         yield
     except Exception as error:
         # Every file system has errors of its own; the cause is kept.
-        raise CheckpointError(f"{what} ({_cause(error)}). {cure}") from error
-
-
-def _cause(error: Exception) -> str:
-    """What an error says: of a chain of Java's, where the first is often py4j's, the last one."""
-    text = str(error)
-    causes = re.findall(r"^(?:Caused by)?: (.+)$", text, re.MULTILINE)
-    return str(causes[-1]) if causes else text.partition("\n")[0]
+        raise CheckpointError(f"{what} ({cause_of(error)}). {cure}") from error
 
 
 def _write_line(spark: SparkSession, line: str, path: str) -> None:

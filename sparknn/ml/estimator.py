@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from pyspark.ml.base import Model, Predictor
-from pyspark.ml.param import Param
+from pyspark.ml.param import Param, Params
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField
@@ -27,6 +27,8 @@ from sparknn.ml.together import Group, ModelIterator
 from sparknn.ml.train import train_all
 
 ParamMap = Mapping[Param[Any], Any]
+# Whose params those of a class are.
+_NOBODY = Params._dummy().uid
 
 
 class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritable):
@@ -122,8 +124,18 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
     def _refuse_strangers(self, paramMap: ParamMap) -> None:
         """Spark ignores params of other stages; those of a sister estimator are a mistake."""
+        if not isinstance(paramMap, Mapping):
+            raise TypeError(
+                f"A parameter map is a {type(paramMap).__name__}; expected a dict, param to value."
+            )
         for param in paramMap:
             parent = param.parent if isinstance(param, Param) else ""
+            if parent == _NOBODY:
+                name = type(self).__name__
+                raise ValueError(
+                    f"Param '{param.name}' belongs to a class and to no estimator: give estimator."
+                    f"{param.name}, of the {name} that is fitted, not {name}.{param.name}."
+                )
             if parent != self.uid and parent.rpartition("_")[0] == type(self).__name__:
                 raise ValueError(
                     f"Param '{param.name}' belongs to {parent}; this estimator is {self.uid}. "
@@ -225,7 +237,7 @@ def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:
 
 def _note(index: int, paramMaps: Sequence[ParamMap]) -> str:
     """Which map an error belongs to."""
-    pairs = (
-        f"{getattr(param, 'name', param)}={value!r}" for param, value in paramMaps[index].items()
-    )
-    return f"In {_name(index, paramMaps) or 'the map'}: {{{', '.join(pairs)}}}"
+    given = paramMaps[index]
+    pairs = given.items() if isinstance(given, Mapping) else ()
+    told = ", ".join(f"{getattr(param, 'name', param)}={value!r}" for param, value in pairs)
+    return f"In {_name(index, paramMaps) or 'the map'}: {{{told}}}"

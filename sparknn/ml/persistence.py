@@ -30,6 +30,7 @@ from sparknn.core.losses import LOSSES
 from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine.connect import is_connect
+from sparknn.ml.causes import cause_of
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.theta_io import read_theta, write_theta
 
@@ -170,12 +171,18 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
 
     def _metadata(self, path: str) -> dict[str, Any]:
         wanted = f"{self.cls.__module__}.{self.cls.__name__}"
+        spark = self._session()
         try:
-            lines = self._session().read.text(os.path.join(path, "metadata")).head(2)
+            lines = spark.read.text(os.path.join(path, "metadata")).head(2)
         except AnalysisException as error:
             raise FileNotFoundError(
                 f"There is no saved {self.cls.__name__} at {path}: it has no metadata/ directory "
                 "that Spark can read. Is the path complete, and visible to every node?"
+            ) from error
+        except Exception as error:
+            # Of a damaged file, or a file system that Spark does not know or may not enter.
+            raise ModelFormatError(
+                f"{path}/metadata cannot be read ({cause_of(error)})."
             ) from error
         try:
             (line,) = lines or []
@@ -300,7 +307,7 @@ def _theta(
     except Exception as error:
         # Spark reports a damaged file in many ways; the cause is kept.
         raise ModelFormatError(
-            f"The parameters in {path}/theta cannot be read: {str(error).splitlines()[0]} The "
+            f"The parameters in {path}/theta cannot be read ({cause_of(error)}). The "
             "directory is incomplete or was changed; copy it again, or save the model again."
         ) from error
     if not np.isfinite(theta).all():

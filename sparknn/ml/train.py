@@ -114,4 +114,8 @@ def _finish(
     if isinstance(model.getInitialModel(), Model):
         # Else models that were continued again and again would keep all before them alive.
         model.clear(model.initialModel)
+    if estimator.getInitialModel():
+        # What was not set was the initial model's.
+        layers, activation = model.network.layers, model.network.activation
+        model._set(hiddenLayers=list(layers[1:-1]), activation=activation)
     return model

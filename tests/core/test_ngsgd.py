@@ -199,8 +199,8 @@ def test_a_layers_gradient_is_the_product_of_what_is_returned(rng):
     gradient, plain = np.empty_like(theta), np.empty_like(theta)
     passes, natural, seen = Backprop(network, 32), NaturalGradient(network.layers), {}
 
-    def spy(layer, A, dZ):
-        A_hat, dZ_hat = natural(layer, A, dZ)
+    def spy(layer, A, dZ, root_weight):
+        A_hat, dZ_hat = natural(layer, A, dZ, root_weight)
         seen[layer] = A_hat.T @ dZ_hat
         return A_hat, dZ_hat
 

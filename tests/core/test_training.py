@@ -79,7 +79,7 @@ def test_rare_heavy_rows_count_as_much_as_they_weigh(solver: str, by: str) -> No
 
 
 @pytest.mark.parametrize("network", [NETWORK, REGRESSION], ids=lambda n: n.loss)
-@pytest.mark.parametrize("solver", PLAIN_SOLVERS)
+@pytest.mark.parametrize("solver", [*PLAIN_SOLVERS, "ngsgd"])
 def test_weight_0_is_no_row_and_weight_2_is_two_rows(network: Network, solver: str) -> None:
     X, y = data_for(network, 40)
     weight = np.tile([0.0, 1.0, 2.0, 1.0], 10)
@@ -87,13 +87,13 @@ def test_weight_0_is_no_row_and_weight_2_is_two_rows(network: Network, solver: s
     weighted = trained(plan, X, y, weight)
     repeated = np.repeat(np.arange(40), weight.astype(int))
     written_out = trained(plan, X[repeated], y[repeated])
-    atol = 1e-4 if solver.startswith("adam") else 1e-6
+    atol = 1e-4 if solver.startswith("adam") else 2e-6
     np.testing.assert_allclose(weighted.state[0], written_out.state[0], atol=atol)
     assert weighted.weight == written_out.weight
     assert weighted.loss_sum == pytest.approx(written_out.loss_sum, rel=1e-5)
 
 
-@pytest.mark.parametrize("solver", PLAIN_SOLVERS)
+@pytest.mark.parametrize("solver", [*PLAIN_SOLVERS, "ngsgd"])
 def test_only_weights_relative_to_each_other_move_the_network(solver: str) -> None:
     X, y = blobs(40)
     weight = np.random.default_rng(0).uniform(0.5, 2, 40)

@@ -213,6 +213,7 @@ def test_warm_start_takes_from_the_model_what_is_not_set(
     fresh = NeuralNetClassifier(maxIter=1, numWorkers=2)
     further = fresh.fit(rows, {fresh.initialModel: model})
     assert further.network.layers == model.network.layers
+    assert further.getHiddenLayers() == model.layers[1:-1] == [8]
     assert further.numClasses == 3
     assert fresh.getInitialModel() == ""
     with pytest.raises(ParamError, match="initialModel = 3"):

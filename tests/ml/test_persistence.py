@@ -298,6 +298,15 @@ def test_no_session_is_started(
     )
 
 
+def test_metadata_that_does_not_match_its_file_s_checksum(
+    damaged: Path, spark: SparkSession
+) -> None:
+    (part,) = (damaged / "metadata").glob("part-*")
+    part.write_text(part.read_text().replace("guess", "wager"))
+    with pytest.raises(ModelFormatError, match=r"metadata cannot be read \(.*[Cc]hecksum"):
+        NeuralNetClassificationModel.load(str(damaged))
+
+
 def test_in_a_thread(saved: Path, spark: SparkSession, tmp_path: Path) -> None:
     """Such as those in which Spark's tuning fits and transforms; no session is active there."""
 

@@ -25,12 +25,14 @@ def outputs(model: Any, X: Any) -> Any:
 
 @pytest.mark.parametrize("kind", DATA)
 @pytest.mark.parametrize(
-    "params", [{}, {"regParam": 0.1}, {"standardization": False}], ids=["", "penalty", "raw"]
+    "params",
+    [{}, {"regParam": 0.1}, {"standardization": False}, {"solver": "ngsgd"}],
+    ids=["", "penalty", "raw", "ngsgd"],
 )
 def test_weights_are_counts(spark: SparkSession, kind: Any, params: dict[str, Any]) -> None:
     """Means and deviations for the standardisation included."""
     X, y = DATA[kind]
-    estimator = kind(**FULL, **params)
+    estimator = kind(**{**FULL, **params})
     frame = table(spark, X, y, w=WEIGHTS)
     counted = np.repeat(np.arange(N), WEIGHTS.astype(int))
     repeated = estimator.fit(table(spark, X[counted], y[counted]))

@@ -1,0 +1,12 @@
+"""What an error of Spark's says, without what is said around it."""
+
+from __future__ import annotations
+
+import re
+
+
+def cause_of(error: Exception) -> str:
+    """What an error says: of a chain of Java's, where the first is often py4j's, the last one."""
+    text = str(error)
+    causes = re.findall(r"^(?:Caused by)?: (.+)$", text, re.MULTILINE)
+    return str(causes[-1]) if causes else text.partition("\n")[0]
