@@ -43,7 +43,8 @@ class Activation:
 
 
 def _relu(Z: FloatArray, A: FloatArray) -> None:
-    np.maximum(Z, 0, out=A)
+    # Against a row of zeros: numpy has no fast loop for the maximum of an array and a number.
+    np.maximum(Z, np.zeros(Z.shape[-1], Z.dtype), out=A)
 
 
 def _relu_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:

@@ -1,6 +1,9 @@
 """A row's prediction is the network's, whatever rows stand beside it, on numpy alone."""
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparknn.core import predictor as module
 from sparknn.core.activations import ACTIVATIONS
 from sparknn.core.network import Network
 from sparknn.core.predictor import BLOCK_ROWS, LocalPredictor
@@ -73,6 +77,76 @@ def test_a_row_does_not_depend_on_its_neighbours(
     predictor, X = make(*layers, loss=loss), rows(500, layers[0])
     every = predictor.predict_raw(X)
     assert predictor.predict_raw(X[picked]).tobytes() == every[picked].tobytes()
+
+
+# Every row once alone, in a few places of a block, and among others.
+PLACES = """
+import numpy as np
+from sparknn.core.network import Network
+from sparknn.core.predictor import LocalPredictor, block_rows
+
+rng = np.random.default_rng(0)
+for layers in [(33, 20, 10), (7, 5, 1), (3, 2), (1, 1), (130, 64, 32, 2), (784, 300, 10)]:
+    network = Network(layers)
+    predictor = LocalPredictor(network, network.init(rng))
+    X = rng.normal(size=(300, layers[0])).astype(np.float32)
+    every = predictor.outputs(X)
+    order = rng.permutation(300)
+    assert predictor.outputs(X[order]).tobytes() == every[order].tobytes(), layers
+    for i in (0, 7, 130, 299):
+        assert predictor.outputs(X[i : i + 1]).tobytes() == every[i].tobytes(), layers
+    print(block_rows(layers))
+"""
+
+
+@pytest.mark.parametrize("kernels", ["Nehalem", "Haswell"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_row_does_not_depend_on_its_neighbours_on_other_processors(
+    kernels: str, threads: int
+) -> None:
+    """OpenBLAS's kernels for Haswell, which AMD's Zen uses too, tell rows of a block apart."""
+    env = {**os.environ, "OPENBLAS_CORETYPE": kernels, "OPENBLAS_NUM_THREADS": str(threads)}
+    done = subprocess.run([sys.executable, "-c", PLACES], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 6
+
+
+@pytest.mark.parametrize("n_alike", [128, 16, 8, 4, 1, 0])
+def test_blocks_are_as_large_as_rows_are_treated_alike(
+    n_alike: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_treats_alike", lambda n_rows, n_in, n_out: n_rows <= n_alike)
+    n_block = module.block_rows.__wrapped__((9, 8, 4))
+    assert n_block == max(n_alike, 1)
+    monkeypatch.setattr(module, "block_rows", lambda layers: n_block)
+    seen = []
+    logits = Network.logits
+    monkeypatch.setattr(
+        Network, "logits", lambda self, theta, X: (seen.append(X.shape), logits(self, theta, X))[1]
+    )
+    predictor, X = make(9, 8, 4), rows(300, 9)
+    np.testing.assert_allclose(predictor.predict_raw(X), oracle(predictor, X), rtol=1e-4, atol=1e-5)
+    assert {shape[1:] for shape in seen} == {(n_block, 9)}
+    assert sum(shape[0] for shape in seen) == -(-300 // n_block)
+
+
+def test_a_product_that_treats_rows_differently_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Elsewhere(np.ndarray):
+        """Rounds the sixth row of a product otherwise."""
+
+        def __matmul__(self, other: np.ndarray) -> np.ndarray:
+            Z = np.asarray(self) @ other
+            Z[5:6] = np.nextafter(Z[5:6], np.float32(np.inf))
+            return Z
+
+    assert module._treats_alike(1, 9, 4)
+    monkeypatch.setattr(
+        module.np,
+        "tile",
+        lambda row, reps: np.broadcast_to(row, (reps[0], len(row))).view(Elsewhere),
+    )
+    assert module._treats_alike(4, 9, 4)
+    assert not module._treats_alike(8, 9, 4)
 
 
 def test_layout_and_type_of_the_rows_do_not_matter() -> None:
