@@ -116,25 +116,33 @@ def batches(rows: Rows, plan: Plan, round_: int, rng: np.random.Generator) -> It
         order = rng.permutation(len(ranges)) if plan.shuffle else np.arange(len(ranges))
         for start, stop in (ranges[i] for i in order):
             n = stop - start
-            chunk = rows.read(start, stop)
             index = rng.permutation(n) if plan.shuffle else np.arange(n)
-            n_batches = -(-n // plan.batch_size)
-            for part in np.array_split(index, n_batches):
-                yield fetch(chunk, part, out, plan)
+            yield from fetch(rows.read(start, stop), index, -(-n // plan.batch_size), out, plan)
 
 
-def fetch(chunk: Slice, index: IntArray, out: Float32Array, plan: Plan) -> Batch:
-    """The rows ``index`` of a slice as the network sees them: standardised and class-weighted."""
-    X = out[: len(index)]
-    chunk.take(index, X)
-    if plan.standardizer is not None:
-        plan.standardizer.apply(X)
-    y, sample_weight = chunk.y[index], chunk.sample_weight[index]
+def fetch(
+    chunk: Slice, index: IntArray, n_batches: int, out: Float32Array, plan: Plan
+) -> Iterator[Batch]:
+    """The rows ``index`` of a slice as the network sees them: standardised and class-weighted.
+
+    They come in batches of equal sizes (to a row), each ``X`` written into ``out``.
+    """
+    # Labels and weights of all batches at once: between matrix products, which empty the caches,
+    # every call costs several times what it does otherwise.
+    y, sample_weight = chunk.y[index], _weigh(chunk.y, chunk.sample_weight, plan)[index]
     targets = plan.target_standardizer
     if targets is not None:
         # In float64 first: targets may be large, and differ by little.
         y = ((y - targets.shift) * targets.factor).astype(np.float32)
-    return X, y, _weigh(y, sample_weight, plan)
+    first = 0
+    for part in np.array_split(index, n_batches):
+        batch = slice(first, first + len(part))
+        X = out[: len(part)]
+        chunk.take(part, X)
+        if plan.standardizer is not None:
+            plan.standardizer.apply(X)
+        yield X, y[batch], sample_weight[batch]
+        first = batch.stop
 
 
 def _weigh(y: FloatArray, sample_weight: FloatArray, plan: Plan) -> FloatArray:

@@ -72,16 +72,18 @@ def _cross_entropy_values(logits: FloatArray, y: FloatArray) -> FloatArray:
 
 def _cross_entropy(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
     """Softmax cross-entropy, ``-log p[y]``; its gradient is ``p - onehot(y)``."""
-    rows, classes = np.arange(len(y)), y.astype(np.intp)
-    logits -= _largest(logits)
-    own = logits[rows, classes]
-    np.exp(logits, out=logits)
-    logits[logits < _NOTHING] = 0
-    total = logits.sum(axis=1)
-    loss = _weighted_sum(np.log(total) - own, sample_weight)
-    weight = sample_weight.astype(logits.dtype, copy=False)
-    logits *= (weight / total)[:, None]
-    logits[rows, classes] -= weight
+    # Class by class: sums and maxima over rows of memory take a quarter of the time.
+    P, own = logits.T.copy(), (y.astype(np.intp), np.arange(len(y)))
+    P -= P.max(axis=0)
+    log_own = P[own]
+    np.exp(P, out=P)
+    P *= P >= _NOTHING
+    total = P.sum(axis=0)
+    loss = _weighted_sum(np.log(total) - log_own, sample_weight)
+    weight = sample_weight.astype(P.dtype, copy=False)
+    P *= weight / total
+    P[own] -= weight
+    logits[...] = P.T
     return loss
 
 

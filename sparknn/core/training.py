@@ -176,10 +176,8 @@ def score(job: Job, rows: Rows) -> Score:
     most = min(_SCORE_ROWS, rows.n_rows, max(1, _SCORE_BYTES // (4 * max(rows.n_features, 1))))
     out = np.empty((most, rows.n_features), dtype=np.float32)
     for start, stop in windows(0, rows.n_rows, rows.n_features, most):
-        chunk = rows.read(start, stop)
-        for first in range(0, stop - start, most):
-            index = np.arange(first, min(first + most, stop - start))
-            X, y, weight = fetch(chunk, index, out, plan)
+        n = stop - start
+        for X, y, weight in fetch(rows.read(start, stop), np.arange(n), -(-n // most), out, plan):
             logits = network.logits(job.state[0], X)
             loss_sum += float(
                 np.dot(network.objective.values(logits, y).astype(np.float64), weight)
