@@ -29,12 +29,20 @@ def random_stream(seed: int, *where: int) -> np.random.Generator:
     return np.random.default_rng(np.asarray(words, dtype=np.uint32))
 
 
+def row_bytes(n_features: int) -> int:
+    """What a row of a window takes: its features, its number, its label and weight.
+
+    The last two are there twice, as they are stored and as they are drawn.
+    """
+    return 4 * n_features + 8 * (1 + 2 + 2)
+
+
 def windows(start: int, stop: int, n_features: int, batch_size: int) -> list[tuple[int, int]]:
     """Cut rows ``start`` to ``stop`` into ranges of equal size that fit ``WINDOW_BYTES``."""
     n = stop - start
     if n <= 0:
         return []
-    at_most = max(WINDOW_BYTES // (4 * max(n_features, 1)), batch_size, 1)
+    at_most = max(WINDOW_BYTES // row_bytes(n_features), batch_size, 1)
     edges = np.linspace(start, stop, -(-n // at_most) + 1).astype(np.int64).tolist()
     return list(pairwise(edges))
 

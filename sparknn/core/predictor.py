@@ -26,7 +26,7 @@ from sparknn.core.types import Float32Array, Float64Array, FloatArray
 BLOCK_ROWS = 128
 _BLOCKS = (BLOCK_ROWS, 16, 8, 4, 1)
 # The tiles into which a BLAS cuts a product come round again well before.
-_WIDEST = 1024
+_WIDEST = 2048
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ def drawn(rows: Any, plan: Plan, round_: int = 0, seed: int = 0) -> list[tuple[A
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> int:
     """Windows of 10 rows, so that a few rows make several."""
-    monkeypatch.setattr(module, "WINDOW_BYTES", 10 * 4 * D)
+    monkeypatch.setattr(module, "WINDOW_BYTES", 10 * module.row_bytes(D))
     return 10
 
 
@@ -160,7 +160,7 @@ def test_windows_cover_the_rows_and_fit(
     if n:
         assert (cut[0][0], cut[-1][1]) == (start, start + n)
         assert max(sizes) - min(sizes) <= 1
-        assert max(sizes) <= max(module.WINDOW_BYTES // (4 * n_features), batch_size)
+        assert max(sizes) <= max(module.WINDOW_BYTES // module.row_bytes(n_features), batch_size)
 
 
 @pytest.mark.usefixtures("small_windows")

@@ -116,7 +116,7 @@ def test_windows_are_read_from_where_they_are(monkeypatch: pytest.MonkeyPatch) -
     X, y = blobs(64)
     plan = Plan(NETWORK, batch_size=8, shuffle=False)
     one = trained(plan, X, y)
-    monkeypatch.setattr(batches_module, "WINDOW_BYTES", 16 * X.itemsize * X.shape[1])
+    monkeypatch.setattr(batches_module, "WINDOW_BYTES", 16 * batches_module.row_bytes(4))
     assert trained(plan, X, y).state.tobytes() == one.state.tobytes()
 
 
@@ -264,7 +264,7 @@ def test_a_score_is_the_sums_over_the_rows(
 ) -> None:
     network = Network((4, 5, 3), "relu", loss)
     monkeypatch.setattr(training, "_SCORE_ROWS", pieces)
-    monkeypatch.setattr(batches_module, "WINDOW_BYTES", 20 * 16)
+    monkeypatch.setattr(batches_module, "WINDOW_BYTES", 20 * batches_module.row_bytes(4))
     X, y = data_for(network, 50)
     weight = np.linspace(0, 2, 50)
     job = job_of(Plan(network))

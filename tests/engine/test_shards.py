@@ -137,7 +137,7 @@ def test_small_windows_on_shards_are_small_windows_on_arrays(
             [handle.rows(*shape) for handle in handles_of(engine)],
             weight_unit(engine.facts.weight_sum),
         )
-        monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * 30 * 4)
+        monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * batches.row_bytes(30))
         network = network_for(engine.facts)
         plans = [
             Plan(network, max_iter=3, batch_size=8, seed=2),
