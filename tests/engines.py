@@ -1,6 +1,7 @@
 """DataFrames laid out as a test wants them, and the plain engine over what Spark's stored."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -169,3 +170,16 @@ def scratch(spark: SparkSession) -> list[Path]:
 def leftovers(spark: SparkSession) -> list[str]:
     """Folders of shards that are still on disk."""
     return [str(path) for root in scratch(spark) for path in root.glob("sparknn-*")]
+
+
+def wait_for_tasks(spark: SparkSession, within_s: float = 60) -> None:
+    """Until no task runs: Spark fails a cancelled job at once, and ends its tasks 2 seconds later.
+
+    Meanwhile it may hand a Python worker that it is about to kill to the next job's task
+    (SPARK-54217), which fails without a second try on a local master.
+    """
+    tracker = spark.sparkContext._jsc.sc().statusTracker()
+    deadline = time.monotonic() + within_s
+    while n_running := sum(info.numRunningTasks() for info in tracker.getExecutorInfos()):
+        assert time.monotonic() < deadline, f"{n_running} tasks still run"
+        time.sleep(0.05)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import leftovers
+from engines import leftovers, wait_for_tasks
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -54,6 +54,7 @@ def nothing_left(subject: Subject) -> Iterator[None]:
     try:
         before = traces(subject.spark)
         yield
+        wait_for_tasks(subject.spark)
         after = traces(subject.spark)
         more = {what: found - before[what] for what, found in after.items()}
         assert not any(more.values()), f"left behind: {more}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import frame, intake, leftovers, network_for, outcome, trained, vectors
+from engines import frame, intake, leftovers, network_for, outcome, trained, vectors, wait_for_tasks
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType
@@ -44,6 +44,7 @@ def nothing_left(spark: SparkSession, request: pytest.FixtureRequest) -> Iterato
     assert leftovers(spark) == []
     persisted = set(sc._jsc.getPersistentRDDs().keySet())
     yield
+    wait_for_tasks(spark)
     assert leftovers(spark) == []
     assert set(sc._jsc.getPersistentRDDs().keySet()) == persisted
     assert broadcast_files(spark) <= files
