@@ -104,6 +104,10 @@ class CsrRows:
     def n_features(self) -> int:
         return self.X.shape[1]
 
+    @property
+    def n_targets(self) -> int:
+        return 1 if self.y.ndim == 1 else self.y.shape[1]
+
     def read(self, start: int, stop: int) -> SparseSlice:
         X = self.X[start:stop]
         rows, columns = np.nonzero(X)

@@ -29,20 +29,23 @@ def random_stream(seed: int, *where: int) -> np.random.Generator:
     return np.random.default_rng(np.asarray(words, dtype=np.uint32))
 
 
-def row_bytes(n_features: int) -> int:
-    """What a row of a window takes: its features, its number, its label and weight.
+def row_bytes(rows: Rows) -> int:
+    """What a row of a window takes: its features, its number, its targets and weight.
 
     The last two are there twice, as they are stored and as they are drawn.
     """
-    return 4 * n_features + 8 * (1 + 2 + 2)
+    return 4 * rows.n_features + 8 * (1 + 2 * (rows.n_targets + 1))
 
 
-def windows(start: int, stop: int, n_features: int, batch_size: int) -> list[tuple[int, int]]:
-    """Cut rows ``start`` to ``stop`` into ranges of equal size that fit ``WINDOW_BYTES``."""
+def windows(start: int, stop: int, n_bytes: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut rows ``start`` to ``stop``, of ``n_bytes`` each, into ranges that fit ``WINDOW_BYTES``.
+
+    They are of equal size, to a row, and no smaller than a batch.
+    """
     n = stop - start
     if n <= 0:
         return []
-    at_most = max(WINDOW_BYTES // row_bytes(n_features), batch_size, 1)
+    at_most = max(WINDOW_BYTES // n_bytes, batch_size, 1)
     edges = np.linspace(start, stop, -(-n // at_most) + 1).astype(np.int64).tolist()
     return list(pairwise(edges))
 
@@ -58,7 +61,7 @@ def pieces(rows: Rows, most: int) -> Iterator[Batch]:
     sample_weight : ndarray, shape (n,)
     """
     out = np.empty((min(most, rows.n_rows), rows.n_features), dtype=np.float32)
-    for start, stop in windows(0, rows.n_rows, rows.n_features, most):
+    for start, stop in windows(0, rows.n_rows, row_bytes(rows), most):
         chunk = rows.read(start, stop)
         for first in range(0, stop - start, most):
             index = np.arange(first, min(first + most, stop - start))
@@ -85,7 +88,7 @@ def drawn_ranges(n_rows: int, fraction: float, round_: int) -> list[tuple[int, i
 
 def _drawn_windows(rows: Rows, plan: Plan, round_: int) -> list[tuple[int, int]]:
     drawn = drawn_ranges(rows.n_rows, plan.mini_batch_fraction, round_)
-    return [w for a, b in drawn for w in windows(a, b, rows.n_features, plan.batch_size)]
+    return [w for a, b in drawn for w in windows(a, b, row_bytes(rows), plan.batch_size)]
 
 
 def count_batches(rows: Rows, plan: Plan, round_: int) -> int:
@@ -141,7 +144,10 @@ def fetch(
     targets = plan.target_standardizer
     if targets is not None:
         # In float64 first: targets may be large, and differ by little.
-        y = ((y - targets.shift) * targets.factor).astype(np.float32)
+        y = y.astype(np.float64, copy=False)
+        y -= targets.shift
+        y *= targets.factor
+        y = y.astype(np.float32)
     first = 0
     for part in np.array_split(index, n_batches):
         batch = slice(first, first + len(part))

@@ -25,6 +25,8 @@ class Rows(Protocol):
 
     n_rows: int
     n_features: int
+    # Numbers in a row's label: 1 for classes.
+    n_targets: int
 
     def read(self, start: int, stop: int) -> Slice:
         """Rows ``start`` to ``stop``; memory is used for these rows only."""
@@ -104,6 +106,10 @@ class ArrayRows:
     @property
     def n_features(self) -> int:
         return self.X.shape[1]
+
+    @property
+    def n_targets(self) -> int:
+        return 1 if self.y.ndim == 1 else self.y.shape[1]
 
     def read(self, start: int, stop: int) -> DenseSlice:
         if self.sample_weight is None:

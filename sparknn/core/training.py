@@ -15,6 +15,7 @@ from sparknn.core.batches import (
     fetch,
     mean_weight,
     random_stream,
+    row_bytes,
     windows,
 )
 from sparknn.core.network import Backprop
@@ -175,7 +176,7 @@ def score(job: Job, rows: Rows) -> Score:
     loss_sum = hit_sum = weight_sum = 0.0
     most = min(_SCORE_ROWS, rows.n_rows, max(1, _SCORE_BYTES // (4 * max(rows.n_features, 1))))
     out = np.empty((most, rows.n_features), dtype=np.float32)
-    for start, stop in windows(0, rows.n_rows, rows.n_features, most):
+    for start, stop in windows(0, rows.n_rows, row_bytes(rows), most):
         n = stop - start
         for X, y, weight in fetch(rows.read(start, stop), np.arange(n), -(-n // most), out, plan):
             logits = network.logits(job.state[0], X)

@@ -148,8 +148,9 @@ class ShardRows:
     def __init__(self, folder: Path, n_rows: int, n_features: int, n_targets: int) -> None:
         self.n_rows = n_rows
         self.n_features = n_features
+        self.n_targets = max(n_targets, 1)
         self._folder = folder
-        self._n_targets = n_targets
+        self._in_columns = n_targets > 0
         self._starts: NDArray[np.int64] | None = None
         if n_rows and (folder / "counts").stat().st_size:
             counts = self._column("counts", np.int64, 0, n_rows)
@@ -157,10 +158,10 @@ class ShardRows:
 
     def read(self, start: int, stop: int) -> DenseSlice | SparseSlice:
         """Map rows ``start`` to ``stop``."""
-        width = max(self._n_targets, 1)
-        y: FloatArray = self._column("y", np.float64, start * width, stop * width)
-        if self._n_targets:
-            y = y.reshape(stop - start, width)
+        k = self.n_targets
+        y: FloatArray = self._column("y", np.float64, start * k, stop * k)
+        if self._in_columns:
+            y = y.reshape(stop - start, k)
         w = self._column("w", np.float64, start, stop)
         if self._starts is None:
             d = self.n_features

@@ -13,7 +13,7 @@ from sparknn.core import batches as module
 from sparknn.core.batches import batches, count_batches, drawn_ranges, random_stream, windows
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan, Standardizer
-from sparknn.core.rows import ArrayRows
+from sparknn.core.rows import ArrayRows, DenseSlice
 
 D = 3
 
@@ -38,7 +38,7 @@ def drawn(rows: Any, plan: Plan, round_: int = 0, seed: int = 0) -> list[tuple[A
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> int:
     """Windows of 10 rows, so that a few rows make several."""
-    monkeypatch.setattr(module, "WINDOW_BYTES", 10 * module.row_bytes(D))
+    monkeypatch.setattr(module, "WINDOW_BYTES", 10 * module.row_bytes(numbered(1)))
     return 10
 
 
@@ -147,20 +147,38 @@ def test_a_fraction_is_the_next_part_of_the_rows(round_: int) -> None:
 @given(
     start=st.integers(0, 10**6),
     n=st.integers(0, 10**6),
-    n_features=st.integers(1, 10**5),
+    n_bytes=st.integers(1, 10**6),
     batch_size=st.integers(1, 5000),
 )
-def test_windows_cover_the_rows_and_fit(
-    start: int, n: int, n_features: int, batch_size: int
-) -> None:
-    cut = windows(start, start + n, n_features, batch_size)
+def test_windows_cover_the_rows_and_fit(start: int, n: int, n_bytes: int, batch_size: int) -> None:
+    cut = windows(start, start + n, n_bytes, batch_size)
     assert [a for a, _ in cut[1:]] == [b for _, b in cut[:-1]]
     sizes = [b - a for a, b in cut]
     assert sum(sizes) == n
     if n:
         assert (cut[0][0], cut[-1][1]) == (start, start + n)
         assert max(sizes) - min(sizes) <= 1
-        assert max(sizes) <= max(module.WINDOW_BYTES // module.row_bytes(n_features), batch_size)
+        assert max(sizes) <= max(module.WINDOW_BYTES // n_bytes, batch_size)
+
+
+@pytest.mark.parametrize("n_targets", [1, 50])
+def test_a_window_holds_fewer_rows_of_many_targets(
+    n_targets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    class Watched(ArrayRows):
+        def read(self, start: int, stop: int) -> DenseSlice:
+            read.append(stop - start)
+            return super().read(start, stop)
+
+    monkeypatch.setattr(module, "WINDOW_BYTES", 10_000)
+    rows = Watched(np.zeros((500, D), np.float32), np.zeros((500, n_targets)), np.ones(500))
+    drawn(rows, plan_of(batch_size=4))
+    assert sum(read) == 500
+    # What is stored of a row, and its label, weight and number as they are drawn.
+    assert max(read) * (4 * D + 2 * 8 * (n_targets + 1) + 8) <= 10_000
+    assert max(read) >= (5 if n_targets > 1 else 150)
 
 
 @pytest.mark.usefixtures("small_windows")

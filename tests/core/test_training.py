@@ -116,7 +116,9 @@ def test_windows_are_read_from_where_they_are(monkeypatch: pytest.MonkeyPatch) -
     X, y = blobs(64)
     plan = Plan(NETWORK, batch_size=8, shuffle=False)
     one = trained(plan, X, y)
-    monkeypatch.setattr(batches_module, "WINDOW_BYTES", 16 * batches_module.row_bytes(4))
+    monkeypatch.setattr(
+        batches_module, "WINDOW_BYTES", 16 * batches_module.row_bytes(ArrayRows(X, y))
+    )
     assert trained(plan, X, y).state.tobytes() == one.state.tobytes()
 
 
@@ -264,11 +266,11 @@ def test_a_score_is_the_sums_over_the_rows(
 ) -> None:
     network = Network((4, 5, 3), "relu", loss)
     monkeypatch.setattr(training, "_SCORE_ROWS", pieces)
-    monkeypatch.setattr(batches_module, "WINDOW_BYTES", 20 * batches_module.row_bytes(4))
     X, y = data_for(network, 50)
     weight = np.linspace(0, 2, 50)
-    job = job_of(Plan(network))
-    got = score(job, ArrayRows(X, y, weight))
+    job, rows = job_of(Plan(network)), ArrayRows(X, y, weight)
+    monkeypatch.setattr(batches_module, "WINDOW_BYTES", 20 * batches_module.row_bytes(rows))
+    got = score(job, rows)
     logits = network.logits(job.state[0], X)
     if loss == "crossEntropy":
         losses = -np.log(softmax(logits)[np.arange(50), y.astype(int)])

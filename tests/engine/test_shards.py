@@ -137,14 +137,14 @@ def test_small_windows_on_shards_are_small_windows_on_arrays(
             [handle.rows(*shape) for handle in handles_of(engine)],
             weight_unit(engine.facts.weight_sum),
         )
-        monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * batches.row_bytes(30))
         network = network_for(engine.facts)
         plans = [
             Plan(network, max_iter=3, batch_size=8, seed=2),
             Plan(network, max_iter=3, batch_size=8, mini_batch_fraction=0.3, seed=3),
         ]
         rows, _ = handles_of(engine)[0].rows(*shape)
-        assert len(batches.windows(0, rows.n_rows, 30, 8)) >= 3
+        monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * batches.row_bytes(rows))
+        assert len(batches.windows(0, rows.n_rows, batches.row_bytes(rows), 8)) >= 3
         assert outcome(trained(mapped, plans)) == outcome(trained(plain_engine(engine), plans))
         seen = np.concatenate(
             [
