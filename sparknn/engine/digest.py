@@ -14,7 +14,7 @@ _PIECE_BYTES = 8 << 20
 _SEED = 0x5EED
 
 
-def digest(rows: Rows, n_targets: int, salt: int = 0) -> int:
+def digest(rows: Rows, salt: int = 0) -> int:
     """Sum over the rows of a hash of each one's features, targets and weight.
 
         sum_i mix(salt + sum_j m_j bits_ij)  mod 2^64,  m_j odd random numbers
@@ -22,8 +22,6 @@ def digest(rows: Rows, n_targets: int, salt: int = 0) -> int:
     Parameters
     ----------
     rows : Rows
-    n_targets : int
-        1 for a classification.
     salt : int
         Tells rows of one kind from the same rows of another.
 
@@ -32,10 +30,10 @@ def digest(rows: Rows, n_targets: int, salt: int = 0) -> int:
     Multilinear hashing (Carter and Wegman 1979), finished by ``mix`` of SplitMix64 (Steele, Lea and
     Flood 2014), so that the sums of different sets of rows do not agree either.
     """
-    d = rows.n_features
-    m = np.random.PCG64(_SEED).random_raw(d + n_targets + 1) | np.uint64(1)
+    width = rows.n_features + rows.n_targets + 1
+    m = np.random.PCG64(_SEED).random_raw(width) | np.uint64(1)
     total = 0
-    for X, y, weight in pieces(rows, max(1, _PIECE_BYTES // (8 * max(d, 1)))):
+    for X, y, weight in pieces(rows, max(1, _PIECE_BYTES // (8 * width))):
         words = np.hstack(
             # -0.0 is not kept among entries: it counts as 0.
             [(X + 0.0).view(np.uint32), _bits(y).reshape(len(X), -1), _bits(weight)[:, None]],

@@ -47,16 +47,11 @@ class Sums:
         )
 
 
-def nothing(width: int) -> Sums:
-    """The moments of no rows."""
-    return Sums(0.0, np.zeros(width), np.zeros(width), np.zeros(width), np.zeros(width))
-
-
-def measure(rows: Rows, n_targets: int) -> Sums:
+def measure(rows: Rows) -> Sums:
     """Moments of a worker's training rows, in one pass."""
-    d = rows.n_features
-    sums = nothing(d + n_targets)
-    for X, y, weight in pieces(rows, max(1, min(2048, _PIECE_BYTES // (8 * d)))):
+    width = rows.n_features + rows.n_targets
+    sums = Sums(0.0, *np.zeros((4, width)))
+    for X, y, weight in pieces(rows, max(1, min(2048, _PIECE_BYTES // (8 * width)))):
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
         sums = sums.add(_of(np.hstack([X, targets]), np.asarray(weight, dtype=np.float64)))
     return sums

@@ -32,7 +32,7 @@ from sparknn.engine.digest import digest
 from sparknn.engine.environment import explained
 from sparknn.engine.ingest import check, shard_handles
 from sparknn.engine.interrupts import interrupts_survived
-from sparknn.engine.moments import Sums, combine, measure, nothing
+from sparknn.engine.moments import Sums, combine, measure
 from sparknn.engine.shards import scratch_folder
 from sparknn.engine.spill import Handle
 
@@ -310,12 +310,12 @@ def _each(task: Callable[[Handle], T], handles: Iterable[Handle]) -> Iterator[tu
 
 def _measure(shape: tuple[int, int], handle: Handle) -> Sums:
     rows, _ = handle.rows(*shape)
-    return measure(rows, shape[1]) if rows.n_rows else nothing(sum(shape))
+    return measure(rows)
 
 
 def _digest(shape: tuple[int, int], salt: int, handle: Handle) -> int:
     rows, validation = handle.rows(*shape)
-    return digest(rows, shape[1]) + digest(validation, shape[1], salt)
+    return digest(rows) + digest(validation, salt)
 
 
 def _rewrite(

@@ -157,7 +157,7 @@ def curve(setting: Setting) -> list[float]:
     chosen = resolve_defaults(
         net, setting.workers, n_rows, float(n_rows), has_validation=False, classifies=True
     )
-    sums = [measure(shard, 1) for shard in shards]
+    sums = [measure(shard) for shard in shards]
     X, y = rows_of(setting.data, "test")
     standardizer = robust_standardizer(combine(sums, X.shape[1]))
     network = Network((X.shape[1], *hidden, int(y.max()) + 1), activation)

@@ -12,7 +12,7 @@ from sparknn.core.rows import ArrayRows, Rows
 from sparknn.engine import moments as moments_of_rows
 from sparknn.engine import open_engine
 from sparknn.engine.base import Moments
-from sparknn.engine.moments import combine, measure, nothing
+from sparknn.engine.moments import combine, measure
 
 Array = np.ndarray[Any, Any]
 
@@ -50,15 +50,16 @@ def test_weighted_moments_far_from_zero(
     X[:, 3] = offset
     y = rng.normal(size=(300, 2)) + offset
     weight = rng.random(300) + 0.01
-    parts = [measure(rows_of(X[a:b], y[a:b], weight[a:b], kind), 2) for a, b in ((0, 7), (7, 300))]
-    found = combine([nothing(6), parts[0], nothing(6), parts[1], nothing(6)], 4)
+    parts = [measure(rows_of(X[a:b], y[a:b], weight[a:b], kind)) for a, b in ((0, 7), (7, 300))]
+    none = measure(rows_of(X[:0], y[:0], weight[:0], kind))
+    found = combine([none, parts[0], none, parts[1], none], 4)
     assert_moments(found, X, y, weight)
     assert found.deviation[3] == 0
 
 
 def test_one_row() -> None:
     X, y = np.array([[3.0, -1.0]], np.float32), np.array([2.0])
-    found = combine([measure(ArrayRows(X, y, np.array([0.5])), 1)], 2)
+    found = combine([measure(ArrayRows(X, y, np.array([0.5])))], 2)
     assert_moments(found, X, y, np.array([0.5]))
 
 

@@ -195,7 +195,7 @@ rows = ShardRows(folder, n, d, 0)
 assert (folder / "x").stat().st_size >= 3.9 * limit
 (total,) = work([Job(plan, theta[None])], rows, rows, 0, 0, 2.0**30)
 assert total.reports[0].n_rows == total.reports[0].score.n_rows == n
-assert measure(rows, 1).weight == n
+assert measure(rows).weight == n
 """,
         str(tmp_path),
         timeout_s=300,
