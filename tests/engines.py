@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from py4j.protocol import Py4JJavaError
 from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import BooleanType, DataType, DoubleType, StructType
@@ -176,10 +177,19 @@ def wait_for_tasks(spark: SparkSession, within_s: float = 60) -> None:
     """Until no task runs: Spark fails a cancelled job at once, and ends its tasks 2 seconds later.
 
     Meanwhile it may hand a Python worker that it is about to kill to the next job's task
-    (SPARK-54217), which fails without a second try on a local master.
+    (SPARK-54217), which fails without a second try on a local master; so may it one that it has
+    killed and still counts among the idle ones. Tasks that do nothing meet those first.
     """
-    tracker = spark.sparkContext._jsc.sc().statusTracker()
+    sc = spark.sparkContext
+    tracker = sc._jsc.sc().statusTracker()
     deadline = time.monotonic() + within_s
     while n_running := sum(info.numRunningTasks() for info in tracker.getExecutorInfos()):
         assert time.monotonic() < deadline, f"{n_running} tasks still run"
         time.sleep(0.05)
+    while True:
+        try:
+            assert sc.parallelize(range(16), 16).mapPartitions(list).count() == 16
+            return
+        except Py4JJavaError as error:
+            if "Socket is closed" not in str(error) or time.monotonic() > deadline:
+                raise
