@@ -109,6 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(str(mistakes))
             return 2
         except Exception as error:
+            if _came_of_an_interrupt(error):
+                _complain("interrupted")
+                return _INTERRUPTED
             if arguments.verbose:
                 traceback.print_exc()
             _complain(one_line(error) + _advice(arguments.command, str(error)))
@@ -143,6 +146,13 @@ def _run(arguments: argparse.Namespace) -> None:
             experiment.run(arguments.config, arguments.set, verbose=arguments.verbose)
         case _:
             train.print_keys()
+
+
+def _came_of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether py4j, in the middle of a call, met an error while it handled Control-C."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _advice(command: str, error: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sparknn.cli import places
 from sparknn.cli.mistakes import PathError
+from sparknn.engine.connect import is_connect
+from sparknn.engine.interrupts import interrupts_wait
 from sparknn.engine.quoting import quoted
 
 if TYPE_CHECKING:
@@ -177,14 +180,15 @@ class Target:
         from pyspark.errors import AnalysisException
 
         ours = self.format != "table" and not self._exists(rows.sparkSession)
-        try:
-            self._write(rows)
-        except AnalysisException:  # nothing was begun: another program's path may be there by now
-            raise
-        except BaseException:
-            if ours:
-                places.remove(rows.sparkSession, self.path)
-            raise
+        with _interrupts_cancel(rows.sparkSession):
+            try:
+                self._write(rows)
+            except AnalysisException:  # nothing was begun: by now the path may be another program's
+                raise
+            except BaseException:
+                if ours:
+                    places.remove(rows.sparkSession, self.path)
+                raise
 
     def _write(self, rows: DataFrame) -> None:
         if self.format == "csv":
@@ -196,6 +200,13 @@ class Target:
             rows.write.mode(mode).option("header", "true").csv(self.path)
         else:
             rows.write.mode(mode).format(self.format).save(self.path)
+
+
+def _interrupts_cancel(spark: SparkSession) -> AbstractContextManager[None]:
+    """On an interrupt cancel what Spark does, and let what is inside clean up."""
+    if is_connect(spark):  # its calls can be broken off anywhere
+        return nullcontext()
+    return interrupts_wait(spark.sparkContext.cancelAllJobs)
 
 
 def _flat(rows: DataFrame) -> list[Column]:

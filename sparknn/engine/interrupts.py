@@ -1,52 +1,98 @@
-"""Control-C while the JVM works: py4j drops its connection, and at times the next one with it."""
+"""Control-C waits until the JVM has answered: in the middle of a call, py4j hangs up on everybody.
+
+What py4j does then, in versions 0.10.9.7 to 0.10.9.9 at least, is to let the JVM close every
+connection of this process, those of other threads and of the calls that follow too, once it comes
+to it. The error that some later call meets then hides the interrupt, and clean-up fails.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
-from py4j.protocol import Py4JError
-from pyspark import SparkContext
-
-# How often, and how many seconds apart, a connection is tried.
-_TRIES, _PAUSE_S = 10, 0.1
+# Seconds between two tries to cancel: a job may start just after the first.
+_PAUSE_S = 0.2
+# Who still presses Control-C after so many seconds wants out, whatever it leaves behind.
+_PATIENCE_S = 5.0
 
 
 @contextmanager
-def interrupts_survived(sc: SparkContext) -> Iterator[None]:
-    """See that after an interrupt the JVM can be talked to, so that what was begun can be removed.
+def interrupts_wait(cancel: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold an interrupt back until what is inside has ended, one way or another; then raise it.
 
-    py4j closes the interrupted connection on both sides, and the JVM now and then takes the next
-    one for the one to close. An error of py4j's then hides the interrupt, and clean-up calls fail.
+    Parameters
+    ----------
+    cancel : callable, optional
+        Makes what is inside end soon. Called from another thread when there is an interrupt,
+        and again until it has ended. By default what is inside takes the time that it takes.
 
     Raises
     ------
     KeyboardInterrupt
-        As it came, or instead of the error that followed from it.
+        Instead of the error, if any, that being cancelled led to.
+
+    Notes
+    -----
+    Python calls handlers of signals in the main thread alone: elsewhere there is nothing to hold
+    back. A handler that does not simply raise ``KeyboardInterrupt`` is left as it is.
     """
+    if threading.current_thread() is not threading.main_thread() or not _raises(
+        before := signal.getsignal(signal.SIGINT)
+    ):
+        yield
+        return
+    held = _Held(cancel)
+    signal.signal(signal.SIGINT, held)
     try:
         yield
-    except (KeyboardInterrupt, Py4JError) as error:
-        interrupt = _interrupt_behind(error)
-        if interrupt is None:
-            raise
-        _reconnect(sc)
-        if interrupt is error:
-            raise
-        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held.end():
+            raise KeyboardInterrupt from None
 
 
-def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error
+def _raises(handler: object) -> bool:
+    """Whether a handler is Python's own, the one that pyspark puts in its place, or ours."""
+    return (
+        handler is signal.default_int_handler
+        or isinstance(handler, _Held)
+        or getattr(handler, "__module__", "").partition(".")[0] == "pyspark"
+    )
 
 
-def _reconnect(sc: SparkContext) -> None:
-    for _ in range(_TRIES):
-        try:
-            sc._jsc.sc().isStopped()
+class _Held:
+    """A handler of SIGINT that cancels instead of raising."""
+
+    def __init__(self, cancel: Callable[[], None] | None) -> None:
+        self._cancel = cancel
+        self._ended = threading.Event()
+        self._since: float | None = None
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._since is not None:
+            if now - self._since > _PATIENCE_S:
+                raise KeyboardInterrupt
             return
-        except Py4JError:
-            time.sleep(_PAUSE_S)
+        self._since = now
+        if self._cancel is not None:
+            # In another thread, as this one may be in the middle of a call.
+            self._thread = threading.Thread(target=self._keep, args=(self._cancel,), daemon=True)
+            self._thread.start()
+
+    def end(self) -> bool:
+        """Cancel no longer; whether there was an interrupt."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        return self._since is not None
+
+    def _keep(self, cancel: Callable[[], None]) -> None:
+        while not self._ended.is_set():
+            cancel()
+            self._ended.wait(_PAUSE_S)

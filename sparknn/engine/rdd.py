@@ -31,7 +31,7 @@ from sparknn.engine.base import Facts, Intake, Moments
 from sparknn.engine.digest import digest
 from sparknn.engine.environment import explained
 from sparknn.engine.ingest import check, shard_handles
-from sparknn.engine.interrupts import interrupts_survived
+from sparknn.engine.interrupts import interrupts_wait
 from sparknn.engine.moments import Sums, combine, measure
 from sparknn.engine.shards import scratch_folder
 from sparknn.engine.spill import Handle
@@ -86,11 +86,7 @@ class RddEngine:
             "shuffling" if self._intake.shuffle else "dealing",
             self.n_workers,
         )
-        with (
-            self._described("sparknn: rows to shards"),
-            interrupts_survived(self._sc),
-            explained(),
-        ):
+        with self._cancellable("sparknn: rows to shards"), explained():
             # The twin of the cached handles: evaluating it writes a shard again.
             self._twin = shard_handles(df, self._intake, self._fit_id)
             self._handles = self._twin.map(Handle.from_json).persist(StorageLevel.MEMORY_AND_DISK)
@@ -127,21 +123,20 @@ class RddEngine:
 
         Not Spark's default parallelism, which is whatever a user sets for shuffles.
         """
-        context = self._sc._jsc.sc()
-        profile = context.resourceProfileManager().defaultResourceProfile()
-        return max(1, int(context.maxNumConcurrentTasks(profile)))
+        with interrupts_wait():
+            context = self._sc._jsc.sc()
+            profile = context.resourceProfileManager().defaultResourceProfile()
+            return max(1, int(context.maxNumConcurrentTasks(profile)))
 
     def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
         """Run every job on every worker; the same jobs and round give the same bytes."""
         assert self._handles is not None
         started = time.perf_counter()
-        with self._described(f"sparknn: round {round_ + 1}, {len(jobs)} networks"):
-            with interrupts_survived(self._sc):
-                broadcast = self._sc.broadcast(list(jobs))
+        with self._cancellable(f"sparknn: round {round_ + 1}, {len(jobs)} networks"):
+            broadcast = self._sc.broadcast(list(jobs))
             try:
                 sent = time.perf_counter()
-                with interrupts_survived(self._sc):
-                    totals = self._train(broadcast, round_)
+                totals = self._train(broadcast, round_)
                 ended = time.perf_counter()
             finally:
                 broadcast.destroy()
@@ -192,7 +187,7 @@ class RddEngine:
     def _from_shards(self, what: str, task: Callable[[Handle], T]) -> list[T]:
         """What ``task`` makes of every worker's shard, by partition."""
         assert self._handles is not None
-        with self._described(f"sparknn: {what}"), interrupts_survived(self._sc):
+        with self._cancellable(f"sparknn: {what}"):
             parts = self._handles.mapPartitions(partial(_each, task)).collect()
             missing = [partition for partition, result in parts if result is None]
             if missing:
@@ -208,12 +203,13 @@ class RddEngine:
         self._folders |= {place for place, _ in found}
         return [result for _, result in found]
 
+    @interrupts_wait()
     def close(self) -> None:
         """Remove the shards and the cached handles."""
         if self._sc._jsc is None:
             # The session was stopped, and the executors' scratch folders went with it.
             return
-        # After an interrupt that Spark did not see (in a notebook, say) a job may still be writing.
+        # Whoever broke off a call of the JVM's may have left its job running.
         self._sc.cancelJobsWithTag(self._tag)
         if self._handles is not None:
             self._handles.unpersist()
@@ -242,6 +238,13 @@ class RddEngine:
                     break
             else:
                 log.info("Shards on %d executors are left to Spark's own clean-up.", len(left))
+
+    @contextmanager
+    def _cancellable(self, what: str) -> Iterator[None]:
+        """Name the jobs inside, and see that an interrupt cancels them."""
+        cancel = partial(self._sc.cancelJobsWithTag, self._tag)
+        with interrupts_wait(cancel), self._described(what):
+            yield
 
     @contextmanager
     def _described(self, what: str) -> Iterator[None]:

@@ -31,7 +31,7 @@ from pyspark.sql import SparkSession
 
 from sparknn.core.fit import Fit
 from sparknn.core.snapshot import Snapshot
-from sparknn.engine.interrupts import interrupts_survived
+from sparknn.engine.interrupts import interrupts_wait
 from sparknn.ml.causes import cause_of
 from sparknn.ml.summary import TrainingSummary, json_number
 from sparknn.ml.theta_io import read_theta, write_theta
@@ -80,6 +80,7 @@ class Checkpoints:
             seconds = time.perf_counter() - started
             log.info("Wrote a checkpoint after round %d in %.1f s.", len(fit.history), seconds)
 
+    @interrupts_wait()
     def write(self, saved: Snapshot) -> None:
         """Write a checkpoint, then remove those that are no longer needed.
 
@@ -93,7 +94,7 @@ class Checkpoints:
         last = max(self._rounds, default=0)
         left = f"the last one is of round {last}" if last else "there is none before it"
         cure = f"The fit goes on; {left}."
-        with _explained(what, cure), interrupts_survived(self.spark.sparkContext):
+        with _explained(what, cure):
             # What a driver left that died while it wrote.
             remove(self.spark, folder)
             vectors, metadata = _pack(saved)
@@ -104,6 +105,7 @@ class Checkpoints:
             while len(self._rounds) > _KEPT:
                 remove(self.spark, self.folder(self._rounds.pop(0)))
 
+    @interrupts_wait()
     def latest(self) -> Snapshot | None:
         """The last checkpoint that can be read; None if there is none.
 
@@ -127,6 +129,7 @@ class Checkpoints:
             return saved
         return None
 
+    @interrupts_wait()
     def clear(self) -> None:
         """Remove all of them, once the fit has given its model."""
         try:

@@ -17,6 +17,7 @@ from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine.base import Engine, Intake
 from sparknn.engine.connect import is_connect
+from sparknn.engine.interrupts import interrupts_wait
 from sparknn.ml.declare import ParamError
 from sparknn.ml.fitting import Target
 from sparknn.ml.model import NetworkModel
@@ -142,6 +143,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
                     f"Build the parameter maps from the params of the estimator that is fitted."
                 )
 
+    @interrupts_wait()
     def _intake(self, dataset: DataFrame) -> Intake:
         """The rows to take in, once params and columns are known to be usable.
 

@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from sparknn import __version__
 from sparknn.core.fit import Fit
 from sparknn.engine.base import Engine
+from sparknn.engine.interrupts import interrupts_wait
 from sparknn.ml.checkpoint import FORMAT_VERSION, Checkpoints, probe
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.together import LoneFit
@@ -62,6 +63,7 @@ def wants_checkpoints(params: NetworkParams) -> bool:
     return bool(params.getCheckpointDir()) and params.getCheckpointInterval() >= 1
 
 
+@interrupts_wait()
 def probe_all(spark: SparkSession, estimators: Iterable[NetworkParams]) -> None:
     """See that every folder that checkpoints are wanted in can hold them.
 

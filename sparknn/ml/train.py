@@ -14,6 +14,7 @@ from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
 from sparknn.engine.base import DataError, Engine, Facts, Intake
+from sparknn.engine.interrupts import interrupts_wait
 from sparknn.ml.fitting import fitted_theta, in_label_units, make_fit
 from sparknn.ml.progress import Progress
 from sparknn.ml.resume import claims, probe_all, resume_all
@@ -58,6 +59,7 @@ def train_all(
         ]
 
 
+@interrupts_wait()
 def _starts(spark: SparkSession, estimators: Sequence[NetworkEstimator]) -> list[Start]:
     """What each continues from, or why it cannot; a model that several name is read once."""
     found: dict[Any, Start] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from py4j.protocol import Py4JError
 
 from sparknn import NeuralNetClassificationModel
 
@@ -281,11 +282,17 @@ def test_keys_lists_every_section(sparknn: Command) -> None:
     assert "[averaging]\n  numWorkers: " in ran.out
 
 
+@pytest.mark.parametrize("hidden", [False, True])
 def test_an_interrupt_is_one_line(
-    trained: Path, sparknn: Command, monkeypatch: pytest.MonkeyPatch
+    hidden: bool, trained: Path, sparknn: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if hidden:
+                raise Py4JError("Gateway must be connected to send cancel cmd.")  # noqa: B904
+            raise
 
     monkeypatch.setattr("sparknn.cli.columns.fit", interrupt)
     ran = sparknn("train", trained / "job.toml", "--set", "output.overwrite=true")

@@ -1,5 +1,8 @@
 """Rows in and out in every format, and outputs that are in the way."""
 
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +103,36 @@ def test_a_write_that_fails_leaves_what_it_found(
     with pytest.raises(Exception, match=r"no good|ALREADY_EXISTS"):
         Target.of(str(path)).write(broken)
     assert path.exists() == there
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, spark: "SparkSession") -> None:
+    """A write that would take minutes is cancelled while it runs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    path, main = tmp_path / "rows", threading.get_ident()
+    begun = threading.Event()
+
+    def press_control_c() -> None:
+        tracker = spark.sparkContext.statusTracker()
+        while not tracker.getActiveJobsIds():
+            time.sleep(0.01)
+        if path.exists():
+            begun.set()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    slow = F.udf(lambda n: time.sleep(600) or n, "long")
+    rows = spark.range(1).coalesce(1).select(slow("id").alias("n"))
+    thread = threading.Thread(target=press_control_c)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Target.of(str(path)).write(rows)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+    assert begun.is_set()
+    assert not path.exists()
+    # The connection is whole: no answer of the call that was broken off is taken for another's.
+    assert spark.range(3).count() == 3
 
 
 def test_rows_that_are_not_there_are_named_by_their_key(

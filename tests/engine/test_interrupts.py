@@ -1,68 +1,179 @@
-"""After an interrupt the JVM answers again, and the interrupt is what the caller sees."""
+"""Control-C is held back while the JVM is talked to, and raised when that has ended."""
 
-from types import SimpleNamespace
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from py4j.protocol import Py4JError, Py4JNetworkError
 
 from sparknn.engine import interrupts
-from sparknn.engine.interrupts import interrupts_survived
-
-
-class DroppingContext:
-    """Stands for a SparkContext whose first connections are dropped."""
-
-    def __init__(self, n_dropped: int) -> None:
-        self.n_calls = 0
-        self.n_dropped = n_dropped
-        self._jsc = SimpleNamespace(sc=lambda: SimpleNamespace(isStopped=self._answer))
-
-    def _answer(self) -> bool:
-        self.n_calls += 1
-        if self.n_calls <= self.n_dropped:
-            raise Py4JNetworkError("Answer from Java side is empty")
-        return False
+from sparknn.engine.interrupts import interrupts_wait
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def handler() -> Iterator[Any]:
+    """Python's own handler, before a test and after it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def press_control_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_without_an_interrupt_nothing_happens() -> None:
+    cancelled: list[None] = []
+    with interrupts_wait(lambda: cancelled.append(None)):
+        pass
+    assert cancelled == []
+
+
+def test_what_is_inside_ends_first() -> None:
+    done = []
+
+    @interrupts_wait()
+    def call() -> None:
+        press_control_c()
+        done.append("to the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert done == ["to the end"]
+
+
+def test_it_is_cancelled_from_another_thread_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(interrupts, "_PAUSE_S", 0.0)
+    threads: list[threading.Thread] = []
+    third = threading.Event()
+
+    def cancel() -> None:
+        threads.append(threading.current_thread())
+        if len(threads) == 3:
+            third.set()
+
+    @interrupts_wait(cancel)
+    def call() -> None:
+        press_control_c()
+        assert third.wait(60)
+        raise RuntimeError("cancelled")
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        call()
+    assert raised.value.__suppress_context__
+    assert threading.current_thread() not in threads
+    assert not any(thread.is_alive() for thread in threads)
 
 
-def interrupted_call(*, hidden: Exception | None) -> None:
-    try:
+def test_whoever_presses_on_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = []
+
+    @interrupts_wait()
+    def call() -> None:
+        press_control_c()
+        press_control_c()
+        reached.append("a second press, soon after the first")
+        monkeypatch.setattr(interrupts, "_PATIENCE_S", -1.0)
+        press_control_c()
+        reached.append("a late one")
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert reached == ["a second press, soon after the first"]
+
+
+def test_the_inner_one_of_two_ends_first() -> None:
+    inner, outer = threading.Event(), threading.Event()
+    reached = []
+
+    @interrupts_wait(outer.set)
+    def call() -> None:
+        with interrupts_wait(inner.set):
+            press_control_c()
+            assert inner.wait(60)
+        reached.append("after the inner one")
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert reached == []
+    assert not outer.is_set()
+
+
+def test_errors_pass() -> None:
+    with pytest.raises(ValueError, match="as it is"), interrupts_wait():
+        raise ValueError("as it is")
+
+
+def test_a_function_can_be_marked_and_called_twice() -> None:
+    @interrupts_wait()
+    def call(pressed: bool) -> str:
+        if pressed:
+            press_control_c()
+        return "done"
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            call(pressed=True)
+        assert call(pressed=False) == "done"
+
+
+def test_pyspark_s_handler_is_held_back_too() -> None:
+    def as_pyspark_does(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        if hidden is not None:
-            raise hidden  # noqa: B904 as pyspark does
-        raise
+
+    as_pyspark_does.__module__ = "pyspark.core.context"
+    signal.signal(signal.SIGINT, as_pyspark_does)
+    done = []
+
+    @interrupts_wait()
+    def call() -> None:
+        press_control_c()
+        done.append("to the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert done == ["to the end"]
+    assert signal.signal(signal.SIGINT, signal.default_int_handler) is as_pyspark_does
 
 
-@pytest.mark.parametrize(
-    "hidden",
-    [
-        None,
-        Py4JNetworkError("Answer from Java side is empty"),
-        Py4JError("Gateway must be connected to send cancel cmd."),
-    ],
-)
-def test_the_interrupt_arrives_once_the_jvm_answers(hidden: Exception | None) -> None:
-    sc: Any = DroppingContext(2)
-    with pytest.raises(KeyboardInterrupt), interrupts_survived(sc):
-        interrupted_call(hidden=hidden)
-    assert sc.n_calls == 3
+def test_a_handler_of_the_user_s_is_left_as_it_is() -> None:
+    heard = []
+
+    def users_own(number: int, frame: Any) -> None:
+        heard.append(number)
+
+    signal.signal(signal.SIGINT, users_own)
+    with interrupts_wait():
+        press_control_c()
+        assert heard == [signal.SIGINT]
+    assert signal.signal(signal.SIGINT, signal.default_int_handler) is users_own
 
 
-def test_a_jvm_that_is_gone_does_not_hold_the_interrupt_back() -> None:
-    sc: Any = DroppingContext(10**6)
-    with pytest.raises(KeyboardInterrupt), interrupts_survived(sc):
-        interrupted_call(hidden=None)
+def test_another_thread_is_not_concerned(handler: Any) -> None:
+    seen: list[Any] = []
+
+    @interrupts_wait()
+    def call() -> None:
+        seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(60)
+    assert seen == [handler]
 
 
-@pytest.mark.parametrize("error", [Py4JError("no interrupt"), ValueError("no interrupt")])
-def test_other_errors_pass(error: Exception) -> None:
-    sc: Any = DroppingContext(0)
-    with pytest.raises(type(error), match="no interrupt"), interrupts_survived(sc):
-        raise error
-    assert sc.n_calls == 0
+def test_a_real_signal_does_not_break_a_call_off() -> None:
+    """Python goes on to wait for a socket when a handler has returned."""
+    main = threading.get_ident()
+    thread = threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT))
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+        time.sleep(0.5)
+    assert time.monotonic() - started >= 0.5
+    thread.join()

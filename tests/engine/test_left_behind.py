@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engines import frame, intake, leftovers, network_for, outcome, trained, vectors, wait_for_tasks
+from py4j.clientserver import ClientServerConnection
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType
@@ -35,7 +36,7 @@ def running_jobs(spark: SparkSession) -> int:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(spark: SparkSession, request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_left(spark: SparkSession) -> Iterator[None]:
     """Compare Spark and this process before and after each test."""
     sc = spark.sparkContext
     sc.setLocalProperty(DESCRIPTION, "the user's own")
@@ -49,10 +50,8 @@ def nothing_left(spark: SparkSession, request: pytest.FixtureRequest) -> Iterato
     assert set(sc._jsc.getPersistentRDDs().keySet()) == persisted
     assert broadcast_files(spark) <= files
     assert set(threading.enumerate()) <= threads
-    # After an interrupted call py4j goes on in other threads of the JVM, where nothing is set.
-    if "unseen_interrupt" not in request.fixturenames:
-        assert sc.getLocalProperty(DESCRIPTION) == "the user's own"
-        assert sc.getLocalProperty(GROUP) == "the user's group"
+    assert sc.getLocalProperty(DESCRIPTION) == "the user's own"
+    assert sc.getLocalProperty(GROUP) == "the user's group"
     assert running_jobs(spark) == 0
     for name in (DESCRIPTION, GROUP):
         sc.setLocalProperty(name, None)  # type: ignore[arg-type]
@@ -191,6 +190,38 @@ def test_after_an_interrupt_while_rows_are_taken_in(
     with pytest.raises(KeyboardInterrupt):
         open_engine(df, intake())
     thread.join()
+
+
+def test_after_an_interrupt_in_any_call_of_the_jvm(
+    spark: SparkSession,
+    unseen_interrupt: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Most calls are short, and py4j would hang up on the calls of the clean-up that follow."""
+    df = data(spark)
+    send = ClientServerConnection.send_command
+    n_calls, chosen = 0, 0
+
+    def counted(connection: ClientServerConnection, command: str) -> str:
+        nonlocal n_calls
+        if threading.current_thread() is threading.main_thread():
+            n_calls += 1
+            if n_calls == chosen:
+                signal.raise_signal(signal.SIGINT)
+        return str(send(connection, command))
+
+    monkeypatch.setattr(ClientServerConnection, "send_command", counted)
+    # The first fit of a process asks for what the second knows.
+    for _ in range(2):
+        n_calls = 0
+        train(df)
+    last = n_calls
+    assert last > 100
+    for call in np.linspace(1, last, 12):
+        n_calls, chosen = 0, int(call)
+        with pytest.raises(KeyboardInterrupt):
+            train(df)
+        assert leftovers(spark) == []
 
 
 def test_two_fits_in_two_threads(spark: SparkSession) -> None:
