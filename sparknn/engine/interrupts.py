@@ -7,12 +7,15 @@ to it. The error that some later call meets then hides the interrupt, and clean-
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+log = logging.getLogger("sparknn")
 
 # Seconds between two tries to cancel: a job may start just after the first.
 _PAUSE_S = 0.2
@@ -94,5 +97,10 @@ class _Held:
 
     def _keep(self, cancel: Callable[[], None]) -> None:
         while not self._ended.is_set():
-            cancel()
+            try:
+                cancel()
+            except Exception as error:
+                # Under spark-submit the JVM hears of Control-C, too, and takes its jobs with it.
+                log.debug("Nothing is left to cancel (%s: %s).", type(error).__name__, error)
+                return
             self._ended.wait(_PAUSE_S)

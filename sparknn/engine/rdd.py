@@ -209,12 +209,12 @@ class RddEngine:
         if self._sc._jsc is None:
             # The session was stopped, and the executors' scratch folders went with it.
             return
-        # Whoever broke off a call of the JVM's may have left its job running.
-        self._sc.cancelJobsWithTag(self._tag)
-        if self._handles is not None:
-            self._handles.unpersist()
-            self._handles = None
         try:
+            # Whoever broke off a call of the JVM's may have left its job running.
+            self._sc.cancelJobsWithTag(self._tag)
+            if self._handles is not None:
+                self._handles.unpersist()
+                self._handles = None
             self._remove_shards()
         except Exception as error:
             # Must not stand in the way of why the fit failed, or of its result.

@@ -70,6 +70,29 @@ def test_it_is_cancelled_from_another_thread_until_it_ends(
     assert not any(thread.is_alive() for thread in threads)
 
 
+def test_a_jvm_that_is_gone_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under spark-submit, which ends on Control-C itself."""
+    monkeypatch.setattr(interrupts, "_PAUSE_S", 0.0)
+    asked = threading.Event()
+    n_asked = []
+
+    def cancel() -> None:
+        n_asked.append(1)
+        asked.set()
+        raise ConnectionRefusedError
+
+    @interrupts_wait(cancel)
+    def call() -> None:
+        press_control_c()
+        assert asked.wait(60)
+        time.sleep(0.1)
+        raise RuntimeError("the connection broke off")
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert n_asked == [1]
+
+
 def test_whoever_presses_on_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
     reached = []
 
