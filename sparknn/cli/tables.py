@@ -180,15 +180,15 @@ class Target:
         from pyspark.errors import AnalysisException
 
         ours = self.format != "table" and not self._exists(rows.sparkSession)
-        with _interrupts_cancel(rows.sparkSession):
-            try:
+        try:
+            with _interrupts_cancel(rows.sparkSession):
                 self._write(rows)
-            except AnalysisException:  # nothing was begun: by now the path may be another program's
-                raise
-            except BaseException:
-                if ours:
-                    places.remove(rows.sparkSession, self.path)
-                raise
+        except AnalysisException:  # nothing was begun: another program's path may be there by now
+            raise
+        except BaseException:
+            if ours:
+                places.remove(rows.sparkSession, self.path)
+            raise
 
     def _write(self, rows: DataFrame) -> None:
         if self.format == "csv":
@@ -203,7 +203,7 @@ class Target:
 
 
 def _interrupts_cancel(spark: SparkSession) -> AbstractContextManager[None]:
-    """On an interrupt cancel what Spark does, and let what is inside clean up."""
+    """On an interrupt cancel what Spark does, and wait for it."""
     if is_connect(spark):  # its calls can be broken off anywhere
         return nullcontext()
     return interrupts_wait(spark.sparkContext.cancelAllJobs)

@@ -8,6 +8,7 @@ to it. The error that some later call meets then hides the interrupt, and clean-
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -19,8 +20,15 @@ log = logging.getLogger("sparknn")
 
 # Seconds between two tries to cancel: a job may start just after the first.
 _PAUSE_S = 0.2
+# Tries in a row that may fail, before the JVM is taken to be gone.
+_MOST_FAILURES = 5
+# Seconds before it is said what is being waited for.
+_SILENT_S = 1.0
 # Who still presses Control-C after so many seconds wants out, whatever it leaves behind.
 _PATIENCE_S = 5.0
+# What is held back within so many seconds of the last interrupt, clean-up first of all, belongs to
+# it: patience is not counted anew.
+_APART_S = 1.0
 
 
 @contextmanager
@@ -53,8 +61,12 @@ def interrupts_wait(cancel: Callable[[], None] | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if held.end():
+        try:
+            held.end()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        # Read last: it may have come at the very end.
+        if held.interrupted:
             raise KeyboardInterrupt from None
 
 
@@ -63,44 +75,64 @@ def _raises(handler: object) -> bool:
     return (
         handler is signal.default_int_handler
         or isinstance(handler, _Held)
-        or getattr(handler, "__module__", "").partition(".")[0] == "pyspark"
+        or (getattr(handler, "__module__", None) or "").partition(".")[0] == "pyspark"
     )
 
 
 class _Held:
     """A handler of SIGINT that cancels instead of raising."""
 
+    # When the last one that was interrupted ended, and when its Control-C was pressed first.
+    _last_end = _last_press = -math.inf
+
     def __init__(self, cancel: Callable[[], None] | None) -> None:
+        self.interrupted = False
         self._cancel = cancel
         self._ended = threading.Event()
-        self._since: float | None = None
+        follows = time.monotonic() - _Held._last_end < _APART_S
+        self._pressed = _Held._last_press if follows else math.inf
         self._thread: threading.Thread | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._since is not None:
-            if now - self._since > _PATIENCE_S:
-                raise KeyboardInterrupt
-            return
-        self._since = now
-        if self._cancel is not None:
-            # In another thread, as this one may be in the middle of a call.
-            self._thread = threading.Thread(target=self._keep, args=(self._cancel,), daemon=True)
-            self._thread.start()
+        if now - self._pressed > _PATIENCE_S:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        self._pressed = min(self._pressed, now)
+        if not self.interrupted:
+            self.interrupted = True
+            if not self._ended.is_set():
+                # In another thread, as this one may be in the middle of a call.
+                thread = threading.Thread(target=self._press_on, daemon=True)
+                thread.start()
+                self._thread = thread
 
-    def end(self) -> bool:
-        """Cancel no longer; whether there was an interrupt."""
+    def end(self) -> None:
+        """Cancel no longer."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-        return self._since is not None
+        _Held._last_end = time.monotonic() if self.interrupted else -math.inf
+        _Held._last_press = self._pressed
 
-    def _keep(self, cancel: Callable[[], None]) -> None:
+    def _press_on(self) -> None:
+        """Cancel until it has ended, and say after a while what is being waited for."""
+        silent_until = time.monotonic() + _SILENT_S
+        n_failures, said = 0, False
         while not self._ended.is_set():
-            try:
-                cancel()
-            except Exception as error:
-                # Under spark-submit the JVM hears of Control-C, too, and takes its jobs with it.
-                log.debug("Nothing is left to cancel (%s: %s).", type(error).__name__, error)
-                return
+            if self._cancel is not None and n_failures < _MOST_FAILURES:
+                try:
+                    self._cancel()
+                    n_failures = 0
+                except Exception as error:
+                    # Under spark-submit the JVM hears of Control-C, too, and is gone with its jobs.
+                    n_failures += 1
+                    log.debug("Jobs were not cancelled (%s: %s).", type(error).__name__, error)
+            if not said and time.monotonic() > silent_until:
+                said = True
+                log.warning(
+                    "Interrupted; waiting for Spark to end what it has begun. "
+                    "Control-C after %.0f seconds does not wait.",
+                    _PATIENCE_S,
+                )
             self._ended.wait(_PAUSE_S)

@@ -72,12 +72,12 @@ class RddEngine:
         self.n_workers = intake.n_workers
         try:
             self.facts: Facts = self._ingest(df)
+            self.has_validation = self.facts.n_validation > 0
+            self._unit = weight_unit(self.facts.weight_sum)
+            self._shape = (self.facts.n_features, self.facts.n_targets)
         except BaseException:
             self.close()
             raise
-        self.has_validation = self.facts.n_validation > 0
-        self._unit = weight_unit(self.facts.weight_sum)
-        self._shape = (self.facts.n_features, self.facts.n_targets)
 
     def _ingest(self, df: DataFrame) -> Facts:
         started = time.perf_counter()
@@ -91,7 +91,8 @@ class RddEngine:
             self._twin = shard_handles(df, self._intake, self._fit_id)
             self._handles = self._twin.map(Handle.from_json).persist(StorageLevel.MEMORY_AND_DISK)
             handles = sorted(self._handles.collect(), key=lambda handle: handle.partition)
-        self._folders = {handle.place for handle in handles}
+            # Inside: an interrupt is raised at the end, and clean-up needs them.
+            self._folders = {handle.place for handle in handles}
         facts = check(handles, self._intake)
         self.ingest_s = time.perf_counter() - started
         log.info(

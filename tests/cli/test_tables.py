@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pyspark.ml.linalg import Vectors
@@ -133,6 +133,27 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, spark: "SparkSessio
     assert not path.exists()
     # The connection is whole: no answer of the call that was broken off is taken for another's.
     assert spark.range(3).count() == 3
+
+
+def test_a_write_that_ends_in_spite_of_an_interrupt_is_removed(
+    tmp_path: Path, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command fails, and its next run would find the path in its way."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    write = Target._write
+
+    def interrupted(target: Target, rows: Any) -> None:
+        write(target, rows)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Target, "_write", interrupted)
+    path = tmp_path / "rows"
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Target.of(str(path)).write(spark.range(1).coalesce(1))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not path.exists()
 
 
 def test_rows_that_are_not_there_are_named_by_their_key(

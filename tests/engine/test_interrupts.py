@@ -16,6 +16,8 @@ from sparknn.engine.interrupts import interrupts_wait
 def handler() -> Iterator[Any]:
     """Python's own handler, before a test and after it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with interrupts_wait():  # that no test follows the interrupt of another
+        pass
     yield signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     signal.signal(signal.SIGINT, before)
@@ -70,27 +72,71 @@ def test_it_is_cancelled_from_another_thread_until_it_ends(
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_jvm_that_is_gone_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under spark-submit, which ends on Control-C itself."""
+def test_a_jvm_that_is_gone_is_asked_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under spark-submit, which ends on Control-C itself; a lost connection comes back."""
     monkeypatch.setattr(interrupts, "_PAUSE_S", 0.0)
-    asked = threading.Event()
-    n_asked = []
+    given_up = threading.Event()
+    n_asked = 0
 
     def cancel() -> None:
-        n_asked.append(1)
-        asked.set()
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked == 2:
+            return
+        if n_asked == 2 + interrupts._MOST_FAILURES:
+            given_up.set()
         raise ConnectionRefusedError
 
     @interrupts_wait(cancel)
     def call() -> None:
         press_control_c()
-        assert asked.wait(60)
+        assert given_up.wait(60)
         time.sleep(0.1)
         raise RuntimeError("the connection broke off")
 
     with pytest.raises(KeyboardInterrupt):
         call()
-    assert n_asked == [1]
+    assert n_asked == 2 + interrupts._MOST_FAILURES
+
+
+def test_whoever_waits_is_told_what_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(interrupts, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(interrupts, "_SILENT_S", 0.0)
+
+    @interrupts_wait()
+    def call() -> None:
+        press_control_c()
+        deadline = time.monotonic() + 60
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+
+    with caplog.at_level("WARNING", "sparknn"), pytest.raises(KeyboardInterrupt):
+        call()
+    (record,) = caplog.records
+    assert "waiting for Spark" in record.getMessage()
+
+
+def test_a_short_wait_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+        press_control_c()
+    assert caplog.records == []
+
+
+def test_a_press_as_it_ends_is_raised_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = interrupts._Held.end
+
+    def pressed(held: Any) -> None:
+        end(held)
+        press_control_c()
+
+    monkeypatch.setattr(interrupts._Held, "end", pressed)
+    n_threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), interrupts_wait(pytest.fail):
+        pass
+    assert threading.active_count() == n_threads
 
 
 def test_whoever_presses_on_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +154,31 @@ def test_whoever_presses_on_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         call()
     assert reached == ["a second press, soon after the first"]
+
+
+@pytest.mark.parametrize("between", ["nothing", "another call", "a while"])
+def test_patience_goes_on_with_what_follows_an_interrupt(
+    between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clean-up first of all; a fit that begins later is another matter."""
+    reached = []
+
+    @interrupts_wait()
+    def call(name: str, n_presses: int = 1) -> None:
+        for _ in range(n_presses):
+            press_control_c()
+        reached.append(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        call("a round")
+    if between == "another call":
+        call("uninterrupted", 0)
+    monkeypatch.setattr(interrupts, "_APART_S", 0.0 if between == "a while" else 60.0)
+    monkeypatch.setattr(interrupts, "_PATIENCE_S", 0.02)
+    time.sleep(0.05)
+    with pytest.raises(KeyboardInterrupt):
+        call("to the end")
+    assert ("to the end" in reached) == (between != "nothing")
 
 
 def test_the_inner_one_of_two_ends_first() -> None:
@@ -175,6 +246,17 @@ def test_a_handler_of_the_user_s_is_left_as_it_is() -> None:
         press_control_c()
         assert heard == [signal.SIGINT]
     assert signal.signal(signal.SIGINT, signal.default_int_handler) is users_own
+
+
+def test_a_handler_of_no_module_is_the_user_s() -> None:
+    heard: list[int] = []
+    users_own = eval("lambda number, frame: heard.append(number)", {"heard": heard})
+    assert users_own.__module__ is None
+    signal.signal(signal.SIGINT, users_own)
+    with interrupts_wait():
+        press_control_c()
+    assert heard == [signal.SIGINT]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_another_thread_is_not_concerned(handler: Any) -> None:
