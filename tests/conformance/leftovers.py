@@ -97,14 +97,19 @@ def check_nothing_is_left_by_a_cancelled_job(subject: Subject) -> None:
     """Cancelled by the user's job group, which a fit leaves to the user."""
     sc = subject.spark.sparkContext
     endless = subject.other(maxIter=1, localEpochs=1_000_000)
+    ended = threading.Event()
 
     def cancel() -> None:
-        deadline = time.monotonic() + 60
-        while not sc.statusTracker().getActiveJobsIds() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        # Into the first round, most likely; wherever it is, nothing must be left.
-        time.sleep(3)
-        sc.cancelJobGroup(_PROPERTIES["spark.jobGroup.id"])
+        # Between two jobs there would be nothing to cancel, and no end.
+        jobs, since = set(), time.monotonic()
+        while not ended.wait(0.05):
+            running = set(sc.statusTracker().getActiveJobsIds())
+            if running != jobs:
+                jobs, since = running, time.monotonic()
+            elif jobs and time.monotonic() - since > 2:
+                # The first round's, most likely; wherever it is, nothing must be left.
+                sc.cancelJobGroup(_PROPERTIES["spark.jobGroup.id"])
+                return
 
     thread = threading.Thread(target=cancel)
     with nothing_left(subject):
@@ -113,4 +118,5 @@ def check_nothing_is_left_by_a_cancelled_job(subject: Subject) -> None:
             with pytest.raises(Exception, match=r"(?i)cancel"):
                 endless.fit(subject.data)
         finally:
+            ended.set()
             thread.join()
