@@ -4,9 +4,6 @@ One split into 5 folds of the several that ``make bench-parity`` takes the means
 """
 
 import statistics
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import repeat
 
 import pytest
 from benchmarks.parity import ALLOWED, CONTESTANTS, folds
@@ -23,11 +20,11 @@ def test_parity(spark: SparkSession, name: str) -> None:
     """
     others = ["scikit-learn, scaled", *(["Spark"] if name != "diabetes" else [])]
     drawn = list(folds(name, seed=0))
-    means = {}
-    for contestant in ("sparknn", *others):
-        score = partial(CONTESTANTS[contestant], spark, name)
-        # A job on so few rows is waiting for the scheduler, more than anything.
-        with ThreadPoolExecutor(4) as pool:
-            means[contestant] = statistics.fmean(pool.map(score, drawn, repeat(0)))
+    means = {
+        contestant: statistics.fmean(
+            CONTESTANTS[contestant](spark, name, fold, 0) for fold in drawn
+        )
+        for contestant in ("sparknn", *others)
+    }
     n_rows = sum(len(y_test) for *_, y_test in drawn)
     assert means["sparknn"] > max(means[other] for other in others) - ALLOWED[name] - 1 / n_rows
