@@ -1,6 +1,7 @@
 """What every test may use. Only the ``spark`` fixture starts a JVM."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("newest_spark"):
             item.add_marker(pytest.mark.skip(reason="needs pyspark 4 or later"))
+
+
+@pytest.fixture
+def plain_control_c() -> Iterator[None]:
+    """Python's own handler of Control-C, as in notebooks, where it replaces Spark's."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 @pytest.fixture(scope="session")

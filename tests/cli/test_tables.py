@@ -105,9 +105,10 @@ def test_a_write_that_fails_leaves_what_it_found(
     assert path.exists() == there
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path, spark: "SparkSession") -> None:
+def test_an_interrupted_write_leaves_nothing(
+    tmp_path: Path, spark: "SparkSession", plain_control_c: None
+) -> None:
     """A write that would take minutes is cancelled while it runs."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     path, main = tmp_path / "rows", threading.get_ident()
     begun = threading.Event()
 
@@ -128,7 +129,6 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, spark: "SparkSessio
             Target.of(str(path)).write(rows)
     finally:
         thread.join()
-        signal.signal(signal.SIGINT, before)
     assert begun.is_set()
     assert not path.exists()
     # The connection is whole: no answer of the call that was broken off is taken for another's.
@@ -136,10 +136,12 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, spark: "SparkSessio
 
 
 def test_a_write_that_ends_in_spite_of_an_interrupt_is_removed(
-    tmp_path: Path, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    spark: "SparkSession",
+    plain_control_c: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The command fails, and its next run would find the path in its way."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     write = Target._write
 
     def interrupted(target: Target, rows: Any) -> None:
@@ -148,11 +150,8 @@ def test_a_write_that_ends_in_spite_of_an_interrupt_is_removed(
 
     monkeypatch.setattr(Target, "_write", interrupted)
     path = tmp_path / "rows"
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Target.of(str(path)).write(spark.range(1).coalesce(1))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        Target.of(str(path)).write(spark.range(1).coalesce(1))
     assert not path.exists()
 
 

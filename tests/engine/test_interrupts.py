@@ -3,7 +3,6 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,16 +10,14 @@ import pytest
 from sparknn.engine import interrupts
 from sparknn.engine.interrupts import interrupts_wait
 
+pytestmark = pytest.mark.usefixtures("plain_control_c", "no_earlier_interrupt")
 
-@pytest.fixture(autouse=True)
-def handler() -> Iterator[Any]:
-    """Python's own handler, before a test and after it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with interrupts_wait():  # that no test follows the interrupt of another
+
+@pytest.fixture
+def no_earlier_interrupt(plain_control_c: None) -> None:
+    """That a test does not follow the interrupt of the one before."""
+    with interrupts_wait():
         pass
-    yield signal.default_int_handler
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
 
 
 def press_control_c() -> None:
@@ -34,7 +31,16 @@ def test_without_an_interrupt_nothing_happens() -> None:
     assert cancelled == []
 
 
-def test_what_is_inside_ends_first() -> None:
+@pytest.mark.parametrize("module", [None, "pyspark.core.context", "pyspark.context"])
+def test_what_is_inside_ends_first(module: str | None) -> None:
+    """Under Python's handler, and under those of pyspark 4 and 3.5, which raise as well."""
+
+    def as_pyspark_does(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    as_pyspark_does.__module__ = module or ""
+    handler = as_pyspark_does if module else signal.default_int_handler
+    signal.signal(signal.SIGINT, handler)
     done = []
 
     @interrupts_wait()
@@ -45,6 +51,7 @@ def test_what_is_inside_ends_first() -> None:
     with pytest.raises(KeyboardInterrupt):
         call()
     assert done == ["to the end"]
+    assert signal.signal(signal.SIGINT, signal.default_int_handler) is handler
 
 
 def test_it_is_cancelled_from_another_thread_until_it_ends(
@@ -216,25 +223,6 @@ def test_a_function_can_be_marked_and_called_twice() -> None:
         assert call(pressed=False) == "done"
 
 
-def test_pyspark_s_handler_is_held_back_too() -> None:
-    def as_pyspark_does(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    as_pyspark_does.__module__ = "pyspark.core.context"
-    signal.signal(signal.SIGINT, as_pyspark_does)
-    done = []
-
-    @interrupts_wait()
-    def call() -> None:
-        press_control_c()
-        done.append("to the end")
-
-    with pytest.raises(KeyboardInterrupt):
-        call()
-    assert done == ["to the end"]
-    assert signal.signal(signal.SIGINT, signal.default_int_handler) is as_pyspark_does
-
-
 def test_a_handler_of_the_user_s_is_left_as_it_is() -> None:
     heard = []
 
@@ -259,7 +247,7 @@ def test_a_handler_of_no_module_is_the_user_s() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_another_thread_is_not_concerned(handler: Any) -> None:
+def test_another_thread_is_not_concerned() -> None:
     seen: list[Any] = []
 
     @interrupts_wait()
@@ -269,7 +257,7 @@ def test_another_thread_is_not_concerned(handler: Any) -> None:
     thread = threading.Thread(target=call)
     thread.start()
     thread.join(60)
-    assert seen == [handler]
+    assert seen == [signal.default_int_handler]
 
 
 def test_a_real_signal_does_not_break_a_call_off() -> None:

@@ -160,12 +160,10 @@ def test_after_jobs_were_cancelled(spark: SparkSession) -> None:
 
 
 @pytest.fixture
-def unseen_interrupt() -> Iterator[Callable[[], None]]:
-    """Control-C where, as in notebooks, another handler took the place of Spark's own."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def unseen_interrupt(plain_control_c: None) -> Callable[[], None]:
+    """Control-C that Spark's own handler does not see."""
     main = threading.get_ident()
-    yield lambda: signal.pthread_kill(main, signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
+    return lambda: signal.pthread_kill(main, signal.SIGINT)
 
 
 def test_after_an_interrupt_while_a_round_runs(
@@ -193,9 +191,7 @@ def test_after_an_interrupt_while_rows_are_taken_in(
 
 
 def test_after_an_interrupt_in_any_call_of_the_jvm(
-    spark: SparkSession,
-    unseen_interrupt: Callable[[], None],
-    monkeypatch: pytest.MonkeyPatch,
+    spark: SparkSession, plain_control_c: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Most calls are short, and py4j would hang up on the calls of the clean-up that follow."""
     df = data(spark)
