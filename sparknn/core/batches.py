@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import fields
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
-from sparknn.core.plan import Plan
+from sparknn.core.plan import Job, Plan, Standardizer
 from sparknn.core.rows import Rows, Slice
 from sparknn.core.types import Float32Array, FloatArray, IntArray
 
 # Rows are shuffled inside windows of this size; ingest has shuffled them over all shards already.
 WINDOW_BYTES = 64 << 20
+# Mini-batches that are picked at a time take no more, unless one alone does.
+_STRETCH_BYTES = 4 << 20
+# What a plan says that its mini-batches do not depend on.
+_NO_MATTER = {
+    "network",
+    "max_iter",
+    "solver",
+    "step_size",
+    "momentum",
+    "schedule",
+    "l2",
+    "dropout",
+    "local_state",
+    "max_change",
+}
 
 Batch = tuple[Float32Array, FloatArray, FloatArray]
 
@@ -92,7 +109,7 @@ def _drawn_windows(rows: Rows, plan: Plan, round_: int) -> list[tuple[int, int]]
 
 
 def count_batches(rows: Rows, plan: Plan, round_: int) -> int:
-    """How many mini-batches ``batches`` yields for this round."""
+    """How many mini-batches ``stretches`` brings in this round."""
     ranges = _drawn_windows(rows, plan, round_)
     per_epoch = sum(-(-(stop - start) // plan.batch_size) for start, stop in ranges)
     return per_epoch * plan.local_epochs
@@ -108,20 +125,27 @@ def mean_weight(rows: Rows, plan: Plan, round_: int) -> float:
     return total / n_rows if n_rows else 0.0
 
 
-def batches(rows: Rows, plan: Plan, round_: int, rng: np.random.Generator) -> Iterator[Batch]:
+def stretches(
+    rows: Rows, plan: Plan, round_: int, rng: np.random.Generator, together: int = 1
+) -> Iterator[list[Batch]]:
     """Mini-batches of one round: ``local_epochs`` passes over the drawn rows.
 
     Batches of a window have equal sizes (to a row) of at most ``batch_size``: a short last batch
-    would be a noisy step. ``X`` is overwritten by the next batch.
+    would be a noisy step. They come ``together`` at a time, or fewer where they are large; the next
+    ones overwrite their ``X``.
 
     Yields
     ------
-    X : ndarray, shape (n, d), float32, standardised if the plan says so
-    y : ndarray, shape (n,) or (n, k)
-    sample_weight : ndarray, shape (n,)
+    list of
+        X : ndarray, shape (n, d), float32, standardised if the plan says so
+        y : ndarray, shape (n,) or (n, k)
+        sample_weight : ndarray, shape (n,)
     """
     ranges = _drawn_windows(rows, plan, round_)
-    most = min(plan.batch_size, max((b - a for a, b in ranges), default=0))
+    longest = max((b - a for a, b in ranges), default=0)
+    n_bytes = 4 * max(rows.n_features, 1) * plan.batch_size
+    together = max(1, min(together, _STRETCH_BYTES // n_bytes, -(-longest // plan.batch_size)))
+    most = together * min(plan.batch_size, longest)
     out = np.empty((most, rows.n_features), dtype=np.float32)
     for _ in range(plan.local_epochs):
         order = rng.permutation(len(ranges)) if plan.shuffle else np.arange(len(ranges))
@@ -133,10 +157,10 @@ def batches(rows: Rows, plan: Plan, round_: int, rng: np.random.Generator) -> It
 
 def fetch(
     chunk: Slice, index: IntArray, n_batches: int, out: Float32Array, plan: Plan
-) -> Iterator[Batch]:
+) -> Iterator[list[Batch]]:
     """The rows ``index`` of a slice as the network sees them: standardised and class-weighted.
 
-    They come in batches of equal sizes (to a row), each ``X`` written into ``out``.
+    They come in batches of equal sizes (to a row), as many at a time as ``out`` has room for.
     """
     # Labels and weights of all batches at once: between matrix products, which empty the caches,
     # every call costs several times what it does otherwise.
@@ -148,15 +172,42 @@ def fetch(
         y -= targets.shift
         y *= targets.factor
         y = y.astype(np.float32)
-    first = 0
-    for part in np.array_split(index, n_batches):
-        batch = slice(first, first + len(part))
-        X = out[: len(part)]
-        chunk.take(part, X)
+    # As numpy.array_split cuts: the first batches are a row longer.
+    size, n_longer = divmod(len(index), n_batches)
+    sizes = [size + 1] * n_longer + [size] * (n_batches - n_longer)
+    edges = [0, *accumulate(sizes)]
+    together = len(out) // sizes[0]
+    for first in range(0, n_batches, together):
+        mine = edges[first : first + together + 1]
+        X = out[: mine[-1] - mine[0]]
+        chunk.take(index[mine[0] : mine[-1]], X)
         if plan.standardizer is not None:
             plan.standardizer.apply(X)
-        yield X, y[batch], sample_weight[batch]
-        first = batch.stop
+        yield [
+            (X[start - mine[0] : stop - mine[0]], y[start:stop], sample_weight[start:stop])
+            for start, stop in pairwise(mine)
+        ]
+
+
+def same_batches(jobs: Sequence[Job]) -> list[list[int]]:
+    """Put the numbers of jobs together whose rows come in the same mini-batches in a round."""
+    groups: dict[tuple[Hashable, ...], list[int]] = {}
+    for number, job in enumerate(jobs):
+        plan = job.plan
+        key = [
+            _content(getattr(plan, each.name))
+            for each in fields(plan)
+            if each.name not in _NO_MATTER
+        ]
+        groups.setdefault((job.train, job.ahead, job.n_stints, *key), []).append(number)
+    return list(groups.values())
+
+
+def _content(value: Any) -> Hashable:
+    """What two values have in common that are the same."""
+    if isinstance(value, Standardizer):
+        return value.shift.tobytes(), value.factor.tobytes()
+    return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
 def _weigh(y: FloatArray, sample_weight: FloatArray, plan: Plan) -> FloatArray:

@@ -1,6 +1,8 @@
 """Mini-batches: every row once an epoch, equal sizes, the same in every run."""
 
 import itertools
+from copy import deepcopy
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,16 @@ from hypothesis import strategies as st
 from toys import Array, CsrRows
 
 from sparknn.core import batches as module
-from sparknn.core.batches import batches, count_batches, drawn_ranges, random_stream, windows
+from sparknn.core.batches import (
+    count_batches,
+    drawn_ranges,
+    random_stream,
+    same_batches,
+    stretches,
+    windows,
+)
 from sparknn.core.network import Network
-from sparknn.core.plan import Plan, Standardizer
+from sparknn.core.plan import Job, Plan, Standardizer
 from sparknn.core.rows import ArrayRows, DenseSlice
 
 D = 3
@@ -29,10 +38,16 @@ def plan_of(**changes: Any) -> Plan:
     return Plan(Network((D, 2)), **changes)
 
 
-def drawn(rows: Any, plan: Plan, round_: int = 0, seed: int = 0) -> list[tuple[Array, ...]]:
+def drawn(
+    rows: Any, plan: Plan, round_: int = 0, seed: int = 0, together: int = 1
+) -> list[tuple[Array, ...]]:
     """Copies of the batches of one round, since the iterator reuses its memory."""
     stream = random_stream(seed, round_, 0)
-    return [(X.copy(), y, weight) for X, y, weight in batches(rows, plan, round_, stream)]
+    return [
+        (X.copy(), y, weight)
+        for stretch in stretches(rows, plan, round_, stream, together)
+        for X, y, weight in stretch
+    ]
 
 
 @pytest.fixture
@@ -45,11 +60,14 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 10, 11, 47])
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("together", [1, 3])
 @pytest.mark.usefixtures("small_windows")
-def test_every_row_once_an_epoch_in_equal_batches(n: int, batch_size: int, shuffle: bool) -> None:
+def test_every_row_once_an_epoch_in_equal_batches(
+    n: int, batch_size: int, together: int, shuffle: bool
+) -> None:
     plan = plan_of(batch_size=batch_size, local_epochs=3, shuffle=shuffle)
     rows = numbered(n)
-    got = drawn(rows, plan)
+    got = drawn(rows, plan, together=together)
     assert len(got) == count_batches(rows, plan, 0)
     for X, y, weight in got:
         np.testing.assert_array_equal(X, np.repeat(y[:, None], D, axis=1))
@@ -95,7 +113,8 @@ def test_the_same_place_draws_the_same_batches() -> None:
 
     def order(seed: int, *where: int) -> list[float]:
         stream = random_stream(seed, *where)
-        return [v for _, y, _ in batches(numbered(50), plan, where[0], stream) for v in y]
+        drawn = itertools.chain.from_iterable(stretches(numbered(50), plan, where[0], stream))
+        return [v for _, y, _ in drawn for v in y]
 
     assert order(1, 2, 3) == order(1, 2, 3)
     others = [order(2, 2, 3), order(1, 3, 3), order(1, 2, 4)]
@@ -194,6 +213,82 @@ def test_sparse_batches_are_the_dense_ones() -> None:
     for mine, yours in zip(dense, sparse, strict=True):
         for a, b in zip(mine, yours, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("together", [2, 3, 100])
+def test_batches_picked_together_are_those_picked_alone(together: int) -> None:
+    scale = Standardizer(np.ones(D, np.float32), np.full(D, 2, np.float32))
+    plan = plan_of(batch_size=3, local_epochs=2, standardizer=scale)
+    rng = random_stream(0, 0, 0)
+    lengths = [len(stretch) for stretch in stretches(numbered(37), plan, 0, rng, together)]
+    # A window has 9 or 10 rows, and so 3 or 4 batches.
+    assert max(lengths) == min(together, 4)
+    for mine, alone in zip(
+        drawn(numbered(37), plan, together=together), drawn(numbered(37), plan), strict=True
+    ):
+        for a, b in zip(mine, alone, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_large_batches_are_picked_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lengths(n_bytes: int) -> list[int]:
+        monkeypatch.setattr(module, "_STRETCH_BYTES", n_bytes)
+        drawn = stretches(numbered(40), plan_of(batch_size=10), 0, random_stream(0, 0, 0), 8)
+        return [len(stretch) for stretch in drawn]
+
+    assert lengths(3 * 10 * 4 * D) == [3, 1]
+    assert lengths(2 * 10 * 4 * D - 1) == [1, 1, 1, 1]
+    assert lengths(1) == [1, 1, 1, 1]
+
+
+OTHERS: dict[str, Any] = {
+    "network": Network((D, 5, 2)),
+    "seed": 9,
+    "max_iter": 7,
+    "solver": "adam",
+    "step_size": 0.9,
+    "momentum": 0.3,
+    "schedule": "constant",
+    "l2": 0.1,
+    "dropout": 0.5,
+    "batch_size": 3,
+    "local_epochs": 2,
+    "mini_batch_fraction": 0.5,
+    "shuffle": False,
+    "local_state": "reset",
+    "max_change": 0.0,
+    "standardizer": Standardizer(np.ones(D, np.float32), np.ones(D, np.float32)),
+    "target_standardizer": Standardizer(np.ones(1), np.ones(1)),
+    "class_weight": np.arange(1.0, 13),
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Plan)])
+def test_plans_share_their_batches_where_these_are_the_same(name: str) -> None:
+    plan = plan_of(batch_size=4)
+    other = replace(plan, **{name: OTHERS[name]})
+    state = np.zeros((1, 1), np.float32)
+    together = same_batches([Job(plan, state), Job(other, state), Job(plan, state)])
+    mine, yours = (
+        [part for batch in drawn(numbered(12), each, seed=each.seed) for part in batch]
+        for each in (plan, other)
+    )
+    same = len(mine) == len(yours) and all(map(np.array_equal, mine, yours))
+    assert together == ([[0, 1, 2]] if same else [[0, 2], [1]])
+
+
+@pytest.mark.parametrize("name", ["standardizer", "class_weight"])
+def test_plans_with_equal_arrays_share_their_batches(name: str) -> None:
+    plan = plan_of(**{name: OTHERS[name]})
+    state = np.zeros((1, 1), np.float32)
+    assert same_batches([Job(plan, state), Job(deepcopy(plan), state)]) == [[0, 1]]
+
+
+@pytest.mark.parametrize("change", [{"ahead": 1}, {"n_stints": 2}, {"train": False}], ids=str)
+def test_jobs_at_other_places_of_their_fits_do_not_share_batches(change: dict[str, Any]) -> None:
+    job = Job(plan_of(), np.zeros((1, 1), np.float32))
+    assert same_batches([job, replace(job, **change)]) == [[0], [1]]
 
 
 def test_features_are_standardised_and_the_source_is_not_touched() -> None:

@@ -83,10 +83,28 @@ def test_several_stints_are_the_rounds_without_an_average() -> None:
     assert at_once.n_steps == n_steps
 
 
-class SlowRounds:
-    """A local engine whose rounds seem to take an hour."""
+class Clock:
+    """Time that passes a little whenever somebody looks, and as told."""
 
-    def __init__(self, n_workers: int) -> None:
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("sparknn.core.rounds.time.perf_counter", clock)
+    return clock
+
+
+class SlowRounds:
+    """A local engine whose rounds seem to take an hour, of which training is little."""
+
+    def __init__(self, n_workers: int, clock: Clock) -> None:
+        self._clock = clock
         none = rows(0)
         shards = [(rows(40, seed), none) for seed in range(n_workers)]
         self._engine = LocalEngine(shards, weight_unit(40 * n_workers))
@@ -96,13 +114,12 @@ class SlowRounds:
 
     def run_round(self, jobs: list[Job], round_: int) -> RoundResult:
         self.lengths.append(jobs[0].n_stints)
+        self._clock.now += 3600
         return self._engine.run_round(jobs, round_)
 
 
-def test_a_fit_of_long_rounds_does_all_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter(range(0, 10**6, 3600))
-    monkeypatch.setattr("sparknn.core.rounds.time.perf_counter", lambda: float(next(ticks)))
-    engine = SlowRounds(2)
+def test_a_fit_of_long_rounds_does_all_its_work(clock: Clock) -> None:
+    engine = SlowRounds(2, clock)
     fit = Fit(Plan(NETWORK, batch_size=8, max_iter=20), Averaging(), 2, adapt_period=True)
     run(engine, [fit])
     assert sum(engine.lengths) == 20
@@ -183,25 +200,23 @@ def level(max_iter: int) -> Plan:
 
 
 def test_says_once_that_one_worker_would_be_faster(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ticks = iter(range(0, 10**6, 3600))
-    monkeypatch.setattr("sparknn.core.rounds.time.perf_counter", lambda: float(next(ticks)))
     with caplog.at_level(logging.INFO, "sparknn"):
-        run(SlowRounds(2), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 2)])
+        run(SlowRounds(2, clock), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 2)])
         assert sum("numWorkers=1 is likely faster" in message for message in caplog.messages) == 1
         assert "period='auto'" in caplog.text
         caplog.clear()
         # In a short fit, at its end; where rounds adapt, once they are as long as they get.
-        run(SlowRounds(2), [Fit(Plan(NETWORK, batch_size=8, max_iter=2), Averaging(), 2)])
+        run(SlowRounds(2, clock), [Fit(Plan(NETWORK, batch_size=8, max_iter=2), Averaging(), 2)])
         assert sum("numWorkers=1 is likely faster" in message for message in caplog.messages) == 1
         caplog.clear()
         plan = Plan(NETWORK, batch_size=8, max_iter=20)
-        run(SlowRounds(2), [Fit(plan, Averaging(), 2, adapt_period=True)])
+        run(SlowRounds(2, clock), [Fit(plan, Averaging(), 2, adapt_period=True)])
         assert "period='auto'" not in caplog.text
         assert len(caplog.messages) == 1
         caplog.clear()
-        run(SlowRounds(1), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 1)])
+        run(SlowRounds(1, clock), [Fit(Plan(NETWORK, batch_size=8, max_iter=6), Averaging(), 1)])
         assert not caplog.messages
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import Array, data_for, job_of
 
-from sparknn.core.batches import batches, random_stream
+from sparknn.core.batches import random_stream, stretches
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan
 from sparknn.core.rows import ArrayRows
@@ -48,10 +48,8 @@ def serial_loop(plan: Plan, theta0: Array, rows: ArrayRows, round_: int, partiti
     zeros = [np.zeros_like(part) for part in theta]
     velocity, m, s = zeros, zeros, zeros
     loss_sum = 0.0
-    drawn = [
-        (X.astype(np.float64), y, w)
-        for X, y, w in batches(rows, plan, round_, random_stream(plan.seed, round_, partition))
-    ]
+    rng = random_stream(plan.seed, round_, partition)
+    drawn = [(X.astype(np.float64), y, w) for ((X, y, w),) in stretches(rows, plan, round_, rng)]
     typical = np.concatenate([w for _, _, w in drawn]).mean()
     for t, (X, y, w) in enumerate(drawn, start=1):
         progress = (round_ + (t - 0.5) / len(drawn)) / plan.max_iter

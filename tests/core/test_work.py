@@ -1,6 +1,8 @@
 """What a worker answers in a round: totals and reports, also of extreme rows."""
 
+import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from toys import Array, blobs, curve, data_for, empty_rows, job_of
 from sparknn.core.averaging import Total, weight_unit
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
-from sparknn.core.rows import ArrayRows
+from sparknn.core.rows import ArrayRows, DenseSlice
 from sparknn.core.training import LocalResult, score, train_locally, work
 
 NETWORK = Network((4, 6, 3), "tanh")
@@ -57,17 +59,71 @@ def test_a_worker_scores_what_arrived_even_without_training_rows() -> None:
         assert (total.values is None) == (not train or rows.n_rows == 0)
 
 
-def test_jobs_do_not_see_each_other() -> None:
-    X, y = blobs(50)
+def differing_jobs() -> list[Job]:
+    """Networks of other sizes and solvers; two of them see other mini-batches."""
+    other = Network((5, 9, 4, 3))
+    network = Network((5, 6, 3), "tanh")
+    return [
+        job_of(plan)
+        for plan in [
+            Plan(network, batch_size=7, l2=0.1, solver="sgd"),
+            Plan(other, batch_size=7, dropout=0.4, step_size=0.01, solver="adam"),
+            Plan(network, batch_size=7, seed=3),
+            Plan(other, batch_size=7, solver="ngsgd", schedule="constant"),
+            Plan(network, batch_size=11, local_epochs=2),
+            Plan(network, batch_size=7, dropout=0.2, local_state="reset"),
+        ]
+    ]
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("n_stints", [1, 2])
+def test_jobs_do_not_see_each_other(n_stints: int, train: bool) -> None:
+    X, y = blobs(103, d=5)
     rows, validation = ArrayRows(X, y), ArrayRows(X[:9], y[:9])
-    jobs = [job_of(Plan(NETWORK, step_size=s, solver=v)) for s, v in [(0.1, "sgd"), (0.01, "adam")]]
-    together = work(jobs, rows, validation, 3, 1, 64.0)
+    jobs = [replace(job, n_stints=n_stints, train=train) for job in differing_jobs()]
+    together = work(jobs, rows, validation, 3, 1, 128.0)
     for job, total in zip(jobs, together, strict=True):
-        (alone,) = work([job], rows, validation, 3, 1, 64.0)
-        assert alone.values is not None
-        assert total.values is not None
-        assert alone.values.tobytes() == total.values.tobytes()
-        assert alone.reports[0].score == total.reports[0].score
+        (alone,) = work([job], rows, validation, 3, 1, 128.0)
+        mine, theirs = (replace(each.reports[0], seconds=0.0) for each in (alone, total))
+        assert mine == theirs
+        assert (alone.values is None) == (total.values is None) == (not train)
+        if alone.values is not None and total.values is not None:
+            assert alone.values.tobytes() == total.values.tobytes()
+
+
+def test_jobs_with_the_same_mini_batches_pick_them_once() -> None:
+    n_picked = 0
+
+    class Counted(DenseSlice):
+        def take(self, index: Array, out: Array) -> None:
+            nonlocal n_picked
+            n_picked += len(index)
+            super().take(index, out)
+
+    class CountedRows(ArrayRows):
+        def read(self, start: int, stop: int) -> DenseSlice:
+            return Counted(**vars(super().read(start, stop)))
+
+    X, y = blobs(103, d=5)
+    # Four share theirs; one has another seed, and one passes twice over its rows.
+    work(differing_jobs(), CountedRows(X, y), empty_rows(5), 0, 0, 128.0)
+    assert n_picked == (1 + 1 + 2) * 103
+    # So do scores.
+    n_picked = 0
+    jobs = [replace(job, train=False) for job in differing_jobs()]
+    work(jobs, empty_rows(5), CountedRows(X, y), 0, 0, 128.0)
+    assert n_picked == 3 * 103
+
+
+def test_the_time_of_a_round_is_shared_out() -> None:
+    X, y = blobs(500, d=5)
+    started = time.perf_counter()
+    totals = work(differing_jobs(), ArrayRows(X, y), empty_rows(5), 0, 0, 512.0)
+    elapsed = time.perf_counter() - started
+    seconds = [total.reports[0].seconds for total in totals]
+    assert min(seconds) > 0
+    assert sum(seconds) <= elapsed
 
 
 def test_a_diverging_worker_is_left_out_without_a_warning() -> None:

@@ -1,0 +1,188 @@
+"""One network in one round of one worker: it takes a step for every mini-batch it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparknn.core.averaging import NO_LOSS, LossSum
+from sparknn.core.batches import random_stream
+from sparknn.core.network import Backprop
+from sparknn.core.ngsgd import NaturalGradient
+from sparknn.core.plan import Job
+from sparknn.core.schedules import SCHEDULES
+from sparknn.core.solvers import SOLVERS
+from sparknn.core.types import Float32Array, FloatArray
+
+# Of the random numbers that belong to a round and a partition, those that dropout draws.
+_DROPOUT_STREAM = 1
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """Rows to learn from in one step, and where in the fit that step is.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, d), float32
+    y : ndarray, shape (n,) or (n, k)
+    sample_weight : ndarray, shape (n,)
+        Against the mean weight of the rows that the round draws.
+    weight : float
+        Sum of the rows' own weights.
+    mean_weight : float
+        What they were divided by.
+    time : float
+        Stints from the beginning of the fit to the middle of this step.
+    first, last : bool
+        Whether it is of the mini-batches that tell the loss at the round's start and at its end.
+    """
+
+    X: Float32Array
+    y: FloatArray
+    sample_weight: FloatArray
+    weight: float
+    mean_weight: float
+    time: float
+    first: bool
+    last: bool
+
+
+@dataclass
+class LocalResult:
+    """What a network leaves behind that has learned for a round.
+
+    Parameters
+    ----------
+    state : ndarray, shape (1 + buffers, P), float32
+        The trained ``theta`` and, if they are averaged, the solver's buffers.
+    weight : float
+        Sum of the weights of the rows seen, repeats counted.
+    n_rows, n_steps, n_skipped : int
+        Rows seen, steps taken, steps skipped because their gradient was not finite.
+    loss_sum : float
+        Weighted sum of the rows' losses as they were seen, before each step.
+    first, last : LossSum
+        Of the first and the last tenth of the mini-batches.
+    seconds : float
+        Spent on it.
+    """
+
+    state: Float32Array
+    weight: float = 0.0
+    n_rows: int = 0
+    n_steps: int = 0
+    n_skipped: int = 0
+    loss_sum: float = 0.0
+    first: LossSum = NO_LOSS
+    last: LossSum = NO_LOSS
+    seconds: float = 0.0
+
+    def note(self, batch: MiniBatch, loss: float) -> None:
+        """Count a mini-batch that was learned from."""
+        self.loss_sum += loss
+        self.weight += batch.weight
+        self.n_rows += len(batch.X)
+        if batch.first:
+            self.first = self.first.plus(loss, batch.weight)
+        if batch.last:
+            self.last = self.last.plus(loss, batch.weight)
+
+
+class Learner:
+    """A job's network while it learns.
+
+    Parameters
+    ----------
+    job : Job
+        Its state is read only.
+    n_rows : int
+        Of a mini-batch, at most.
+    partition : int
+    gradient : ndarray, shape (at least P,), float32
+        Scratch; learners that take their steps in turn may share it.
+    """
+
+    def __init__(self, job: Job, n_rows: int, partition: int, gradient: Float32Array) -> None:
+        plan = job.plan
+        network, solver = plan.network, SOLVERS[plan.solver]
+        self._job, self._partition, self._solver = job, partition, solver
+        self._averaged = plan.local_state == "average"
+        vectors = np.empty((1 + solver.n_buffers, network.n_params), dtype=np.float32)
+        self._theta, self._buffers = vectors[0], vectors[1:]
+        self._theta[...] = job.state[0]
+        self._buffers[...] = job.state[1:] if self._averaged else 0
+        if self._averaged:
+            solver.unpack(self._buffers)
+        self._steps_before = job.n_steps if self._averaged else 0.0
+        self._gradient = gradient[: network.n_params]
+        self._blocks = network.blocks(self._theta)
+        self._gradient_blocks = network.blocks(self._gradient)
+        self._passes = Backprop(network, n_rows, dropout=plan.dropout)
+        self._precondition = NaturalGradient(network.layers) if solver.natural else None
+        self._stint = -1
+        self.result = LocalResult(state=vectors if self._averaged else vectors[:1])
+
+    def learn(self, batch: MiniBatch) -> None:
+        """Take a step, unless its gradient is not finite."""
+        job, plan, solver, result = self._job, self._job.plan, self._solver, self.result
+        blocks, gradient_blocks = self._blocks, self._gradient_blocks
+        self._go_to(int(batch.time))
+        progress = min(batch.time / plan.max_iter, 1.0)
+        step_size = plan.step_size * job.step_factor * SCHEDULES[plan.schedule](progress)
+        scale = -step_size if solver.scaled else 1.0
+        loss = self._passes.gradient(
+            blocks,
+            batch.X,
+            batch.y,
+            batch.sample_weight,
+            gradient_blocks,
+            scale=scale / len(batch.X),
+            precondition=self._precondition,
+        )
+        if plan.l2 and not solver.decoupled_l2:
+            # The gradient of l2 / 2 ||W||^2; biases are free.
+            for block, block_gradient in zip(blocks, gradient_blocks, strict=True):
+                block_gradient[:-1] += (scale * plan.l2) * block[:-1]
+        if not _guard(self._gradient, plan.max_change if solver.scaled else 0.0):
+            result.n_skipped += 1
+            return
+        result.note(batch, loss * batch.mean_weight)
+        if plan.l2 and solver.decoupled_l2:
+            for block in blocks:
+                block[:-1] *= 1 - step_size * plan.l2
+        result.n_steps += 1
+        solver.update(
+            self._theta,
+            self._gradient,
+            self._buffers,
+            step_size,
+            plan.momentum,
+            self._steps_before + result.n_steps,
+        )
+
+    def finish(self) -> LocalResult:
+        """What it has learned; it learns no more."""
+        if self._averaged:
+            self._solver.pack(self._buffers)
+        return self.result
+
+    def _go_to(self, stint: int) -> None:
+        """Dropout's random numbers are those of the stint, whichever round it is in."""
+        if stint > self._stint:
+            self._stint = stint
+            if self._job.plan.dropout:
+                self._passes.rng = random_stream(
+                    self._job.plan.seed, stint, self._partition, _DROPOUT_STREAM
+                )
+
+
+def _guard(step: FloatArray, max_change: float) -> bool:
+    """Shorten a step to norm ``max_change``, in place; False if its square is not finite."""
+    square = float(np.dot(step, step))
+    if not np.isfinite(square):
+        return False
+    if max_change and square > max_change * max_change:
+        step *= max_change / np.sqrt(square)
+    return True
