@@ -112,23 +112,37 @@ def append_predictions(
         nulls=handle_invalid != "error",
     )
     scoring = _scoring_udf(scorer, _ddl(predictor, tuple(named)))
+    rows, columns = _row_by_row(df, features), _feature_columns(df, features)
     if handle_invalid == "skip":
-        # Spark would move the filter below the prediction, and predict twice.
-        scoring = scoring.asNondeterministic()
-    columns = _feature_columns(df, features)
-    scores = _SCORES
-    while scores in df.columns:
-        scores += "_"
-    scored = _row_by_row(df, features).withColumn(scores, scoring(*columns))
-    if handle_invalid == "skip":
-        scored = scored.where(F.col(scores)[next(iter(named))].isNotNull())
-    added = [
-        _output(F.col(scores)[output], output, predictor).alias(
+        return _without_invalid(rows, scoring.asNondeterministic()(*columns), named, predictor)
+    # The same call in every column: Spark evaluates it once.
+    return rows.select("*", *_added(scoring(*columns), named, predictor, handle_invalid == "keep"))
+
+
+def _without_invalid(
+    rows: DataFrame, scores: Column, named: dict[str, str], predictor: LocalPredictor
+) -> DataFrame:
+    """Leave out rows whose scores are null.
+
+    ``scores`` must not be deterministic: Spark would move the filter below, and predict twice.
+    """
+    name = _SCORES
+    while name in rows.columns:
+        name += "_"
+    first = next(iter(named))
+    valid = rows.withColumn(name, scores).where(F.col(f"{name}.{first}").isNotNull())
+    return valid.select("*", *_added(F.col(name), named, predictor, nulls=False)).drop(name)
+
+
+def _added(
+    scores: Column, named: dict[str, str], predictor: LocalPredictor, nulls: bool
+) -> list[Column]:
+    return [
+        _output(scores[output], output, predictor, nulls).alias(
             name, metadata=_metadata(output, predictor)
         )
         for output, name in named.items()
     ]
-    return scored.select("*", *added).drop(scores)
 
 
 def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: int) -> None:
@@ -208,11 +222,11 @@ def _scoring_udf(scorer: Scorer, ddl: str) -> Any:
     return F.pandas_udf(over_pandas, ddl)  # type: ignore[attr-defined]
 
 
-def _output(value: Column, output: str, predictor: LocalPredictor) -> Column:
+def _output(value: Column, output: str, predictor: LocalPredictor, nulls: bool) -> Column:
     if output == "prediction" and (predictor.classifies or predictor.n_outputs == 1):
         return value
     # Spark's function does not take nulls.
-    return F.when(value.isNotNull(), array_to_vector(value))
+    return F.when(value.isNotNull(), array_to_vector(value)) if nulls else array_to_vector(value)
 
 
 def _metadata(output: str, predictor: LocalPredictor) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from tables import table
 
 REMOTE = """
-import json, sys
+import json, re, sys
 from pathlib import Path
 from pyspark.sql import SparkSession
 folder = Path(sys.argv[1])
@@ -39,6 +39,7 @@ for name in ("small", "large"):
     local = model.toLocal()
     X = [row.features.toArray() for row in df.orderBy("id").collect()]
     found[name] = [row.prediction for row in scored.collect()] == local.predict(X).tolist()
+    found[name + " calls"] = len(set(re.findall(r"pythonUDF\\d+#\\d+", scored._explain_string())))
     model.write().overwrite().save(str(folder / "again"))
     model.write().overwrite().save(str(folder / "again"))
     again = NeuralNetClassificationModel.load(str(folder / "again"))
@@ -80,6 +81,7 @@ def test_models_work_and_fits_say_why_not(
     assert found["session"].startswith("pyspark.sql.connect")
     assert found["small"]
     assert found["large"]
+    assert found["small calls"] == found["large calls"] == 1
     assert 0 <= found["accuracy"] <= 1
     assert found["regressor"][-1] == "prediction"
     assert found["pipeline"][-3:] == ["rawPrediction", "probability", "prediction"]

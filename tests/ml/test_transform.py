@@ -145,8 +145,10 @@ def test_several_targets_make_a_vector_and_one_a_number(spark: SparkSession) -> 
 
 
 def python_evaluations(df: DataFrame) -> int:
+    """Calls of a Python function, in however many steps of a plan."""
     text = df._jdf.queryExecution().executedPlan().toString()
-    return len(re.findall(r"(?:ArrowEvalPython|BatchEvalPython|MapInArrow)\b", text))
+    nodes = [line for line in text.splitlines() if re.search(r"EvalPython|MapInArrow", line)]
+    return sum(len(set(re.findall(r"pythonUDF\d+#\d+", node))) for node in nodes)
 
 
 @pytest.mark.parametrize("handle_invalid", ["error", "skip", "keep"])
