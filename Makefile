@@ -8,6 +8,9 @@ PYTHON35 ?= python3.11 python3.12 python3
 VENV := .venv
 VENV35 := .venv-spark35
 BIN := $(VENV)/bin
+# Tests run in two processes: Spark leaves a part of two cores idle. ARGS='-n 0' runs them in one, for
+# a debugger.
+PYTEST := -m pytest -n 2 --dist worksteal
 # What pyspark 3.5 runs: the Spark side, and the arithmetic below it on numpy 1.
 TESTS35 := $(wildcard tests/core tests/engine tests/ml)
 
@@ -46,10 +49,10 @@ demo: setup ## train on all of MNIST with Spark on this machine (conf/mnist.toml
 	@$(SPARK) $(BIN)/spark-submit --master 'local[*]' sparknn/__main__.py train conf/mnist.toml
 
 test: setup ## run every test; make test ARGS='-k averaging' picks some
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-spark35: java $(VENV35)/.made ## run the Spark tests on pyspark 3.5 and numpy 1
-	$(VENV35)/bin/python -m pytest $(TESTS35) $(ARGS)
+	$(VENV35)/bin/python $(PYTEST) $(TESTS35) $(ARGS)
 
 lint: setup ## check style, format and types
 	$(BIN)/ruff check
