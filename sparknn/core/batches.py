@@ -37,8 +37,8 @@ Batch = tuple[Float32Array, FloatArray, FloatArray]
 def random_stream(seed: int, *where: int) -> np.random.Generator:
     """The random numbers that belong to a place in a fit, and to nothing else.
 
-    ``where`` is (round, partition) in training. Process, attempt and clock play no part, so a
-    task that is run again draws the same numbers.
+    ``where`` is (stint, partition) in training, (stint, partition, 1) for dropout. Process, attempt
+    and clock play no part, so a task that is run again draws the same numbers.
     """
     # numpy splits large numbers into words of 32 bits and pads with 0: two words for the seed, one
     # for each place, or different places would share a stream.

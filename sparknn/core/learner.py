@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from sparknn.core.averaging import NO_LOSS, LossSum
 from sparknn.core.batches import random_stream
 from sparknn.core.network import Backprop
-from sparknn.core.ngsgd import NaturalGradient
+from sparknn.core.ngsgd import RANK_IN, RANK_OUT, NaturalGradient
 from sparknn.core.plan import Job
 from sparknn.core.schedules import SCHEDULES
 from sparknn.core.solvers import SOLVERS
@@ -33,6 +34,8 @@ class MiniBatch:
         Sum of the rows' own weights.
     mean_weight : float
         What they were divided by.
+    stint : int
+        The stint (see ``period``) that it belongs to.
     time : float
         Stints from the beginning of the fit to the middle of this step.
     first, last : bool
@@ -44,6 +47,7 @@ class MiniBatch:
     sample_weight: FloatArray
     weight: float
     mean_weight: float
+    stint: int
     time: float
     first: bool
     last: bool
@@ -128,7 +132,12 @@ class Learner:
         """Take a step, unless its gradient is not finite."""
         job, plan, solver, result = self._job, self._job.plan, self._solver, self.result
         blocks, gradient_blocks = self._blocks, self._gradient_blocks
-        self._go_to(int(batch.time))
+        if plan.dropout and batch.stint > self._stint:
+            # Its random numbers are those of the stint, whichever round that is in.
+            self._stint = batch.stint
+            self._passes.rng = random_stream(
+                plan.seed, batch.stint, self._partition, _DROPOUT_STREAM
+            )
         progress = min(batch.time / plan.max_iter, 1.0)
         step_size = plan.step_size * job.step_factor * SCHEDULES[plan.schedule](progress)
         scale = -step_size if solver.scaled else 1.0
@@ -168,14 +177,17 @@ class Learner:
             self._solver.pack(self._buffers)
         return self.result
 
-    def _go_to(self, stint: int) -> None:
-        """Dropout's random numbers are those of the stint, whichever round it is in."""
-        if stint > self._stint:
-            self._stint = stint
-            if self._job.plan.dropout:
-                self._passes.rng = random_stream(
-                    self._job.plan.seed, stint, self._partition, _DROPOUT_STREAM
-                )
+
+def working_bytes(job: Job, n_rows: int) -> int:
+    """About what a learner holds besides its state, for mini-batches of ``n_rows``."""
+    layers = job.plan.network.layers
+    # Z, A and dA.
+    n = 3 * n_rows * sum(layers[1:])
+    if SOLVERS[job.plan.solver].natural:
+        for n_in, n_out in pairwise(layers):
+            # [A, 1] and both results; R, in float64, and W of either side.
+            n += n_rows * (2 * n_in + n_out) + 3 * (RANK_IN * n_in + RANK_OUT * n_out)
+    return 4 * n
 
 
 def _guard(step: FloatArray, max_change: float) -> bool:

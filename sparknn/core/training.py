@@ -19,13 +19,16 @@ from sparknn.core.batches import (
     stretches,
     windows,
 )
-from sparknn.core.learner import Learner, LocalResult, MiniBatch
+from sparknn.core.learner import Learner, LocalResult, MiniBatch, working_bytes
+from sparknn.core.neighbours import neighbours
 from sparknn.core.plan import Job
 from sparknn.core.rows import Rows
 from sparknn.core.types import Float32Array, FloatArray
 
 # Mini-batches that a network learns from before the next one's turn, if there are several.
 _TOGETHER = 8
+# What networks that learn together may hold besides their state, unless one alone needs more.
+_WORKING_BYTES = 64 << 20
 # Rows scored at a time; fewer where they are so wide that they take more than these bytes.
 _SCORE_ROWS = 2048
 _SCORE_BYTES = 64 << 20
@@ -75,8 +78,9 @@ def _train_together(
             learner.result.seconds += time.perf_counter() - turned
     results = [learner.finish() for learner in learners]
     own = math.fsum(result.seconds for result in results)
+    shared = time.perf_counter() - started - own
     for result in results:
-        result.seconds += (time.perf_counter() - started - own) / len(results)
+        result.seconds += shared / len(results)
     return results
 
 
@@ -95,24 +99,26 @@ def _mini_batches(
         # Weights count against the mean weight: against the batch's own, a rare row of weight
         # 100 would count as much as a batch of rows of weight 1. And float32 has limits.
         typical = mean_weight(rows, plan, stint)
-        first = number
+        before = number
         for stretch in stretches(rows, plan, stint, rng, together):
             mine = []
             for X, y, sample_weight in stretch:
-                weight = float(sample_weight.sum(dtype=np.float64))
-                if weight > 0:
-                    batch = MiniBatch(
-                        X,
-                        y,
-                        sample_weight / typical,
-                        weight,
-                        typical,
-                        time=stint + (number - first + 0.5) / n_batches,
-                        first=number < edge,
-                        last=number >= n_all - edge,
-                    )
-                    mine.append(batch)
                 number += 1
+                weight = float(sample_weight.sum(dtype=np.float64))
+                if weight <= 0:
+                    continue
+                batch = MiniBatch(
+                    X,
+                    y,
+                    sample_weight / typical,
+                    weight,
+                    typical,
+                    stint,
+                    time=stint + (number - before - 0.5) / n_batches,
+                    first=number <= edge,
+                    last=number > n_all - edge,
+                )
+                mine.append(batch)
             yield mine
 
 
@@ -170,7 +176,7 @@ def work(
     totals: list[Total] = [Total(None, ())] * len(jobs)
     # A diverging worker is a fact to report, not a warning for its log.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for numbers in same_batches(jobs):
+        for numbers in _groups(jobs, rows.n_rows):
             alike = [jobs[number] for number in numbers]
             scores = (
                 _score_together(alike, validation) if validation.n_rows else [None] * len(alike)
@@ -185,6 +191,17 @@ def work(
             for number, total in zip(numbers, found, strict=True):
                 totals[number] = total
     return totals
+
+
+def _groups(jobs: Sequence[Job], n_rows: int) -> Iterator[list[int]]:
+    """Numbers of the jobs that a worker trains together."""
+    for numbers in same_batches(jobs):
+        sizes = [
+            working_bytes(jobs[number], min(jobs[number].plan.batch_size, n_rows))
+            for number in numbers
+        ]
+        for part in neighbours(sizes, _WORKING_BYTES):
+            yield numbers[part]
 
 
 def _total(

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from sparknn.core.averaging import Total
 from sparknn.core.fit import DivergedError, Fit
+from sparknn.core.neighbours import neighbours
 from sparknn.core.rounds import run
 from sparknn.core.runner import RoundRunner
 from sparknn.core.solvers import SOLVERS
@@ -106,14 +107,8 @@ class LoneFit(Fit):
 
 def run_all(engine: RoundRunner, fits: Sequence[Fit]) -> None:
     """Train all fits: together as many as one message can hold, then the next ones."""
-    batch: list[Fit] = []
-    n_bytes = 0
-    for fit in fits:
-        buffers = SOLVERS[fit.plan.solver].n_buffers
-        own = 4 * fit.plan.network.n_params * (1 + buffers)
-        if batch and n_bytes + own > _MOST_BYTES:
-            run(engine, batch)
-            batch, n_bytes = [], 0
-        batch.append(fit)
-        n_bytes += own
-    run(engine, batch)
+    sizes = [
+        4 * fit.plan.network.n_params * (1 + SOLVERS[fit.plan.solver].n_buffers) for fit in fits
+    ]
+    for part in neighbours(sizes, _MOST_BYTES):
+        run(engine, fits[part])

@@ -38,6 +38,7 @@ from pyspark.sql.types import (
 )
 
 from sparknn.core.predictor import LocalPredictor
+from sparknn.engine.connect import is_connect
 from sparknn.engine.delivery import Delivery
 from sparknn.engine.quoting import quoted
 from sparknn.ml.schema import (
@@ -113,25 +114,21 @@ def append_predictions(
     )
     scoring = _scoring_udf(scorer, _ddl(predictor, tuple(named)))
     rows, columns = _row_by_row(df, features), _feature_columns(df, features)
-    if handle_invalid == "skip":
-        return _without_invalid(rows, scoring.asNondeterministic()(*columns), named, predictor)
-    # The same call in every column: Spark evaluates it once.
-    return rows.select("*", *_added(scoring(*columns), named, predictor, handle_invalid == "keep"))
-
-
-def _without_invalid(
-    rows: DataFrame, scores: Column, named: dict[str, str], predictor: LocalPredictor
-) -> DataFrame:
-    """Leave out rows whose scores are null.
-
-    ``scores`` must not be deterministic: Spark would move the filter below, and predict twice.
-    """
+    nulls, skips = handle_invalid == "keep", handle_invalid == "skip"
+    if not (skips or is_connect(df.sparkSession)):
+        # The same call in every column: Spark evaluates it once.
+        return rows.select("*", *_added(scoring(*columns), named, predictor, nulls))
+    # Spark Connect would send the network with each column.
     name = _SCORES
-    while name in rows.columns:
+    while name in df.columns:
         name += "_"
-    first = next(iter(named))
-    valid = rows.withColumn(name, scores).where(F.col(f"{name}.{first}").isNotNull())
-    return valid.select("*", *_added(F.col(name), named, predictor, nulls=False)).drop(name)
+    if skips:
+        # Spark would move the filter below the prediction, and predict twice.
+        scoring = scoring.asNondeterministic()
+    scored = rows.withColumn(name, scoring(*columns))
+    if skips:
+        scored = scored.where(F.col(name)[next(iter(named))].isNotNull())
+    return scored.select("*", *_added(F.col(name), named, predictor, nulls)).drop(name)
 
 
 def _added(
@@ -192,8 +189,10 @@ def _row_by_row(df: DataFrame, features: str) -> DataFrame:
 
     Spark 4.3 hands what a parquet scan reads to Python in columns, and fails where one of them is a
     vector (UNSUPPORTED_DATATYPE). A filter makes rows of them, and holds no other filter up.
+    Spark 3 does not need it, and would run twice what made the features, another model for one.
     """
-    if not any(isinstance(item.dataType, UserDefinedType) for item in df.schema):
+    has_vectors = any(isinstance(item.dataType, UserDefinedType) for item in df.schema)
+    if not has_vectors or df.sparkSession.version.startswith("3."):
         return df
     column = F.col(quoted(features))
     if isinstance(df.schema[features].dataType, VectorUDT):

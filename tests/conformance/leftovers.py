@@ -21,6 +21,8 @@ _PROPERTIES = {
     "spark.job.description": "the user's own description",
     "spark.jobGroup.id": "the user's own group",
 }
+# Tests of another process may make them in the working directory at any moment.
+_OF_OTHER_TESTS = {"spark-warehouse", "out", ".hypothesis"}
 
 
 def traces(spark: SparkSession) -> dict[str, set[Any]]:
@@ -31,7 +33,7 @@ def traces(spark: SparkSession) -> dict[str, set[Any]]:
         "persisted RDDs": set(sc._jsc.getPersistentRDDs().keySet()),
         "files of broadcasts": {str(path) for path in broadcasts if path.is_file()},
         "shards": set(leftovers(spark)),
-        "files in the working directory": set(os.listdir()),
+        "files in the working directory": set(os.listdir()) - _OF_OTHER_TESTS,
         "threads": {thread for thread in threading.enumerate() if not _of_pyspark(thread)},
         "running jobs": set(sc.statusTracker().getActiveJobsIds()),
         "views": {view.name for view in spark.catalog.listTables()},

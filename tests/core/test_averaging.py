@@ -68,14 +68,14 @@ def same(mine: Total, yours: Total) -> None:
     assert mine.values.tobytes() == yours.values.tobytes()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(drawn=st.lists(workers, min_size=1, max_size=8), data=st.data())
 def test_any_tree_of_merges_is_the_same_total(drawn: Any, data: Any) -> None:
     totals = totals_of(drawn)
     same(in_a_random_tree(totals, data), reduce(Total.merge, totals))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(drawn=st.lists(workers, min_size=3, max_size=3))
 def test_merge_commutes_and_associates(drawn: Any) -> None:
     a, b, c = totals_of(drawn)
@@ -83,7 +83,7 @@ def test_merge_commutes_and_associates(drawn: Any) -> None:
     same(a.merge(b).merge(c), a.merge(b.merge(c)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(drawn=st.lists(workers, min_size=1, max_size=6))
 def test_merging_changes_neither_side(drawn: Any) -> None:
     totals = totals_of(drawn)
@@ -96,7 +96,7 @@ def test_merging_changes_neither_side(drawn: Any) -> None:
         np.testing.assert_array_equal(total.values, before)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(drawn=st.lists(workers, min_size=1, max_size=8))
 def test_mean_is_the_weighted_mean_of_the_usable(drawn: Any) -> None:
     total = reduce(Total.merge, totals_of(drawn))
@@ -130,7 +130,7 @@ def test_mean_to_nine_digits(n_workers: int) -> None:
     np.testing.assert_allclose(reduce(Total.merge, totals).mean()[0], expected, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(state=states, weight=st.floats(0.01, 1000), n_broken=st.integers(0, 3), data=st.data())
 def test_one_usable_worker_is_its_bytes(
     state: Any, weight: float, n_broken: int, data: Any
@@ -143,7 +143,7 @@ def test_one_usable_worker_is_its_bytes(
     assert mean.tobytes() == np.asarray([state], dtype=np.float32).tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(state=states, weights=st.lists(st.floats(0.01, 1000), min_size=2, max_size=6))
 def test_workers_that_agree_are_their_bytes(state: Any, weights: list[float]) -> None:
     unit = weight_unit(sum(weights))
@@ -230,7 +230,7 @@ def test_merge_all_wants_the_same_jobs() -> None:
         merge_all([total, total], [total])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(weight=st.floats(1e-100, 1e100))
 def test_weight_unit_is_the_next_power_of_two(weight: float) -> None:
     unit = weight_unit(weight)

@@ -69,7 +69,7 @@ def test_probabilities_sum_to_one_in_float64() -> None:
 
 @pytest.mark.parametrize("layers", [(33, 20, 10), (7, 5, 1), (3, 2), (130, 64, 32, 2)])
 @given(picked=st.lists(st.integers(0, 499), min_size=1, max_size=3 * BLOCK_ROWS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_row_does_not_depend_on_its_neighbours(
     layers: tuple[int, ...], picked: list[int]
 ) -> None:

@@ -8,12 +8,13 @@ from toys import Array, CsrRows, blobs, curve, data_for, full_batch, job_of
 
 from sparknn.core import batches as batches_module
 from sparknn.core import training
+from sparknn.core.learner import LocalResult
 from sparknn.core.losses import LOSSES, softmax
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan, Standardizer
 from sparknn.core.rows import ArrayRows, DenseSlice
 from sparknn.core.solvers import SOLVERS
-from sparknn.core.training import LocalResult, score, train_locally
+from sparknn.core.training import score, train_locally
 
 NETWORK = Network((4, 6, 3), "tanh")
 REGRESSION = Network((4, 6, 2), "tanh", "squared")

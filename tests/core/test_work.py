@@ -2,18 +2,21 @@
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from toys import Array, blobs, curve, data_for, empty_rows, job_of
+from toys import Array, CsrRows, blobs, curve, data_for, empty_rows, job_of
 
+from sparknn.core import training
 from sparknn.core.averaging import Total, weight_unit
+from sparknn.core.learner import LocalResult
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
 from sparknn.core.rows import ArrayRows, DenseSlice
-from sparknn.core.training import LocalResult, score, train_locally, work
+from sparknn.core.training import score, train_locally, work
 
 NETWORK = Network((4, 6, 3), "tanh")
 REGRESSION = Network((4, 6, 2), "tanh", "squared")
@@ -114,6 +117,57 @@ def test_jobs_with_the_same_mini_batches_pick_them_once() -> None:
     jobs = [replace(job, train=False) for job in differing_jobs()]
     work(jobs, empty_rows(5), CountedRows(X, y), 0, 0, 128.0)
     assert n_picked == 3 * 103
+
+
+def test_networks_that_need_much_memory_do_not_learn_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = blobs(103, d=5)
+    rows, jobs = ArrayRows(X, y), differing_jobs()
+    together = work(jobs, rows, empty_rows(5), 0, 0, 128.0)
+    at_a_time = []
+
+    def watched(jobs: Sequence[Job], *where: Any) -> list[LocalResult]:
+        at_a_time.append(len(jobs))
+        return original(jobs, *where)
+
+    original = training._train_together
+    monkeypatch.setattr(training, "_train_together", watched)
+    for most, expected in [(1, [1] * 6), (10**9, [4, 1, 1])]:
+        monkeypatch.setattr(training, "_WORKING_BYTES", most)
+        apart = work(jobs, rows, empty_rows(5), 0, 0, 128.0)
+        assert at_a_time == expected
+        at_a_time.clear()
+        for one, other in zip(apart, together, strict=True):
+            assert one.values is not None
+            assert other.values is not None
+            assert one.values.tobytes() == other.values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("network", "changes"),
+    [
+        (Network((5, 7, 3)), {"class_weight": np.array([0.5, 1, 3])}),
+        (Network((5, 7, 2), loss="huber"), {"mini_batch_fraction": 0.4}),
+    ],
+    ids=["classes", "targets"],
+)
+def test_weighted_and_sparse_rows_are_learned_from_together(
+    network: Network, changes: dict[str, Any]
+) -> None:
+    X, y = data_for(network, 90)
+    X[X < 0.5] = 0
+    weight = np.random.default_rng(1).uniform(0, 2, 90)
+    weight[:30] = 0
+    rows, none = CsrRows(X, y, weight), empty_rows(5, 0 if network.objective.classifies else 2)
+    plan = Plan(network, batch_size=8, **changes)
+    jobs = [job_of(replace(plan, step_size=step_size), ahead=2) for step_size in (0.1, 0.01, 0.05)]
+    unit = weight_unit(float(weight.sum()))
+    for job, total in zip(jobs, work(jobs, rows, none, 1, 0, unit), strict=True):
+        (alone,) = work([job], rows, none, 1, 0, unit)
+        assert alone.values is not None
+        assert total.values is not None
+        assert alone.values.tobytes() == total.values.tobytes()
 
 
 def test_the_time_of_a_round_is_shared_out() -> None:

@@ -40,6 +40,7 @@ for name in ("small", "large"):
     X = [row.features.toArray() for row in df.orderBy("id").collect()]
     found[name] = [row.prediction for row in scored.collect()] == local.predict(X).tolist()
     found[name + " calls"] = len(set(re.findall(r"pythonUDF\\d+#\\d+", scored._explain_string())))
+    found[name + " bytes"] = scored._plan.to_proto(spark.client).ByteSize()
     model.write().overwrite().save(str(folder / "again"))
     model.write().overwrite().save(str(folder / "again"))
     again = NeuralNetClassificationModel.load(str(folder / "again"))
@@ -82,6 +83,8 @@ def test_models_work_and_fits_say_why_not(
     assert found["small"]
     assert found["large"]
     assert found["small calls"] == found["large calls"] == 1
+    # The network travels once, not with every column.
+    assert found["large bytes"] < 1.5 * models["large"].theta.nbytes
     assert 0 <= found["accuracy"] <= 1
     assert found["regressor"][-1] == "prediction"
     assert found["pipeline"][-3:] == ["rawPrediction", "probability", "prediction"]
