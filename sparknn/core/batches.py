@@ -172,11 +172,9 @@ def fetch(
         y -= targets.shift
         y *= targets.factor
         y = y.astype(np.float32)
-    # As numpy.array_split cuts: the first batches are a row longer.
-    size, n_longer = divmod(len(index), n_batches)
-    sizes = [size + 1] * n_longer + [size] * (n_batches - n_longer)
-    edges = [0, *accumulate(sizes)]
-    together = len(out) // sizes[0]
+    edges = [0, *accumulate(map(len, np.array_split(index, n_batches)))]
+    # The first batch is the longest.
+    together = len(out) // edges[1]
     for first in range(0, n_batches, together):
         mine = edges[first : first + together + 1]
         X = out[: mine[-1] - mine[0]]
