@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import fields
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,25 @@ _NO_MATTER = {
     "max_change",
 }
 
-Batch = tuple[Float32Array, FloatArray, FloatArray]
+
+class Batch(NamedTuple):
+    """Rows as the network sees them.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, d), float32
+        Standardised if the plan says so.
+    y : ndarray, shape (n,), numbers of classes, or (n, k), targets
+    sample_weight : ndarray, shape (n,)
+        Class weights included.
+    weight : float
+        Its sum, before it was divided by a unit.
+    """
+
+    X: Float32Array
+    y: FloatArray
+    sample_weight: FloatArray
+    weight: float
 
 
 def random_stream(seed: int, *where: int) -> np.random.Generator:
@@ -67,7 +85,7 @@ def windows(start: int, stop: int, n_bytes: int, batch_size: int) -> list[tuple[
     return list(pairwise(edges))
 
 
-def pieces(rows: Rows, most: int) -> Iterator[Batch]:
+def pieces(rows: Rows, most: int) -> Iterator[tuple[Float32Array, FloatArray, FloatArray]]:
     """All rows as they are stored, in order, at most ``most`` at a time.
 
     Yields
@@ -126,20 +144,18 @@ def mean_weight(rows: Rows, plan: Plan, round_: int) -> float:
 
 
 def stretches(
-    rows: Rows, plan: Plan, round_: int, rng: np.random.Generator, together: int = 1
+    rows: Rows,
+    plan: Plan,
+    round_: int,
+    rng: np.random.Generator,
+    together: int = 1,
+    unit: float = 1.0,
 ) -> Iterator[list[Batch]]:
     """Mini-batches of one round: ``local_epochs`` passes over the drawn rows.
 
     Batches of a window have equal sizes (to a row) of at most ``batch_size``: a short last batch
     would be a noisy step. They come ``together`` at a time, or fewer where they are large; the next
-    ones overwrite their ``X``.
-
-    Yields
-    ------
-    list of
-        X : ndarray, shape (n, d), float32, standardised if the plan says so
-        y : ndarray, shape (n,) or (n, k)
-        sample_weight : ndarray, shape (n,)
+    ones overwrite their ``X``. Their weights are divided by ``unit``.
     """
     ranges = _drawn_windows(rows, plan, round_)
     longest = max((b - a for a, b in ranges), default=0)
@@ -152,18 +168,28 @@ def stretches(
         for start, stop in (ranges[i] for i in order):
             n = stop - start
             index = rng.permutation(n) if plan.shuffle else np.arange(n)
-            yield from fetch(rows.read(start, stop), index, -(-n // plan.batch_size), out, plan)
+            n_batches = -(-n // plan.batch_size)
+            yield from fetch(rows.read(start, stop), index, n_batches, out, plan, unit)
 
 
 def fetch(
-    chunk: Slice, index: IntArray, n_batches: int, out: Float32Array, plan: Plan
+    chunk: Slice,
+    index: IntArray,
+    n_batches: int,
+    out: Float32Array,
+    plan: Plan,
+    unit: float = 1.0,
 ) -> Iterator[list[Batch]]:
-    """The rows ``index`` of a slice as the network sees them: standardised and class-weighted.
+    """The rows ``index`` of a slice, in batches of equal sizes (to a row).
 
-    They come in batches of equal sizes (to a row), as many at a time as ``out`` has room for.
+    They come as many at a time as ``out`` has room for; a batch has its rows in the slice's order.
     """
-    # Labels and weights of all batches at once: between matrix products, which empty the caches,
-    # every call costs several times what it does otherwise.
+    parts = np.array_split(index, n_batches)
+    for part in parts:
+        # From one end of memory to the other, rows are picked in four fifths of the time.
+        part.sort()
+    # What there is besides X for all batches at once: between matrix products, which empty the
+    # caches, every call costs several times what it does otherwise.
     y, sample_weight = chunk.y[index], _weigh(chunk.y, chunk.sample_weight, plan)[index]
     targets = plan.target_standardizer
     if targets is not None:
@@ -172,7 +198,11 @@ def fetch(
         y -= targets.shift
         y *= targets.factor
         y = y.astype(np.float32)
-    edges = [0, *accumulate(map(len, np.array_split(index, n_batches)))]
+    elif y.ndim == 1:
+        y = y.astype(np.intp)
+    edges = [0, *accumulate(map(len, parts))]
+    weights = np.add.reduceat(sample_weight, edges[:-1], dtype=np.float64).tolist()
+    sample_weight /= unit
     # The first batch is the longest.
     together = len(out) // edges[1]
     for first in range(0, n_batches, together):
@@ -182,8 +212,13 @@ def fetch(
         if plan.standardizer is not None:
             plan.standardizer.apply(X)
         yield [
-            (X[start - mine[0] : stop - mine[0]], y[start:stop], sample_weight[start:stop])
-            for start, stop in pairwise(mine)
+            Batch(
+                X[start - mine[0] : stop - mine[0]],
+                y[start:stop],
+                sample_weight[start:stop],
+                weight,
+            )
+            for (start, stop), weight in zip(pairwise(mine), weights[first:], strict=False)
         ]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from sparknn.core.averaging import NO_LOSS, LossSum
-from sparknn.core.batches import random_stream
+from sparknn.core.batches import Batch, random_stream
 from sparknn.core.network import Backprop
 from sparknn.core.ngsgd import RANK_IN, RANK_OUT, NaturalGradient
 from sparknn.core.plan import Job
@@ -20,18 +23,13 @@ from sparknn.core.types import Float32Array, FloatArray
 _DROPOUT_STREAM = 1
 
 
-@dataclass(frozen=True)
-class MiniBatch:
+class MiniBatch(NamedTuple):
     """Rows to learn from in one step, and where in the fit that step is.
 
     Parameters
     ----------
-    X : ndarray, shape (n, d), float32
-    y : ndarray, shape (n,) or (n, k)
-    sample_weight : ndarray, shape (n,)
-        Against the mean weight of the rows that the round draws.
-    weight : float
-        Sum of the rows' own weights.
+    rows : Batch
+        Weights are divided by the mean weight of the rows that the round draws.
     mean_weight : float
         What they were divided by.
     stint : int
@@ -42,10 +40,7 @@ class MiniBatch:
         Whether it is of the mini-batches that tell the loss at the round's start and at its end.
     """
 
-    X: Float32Array
-    y: FloatArray
-    sample_weight: FloatArray
-    weight: float
+    rows: Batch
     mean_weight: float
     stint: int
     time: float
@@ -84,14 +79,16 @@ class LocalResult:
     seconds: float = 0.0
 
     def note(self, batch: MiniBatch, loss: float) -> None:
-        """Count a mini-batch that was learned from."""
+        """Count a mini-batch that is learned from."""
+        self.n_steps += 1
         self.loss_sum += loss
-        self.weight += batch.weight
-        self.n_rows += len(batch.X)
+        weight = batch.rows.weight
+        self.weight += weight
+        self.n_rows += len(batch.rows.X)
         if batch.first:
-            self.first = self.first.plus(loss, batch.weight)
+            self.first = self.first.plus(loss, weight)
         if batch.last:
-            self.last = self.last.plus(loss, batch.weight)
+            self.last = self.last.plus(loss, weight)
 
 
 class Learner:
@@ -128,48 +125,43 @@ class Learner:
         self._stint = -1
         self.result = LocalResult(state=vectors if self._averaged else vectors[:1])
 
-    def learn(self, batch: MiniBatch) -> None:
-        """Take a step, unless its gradient is not finite."""
-        job, plan, solver, result = self._job, self._job.plan, self._solver, self.result
-        blocks, gradient_blocks = self._blocks, self._gradient_blocks
-        if plan.dropout and batch.stint > self._stint:
-            # Its random numbers are those of the stint, whichever round that is in.
-            self._stint = batch.stint
-            self._passes.rng = random_stream(
-                plan.seed, batch.stint, self._partition, _DROPOUT_STREAM
+    def learn(self, batches: Iterable[MiniBatch]) -> None:
+        """Take a step for each, unless its gradient is not finite."""
+        plan, solver, result = self._job.plan, self._solver, self.result
+        theta, gradient, blocks = self._theta, self._gradient, self._blocks
+        gradient_blocks, passes = self._gradient_blocks, self._passes
+        peak, schedule = plan.step_size * self._job.step_factor, SCHEDULES[plan.schedule]
+        max_change = plan.max_change if solver.scaled else 0.0
+        for batch in batches:
+            X, y, sample_weight, _ = batch.rows
+            if plan.dropout and batch.stint > self._stint:
+                # Its random numbers are those of the stint, whichever round that is in.
+                self._stint = batch.stint
+                passes.rng = random_stream(plan.seed, batch.stint, self._partition, _DROPOUT_STREAM)
+            step_size = peak * schedule(min(batch.time / plan.max_iter, 1.0))
+            scale = -step_size if solver.scaled else 1.0
+            loss = passes.gradient(
+                blocks,
+                X,
+                y,
+                sample_weight,
+                gradient_blocks,
+                scale / len(X),
+                self._precondition,
             )
-        progress = min(batch.time / plan.max_iter, 1.0)
-        step_size = plan.step_size * job.step_factor * SCHEDULES[plan.schedule](progress)
-        scale = -step_size if solver.scaled else 1.0
-        loss = self._passes.gradient(
-            blocks,
-            batch.X,
-            batch.y,
-            batch.sample_weight,
-            gradient_blocks,
-            scale=scale / len(batch.X),
-            precondition=self._precondition,
-        )
-        if plan.l2 and not solver.decoupled_l2:
-            # The gradient of l2 / 2 ||W||^2; biases are free.
-            for block, block_gradient in zip(blocks, gradient_blocks, strict=True):
-                block_gradient[:-1] += (scale * plan.l2) * block[:-1]
-        if not _guard(self._gradient, plan.max_change if solver.scaled else 0.0):
-            result.n_skipped += 1
-            return
-        result.note(batch, loss * batch.mean_weight)
-        if plan.l2 and solver.decoupled_l2:
-            for block in blocks:
-                block[:-1] *= 1 - step_size * plan.l2
-        result.n_steps += 1
-        solver.update(
-            self._theta,
-            self._gradient,
-            self._buffers,
-            step_size,
-            plan.momentum,
-            self._steps_before + result.n_steps,
-        )
+            if plan.l2 and not solver.decoupled_l2:
+                # The gradient of l2 / 2 ||W||^2; biases are free.
+                for (W, _, _), (dW, _, _) in zip(blocks, gradient_blocks, strict=True):
+                    dW += (scale * plan.l2) * W
+            if not _guard(gradient, max_change):
+                result.n_skipped += 1
+                continue
+            result.note(batch, loss * batch.mean_weight)
+            if plan.l2 and solver.decoupled_l2:
+                for W, _, _ in blocks:
+                    W *= 1 - step_size * plan.l2
+            n_steps = self._steps_before + result.n_steps
+            solver.update(theta, gradient, self._buffers, step_size, plan.momentum, n_steps)
 
     def finish(self) -> LocalResult:
         """What it has learned; it learns no more."""
@@ -193,8 +185,8 @@ def working_bytes(job: Job, n_rows: int) -> int:
 def _guard(step: FloatArray, max_change: float) -> bool:
     """Shorten a step to norm ``max_change``, in place; False if its square is not finite."""
     square = float(np.dot(step, step))
-    if not np.isfinite(square):
+    if not math.isfinite(square):
         return False
     if max_change and square > max_change * max_change:
-        step *= max_change / np.sqrt(square)
+        step *= max_change / math.sqrt(square)
     return True

@@ -10,9 +10,10 @@ averaging, broadcasting, solvers and saving are operations on one array.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,22 @@ from sparknn.core.types import FloatArray
 Precondition = Callable[
     [int, FloatArray, FloatArray, FloatArray | None], tuple[FloatArray, FloatArray]
 ]
+
+
+class Block(NamedTuple):
+    """The parameters of one layer: views of ``theta``, or of its gradient.
+
+    Parameters
+    ----------
+    W : ndarray, shape (inputs, outputs)
+    b : ndarray, shape (outputs,)
+    both : ndarray, shape (inputs + 1, outputs)
+        W, and below it b.
+    """
+
+    W: FloatArray
+    b: FloatArray
+    both: FloatArray
 
 
 @dataclass(frozen=True)
@@ -57,12 +74,13 @@ class Network:
     def objective(self) -> Loss:
         return LOSSES[self.loss]
 
-    def blocks(self, theta: FloatArray) -> list[FloatArray]:
-        """Views of ``theta``, one a layer, of shape (inputs + 1, outputs); the last row is b."""
+    def blocks(self, theta: FloatArray) -> list[Block]:
+        """Views of ``theta``, layer by layer."""
         blocks, start = [], 0
         for n_in, n_out in pairwise(self.layers):
             stop = start + (n_in + 1) * n_out
-            blocks.append(theta[start:stop].reshape(n_in + 1, n_out))
+            both = theta[start:stop].reshape(n_in + 1, n_out)
+            blocks.append(Block(both[:-1], both[-1], both))
             start = stop
         return blocks
 
@@ -74,26 +92,46 @@ class Network:
         """
         theta = np.zeros(self.n_params, dtype=np.float32)
         blocks = self.blocks(theta)
-        for layer, block in enumerate(blocks):
-            n_in, n_out = block.shape[0] - 1, block.shape[1]
+        for layer, (W, _, _) in enumerate(blocks):
+            n_in, n_out = W.shape
             he = self.hidden.gain == 2 and layer < len(blocks) - 1
             variance = 2 / n_in if he else 2 / (n_in + n_out)
             bound = np.sqrt(3 * variance)
-            block[:-1] = rng.uniform(-bound, bound, size=(n_in, n_out))
+            W[...] = rng.uniform(-bound, bound, size=(n_in, n_out))
         return theta
 
     def logits(self, theta: FloatArray, X: FloatArray) -> FloatArray:
         """Outputs of the last layer, shape (n, k), without dropout."""
         A = X
-        blocks = self.blocks(theta)
-        for block in blocks[:-1]:
-            Z = A @ block[:-1]
-            Z += block[-1]
+        *hidden, last = self.blocks(theta)
+        for W, b, _ in hidden:
+            Z = A @ W
+            Z += b
             A = np.empty_like(Z) if self.hidden.keeps_input else Z
             self.hidden.forward(Z, A)
-        logits: FloatArray = A @ blocks[-1][:-1]
-        logits += blocks[-1][-1]
+        logits: FloatArray = A @ last.W
+        logits += last.b
         return logits
+
+
+class _Workspace(NamedTuple):
+    """What a step over n rows writes to: Z of every layer, A and dA of the hidden ones; n ones."""
+
+    Z: list[FloatArray]
+    A: list[FloatArray]
+    dA: list[FloatArray]
+    ones: FloatArray
+
+    @classmethod
+    def empty(cls, network: Network, n: int, dtype: type[np.floating]) -> _Workspace:
+        Z = [np.empty((n, size), dtype=dtype) for size in network.layers[1:]]
+        A = [np.empty_like(each) for each in Z[:-1]] if network.hidden.keeps_input else Z[:-1]
+        return cls(Z, A, [np.empty_like(each) for each in Z[:-1]], np.ones(n, dtype=dtype))
+
+    def rows(self, n: int) -> _Workspace:
+        """The first ``n`` rows of it."""
+        Z, A, dA = ([each[:n] for each in arrays] for arrays in (self.Z, self.A, self.dA))
+        return _Workspace(Z, A, dA, self.ones[:n])
 
 
 @dataclass
@@ -108,27 +146,17 @@ class Backprop:
     dtype: type[np.floating] = np.float32
     dropout: float = 0.0
     rng: np.random.Generator | None = None
-    _Z: list[FloatArray] = field(init=False, repr=False)
-    _A: list[FloatArray] = field(init=False, repr=False)
-    _dA: list[FloatArray] = field(init=False, repr=False)
-    _ones: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        sizes = self.network.layers[1:]
-        empty = [np.empty((self.n_rows, size), dtype=self.dtype) for size in sizes]
-        self._Z = empty
-        keeps = self.network.hidden.keeps_input
-        self._A = [np.empty_like(Z) for Z in empty[:-1]] if keeps else empty[:-1]
-        self._dA = [np.empty_like(Z) for Z in empty[:-1]]
-        self._ones = np.ones(self.n_rows, dtype=self.dtype)
+        self._whole = self._held = _Workspace.empty(self.network, self.n_rows, self.dtype)
 
     def gradient(
         self,
-        blocks: list[FloatArray],
+        blocks: list[Block],
         X: FloatArray,
         y: FloatArray,
         sample_weight: FloatArray,
-        out: list[FloatArray],
+        out: list[Block],
         scale: float = 1.0,
         precondition: Precondition | None = None,
     ) -> float:
@@ -136,7 +164,7 @@ class Backprop:
 
         Parameters
         ----------
-        blocks, out : list of ndarray
+        blocks, out : list of Block
             ``network.blocks`` of theta and of the gradient.
         X : ndarray, shape (n, inputs)
         y : ndarray, shape (n,) for classes, (n, outputs) for targets
@@ -146,16 +174,18 @@ class Backprop:
         precondition : callable, optional
             Replaces a layer's inputs and output derivatives in the product that is its gradient.
         """
-        n = len(X)
-        hidden = self.network.hidden
-        keep = 1 - self.dropout
+        network, n = self.network, len(X)
+        hidden = network.hidden
+        if n != len(self._held.ones):
+            self._held = self._whole.rows(n)
+        held, keep = self._held, 1 - self.dropout
         inputs, masks = [X], []
-        for layer, block in enumerate(blocks):
-            Z = np.matmul(inputs[-1], block[:-1], out=self._Z[layer][:n])
-            Z += block[-1]
+        for layer, (W, b, _) in enumerate(blocks):
+            Z = np.matmul(inputs[-1], W, out=held.Z[layer])
+            Z += b
             if layer == len(blocks) - 1:
                 break
-            A = self._A[layer][:n]
+            A = held.A[layer]
             hidden.forward(Z, A)
             if self.dropout:
                 # Inverted dropout (Srivastava et al. 2014, section 10): predicting needs no change.
@@ -168,27 +198,27 @@ class Backprop:
             inputs.append(A)
 
         dZ = Z
-        loss = self.network.objective.value_and_gradient(dZ, y, sample_weight)
+        loss = network.objective.value_and_gradient(dZ, y, sample_weight)
         dZ *= scale
         root_weight = None
         if precondition is not None and (sample_weight != sample_weight[0]).any():
             root_weight = np.sqrt(sample_weight, dtype=dZ.dtype)[:, None]
 
         for layer in range(len(blocks) - 1, -1, -1):
-            A, dZ_out = inputs[layer], dZ
+            A, dZ_out, (dW, db, both) = inputs[layer], dZ, out[layer]
             if precondition is None:
-                np.matmul(A.T, dZ_out, out=out[layer][:-1])
+                np.matmul(A.T, dZ_out, out=dW)
                 # The bias is the weight of an input that is 1; a product is faster than a sum.
-                np.dot(self._ones[:n], dZ_out, out=out[layer][-1])
+                np.dot(held.ones, dZ_out, out=db)
             else:
                 A, dZ_out = precondition(layer, A, dZ_out, root_weight)
-                np.matmul(A.T, dZ_out, out=out[layer])
+                np.matmul(A.T, dZ_out, out=both)
             if layer == 0:
                 break
-            dA = np.matmul(dZ, blocks[layer][:-1].T, out=self._dA[layer - 1][:n])
+            dA = np.matmul(dZ, blocks[layer].W.T, out=held.dA[layer - 1])
             if self.dropout:
                 dA *= masks[layer - 1]
                 dA *= 1 / keep
-            hidden.backward(dA, self._Z[layer - 1][:n], self._A[layer - 1][:n])
+            hidden.backward(dA, held.Z[layer - 1], held.A[layer - 1])
             dZ = dA
         return loss

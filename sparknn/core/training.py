@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -70,11 +71,13 @@ def _train_together(
     learners = [Learner(job, size, partition, scratch) for job in jobs]
     # A network comes back to caches that the others have filled: it should stay for a while.
     together = 1 if len(jobs) == 1 else _TOGETHER
-    for stretch in _mini_batches(jobs[0], rows, round_, partition, together):
+    turns: Iterable[Iterable[MiniBatch]] = _mini_batches(jobs[0], rows, round_, partition, together)
+    if len(jobs) == 1:
+        turns = [chain.from_iterable(turns)]
+    for stretch in turns:
         for learner in learners:
             turned = time.perf_counter()
-            for batch in stretch:
-                learner.learn(batch)
+            learner.learn(stretch)
             learner.result.seconds += time.perf_counter() - turned
     results = [learner.finish() for learner in learners]
     own = math.fsum(result.seconds for result in results)
@@ -98,27 +101,17 @@ def _mini_batches(
         rng = random_stream(plan.seed, stint, partition)
         # Weights count against the mean weight: against the batch's own, a rare row of weight
         # 100 would count as much as a batch of rows of weight 1. And float32 has limits.
-        typical = mean_weight(rows, plan, stint)
+        typical = mean_weight(rows, plan, stint) or 1.0
         before = number
-        for stretch in stretches(rows, plan, stint, rng, together):
+        for stretch in stretches(rows, plan, stint, rng, together, typical):
             mine = []
-            for X, y, sample_weight in stretch:
+            for batch in stretch:
                 number += 1
-                weight = float(sample_weight.sum(dtype=np.float64))
-                if weight <= 0:
+                if batch.weight <= 0:
                     continue
-                batch = MiniBatch(
-                    X,
-                    y,
-                    sample_weight / typical,
-                    weight,
-                    typical,
-                    stint,
-                    time=stint + (number - before - 0.5) / n_batches,
-                    first=number <= edge,
-                    last=number > n_all - edge,
-                )
-                mine.append(batch)
+                time_ = stint + (number - before - 0.5) / n_batches
+                first, last = number <= edge, number > n_all - edge
+                mine.append(MiniBatch(batch, typical, stint, time_, first, last))
             yield mine
 
 
@@ -138,10 +131,10 @@ def _score_together(jobs: Sequence[Job], rows: Rows) -> list[Score]:
     for start, stop in windows(0, rows.n_rows, row_bytes(rows), most):
         n = stop - start
         for piece in fetch(rows.read(start, stop), np.arange(n), -(-n // most), out, plan):
-            for X, y, weight in piece:
+            for X, y, sample_weight, weight in piece:
                 for job, mine in zip(jobs, sums, strict=True):
-                    mine += _loss_and_hits(job, X, y, weight)
-                weight_sum += float(weight.sum(dtype=np.float64))
+                    mine += _loss_and_hits(job, X, y, sample_weight)
+                weight_sum += weight
     return [
         Score(float(loss_sum), float(hit_sum), weight_sum, rows.n_rows)
         for loss_sum, hit_sum in sums

@@ -309,7 +309,7 @@ def centred(network: Network, theta: Float32Array) -> Float32Array:
     Spark's logistic regression, that is half the log-odds.
     """
     moved = theta.astype(np.float64)
-    last = network.blocks(moved)[-1]
+    last = network.blocks(moved)[-1].both
     last -= last.mean(axis=1, keepdims=True)
     return moved.astype(np.float32)
 

@@ -108,13 +108,15 @@ def fold(
     ndarray, shape (P,), float32
     """
     folded = theta.astype(np.float64)
-    first, *_ = blocks = network.blocks(folded)
+    blocks = network.blocks(folded)
     if features is not None:
-        first[:-1] *= features.factor.astype(np.float64)[:, None]
-        first[-1] -= features.shift.astype(np.float64) @ first[:-1]
+        W, b, _ = blocks[0]
+        W *= features.factor.astype(np.float64)[:, None]
+        b -= features.shift.astype(np.float64) @ W
     if targets is not None:
-        blocks[-1] /= targets.factor.astype(np.float64)
-        blocks[-1][-1] += targets.shift
+        _, b, both = blocks[-1]
+        both /= targets.factor.astype(np.float64)
+        b += targets.shift
     return folded.astype(np.float32)
 
 
@@ -129,11 +131,13 @@ def unfold(
     No factor of ``features`` may be 0.
     """
     unfolded = theta.astype(np.float64)
-    first, *_ = blocks = network.blocks(unfolded)
+    blocks = network.blocks(unfolded)
     if targets is not None:
-        blocks[-1][-1] -= targets.shift
-        blocks[-1] *= targets.factor.astype(np.float64)
+        _, b, both = blocks[-1]
+        b -= targets.shift
+        both *= targets.factor.astype(np.float64)
     if features is not None:
-        first[-1] += features.shift.astype(np.float64) @ first[:-1]
-        first[:-1] /= features.factor.astype(np.float64)[:, None]
+        W, b, _ = blocks[0]
+        b += features.shift.astype(np.float64) @ W
+        W /= features.factor.astype(np.float64)[:, None]
     return unfolded.astype(np.float32)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import Array, CsrRows
+from toys import CsrRows
 
 from sparknn.core import batches as module
 from sparknn.core.batches import (
+    Batch,
     count_batches,
     drawn_ranges,
     random_stream,
@@ -38,15 +39,13 @@ def plan_of(**changes: Any) -> Plan:
     return Plan(Network((D, 2)), **changes)
 
 
-def drawn(
-    rows: Any, plan: Plan, round_: int = 0, seed: int = 0, together: int = 1
-) -> list[tuple[Array, ...]]:
+def drawn(rows: Any, plan: Plan, round_: int = 0, seed: int = 0, together: int = 1) -> list[Batch]:
     """Copies of the batches of one round, since the iterator reuses its memory."""
     stream = random_stream(seed, round_, 0)
     return [
-        (X.copy(), y, weight)
+        batch._replace(X=batch.X.copy())
         for stretch in stretches(rows, plan, round_, stream, together)
-        for X, y, weight in stretch
+        for batch in stretch
     ]
 
 
@@ -69,15 +68,16 @@ def test_every_row_once_an_epoch_in_equal_batches(
     rows = numbered(n)
     got = drawn(rows, plan, together=together)
     assert len(got) == count_batches(rows, plan, 0)
-    for X, y, weight in got:
+    for X, y, sample_weight, weight in got:
         np.testing.assert_array_equal(X, np.repeat(y[:, None], D, axis=1))
-        np.testing.assert_array_equal(weight, y + 1)
+        np.testing.assert_array_equal(sample_weight, y + 1)
+        assert weight == sample_weight.sum()
     per_epoch = len(got) // 3
     for epoch in range(3):
         part = got[epoch * per_epoch : (epoch + 1) * per_epoch]
-        seen = np.concatenate([y for _, y, _ in part])
+        seen = np.concatenate([batch.y for batch in part])
         np.testing.assert_array_equal(np.sort(seen), np.arange(n))
-    sizes = [len(y) for _, y, _ in got]
+    sizes = [len(batch.y) for batch in got]
     assert max(sizes) <= batch_size
     # Windows of equal size are cut into equal batches: two roundings.
     assert max(sizes) - min(sizes) <= (2 if n > 10 else 1)
@@ -90,7 +90,7 @@ def test_no_rows_are_no_batches() -> None:
 
 
 def test_without_shuffle_rows_come_in_order() -> None:
-    seen = [y for _, y, _ in drawn(numbered(10), plan_of(batch_size=4, shuffle=False))]
+    seen = [batch.y for batch in drawn(numbered(10), plan_of(batch_size=4, shuffle=False))]
     np.testing.assert_array_equal(np.concatenate(seen), np.arange(10))
     assert [len(y) for y in seen] == [4, 3, 3]
 
@@ -98,9 +98,10 @@ def test_without_shuffle_rows_come_in_order() -> None:
 @pytest.mark.usefixtures("small_windows")
 def test_shuffle_mixes_windows_and_epochs() -> None:
     got = drawn(numbered(40), plan_of(batch_size=10, local_epochs=2))
-    order = [y.tolist() for _, y, _ in got]
+    order = [batch.y.tolist() for batch in got]
     assert order[:4] != order[4:]
-    assert sorted(order[0]) != order[0]
+    # Of a batch, the rows come as they are stored.
+    assert sorted(order[0]) == order[0]
     epochs = [[min(y) for y in order[:4]], [min(y) for y in order[4:]]]
     assert any(epoch != sorted(epoch) for epoch in epochs)
     # Rows stay within their window: only it is in memory.
@@ -114,7 +115,7 @@ def test_the_same_place_draws_the_same_batches() -> None:
     def order(seed: int, *where: int) -> list[float]:
         stream = random_stream(seed, *where)
         drawn = itertools.chain.from_iterable(stretches(numbered(50), plan, where[0], stream))
-        return [v for _, y, _ in drawn for v in y]
+        return [v for batch in drawn for v in batch.y]
 
     assert order(1, 2, 3) == order(1, 2, 3)
     others = [order(2, 2, 3), order(1, 3, 3), order(1, 2, 4)]
@@ -157,7 +158,7 @@ def test_a_fraction_is_the_next_part_of_the_rows(round_: int) -> None:
     rows = numbered(50)
     got = drawn(rows, plan, round_)
     assert len(got) == count_batches(rows, plan, round_)
-    seen, counts = np.unique(np.concatenate([y for _, y, _ in got]), return_counts=True)
+    seen, counts = np.unique(np.concatenate([batch.y for batch in got]), return_counts=True)
     expected = sorted((round_ * 15 + i) % 50 for i in range(15))
     np.testing.assert_array_equal(seen, expected)
     np.testing.assert_array_equal(counts, 2)
@@ -297,7 +298,7 @@ def test_features_are_standardised_and_the_source_is_not_touched() -> None:
     kept = rows.X.copy()
     shift, factor = np.array([1, 2, 3], np.float32), np.array([2, 0.5, 0], np.float32)
     plan = plan_of(shuffle=False, standardizer=Standardizer(shift, factor), local_epochs=2)
-    for X, _, _ in drawn(rows, plan):
+    for X, *_ in drawn(rows, plan):
         np.testing.assert_array_equal(X, (kept - shift) * factor)
     np.testing.assert_array_equal(rows.X, kept)
 
@@ -307,8 +308,8 @@ def test_targets_are_standardised_and_the_source_is_not_touched() -> None:
     rows = ArrayRows(np.zeros((6, D), np.float32), y.copy())
     scale = Standardizer(np.array([1, 2], np.float32), np.array([2, 0.5], np.float32))
     plan = plan_of(shuffle=False, target_standardizer=scale, local_epochs=2)
-    for _, got, _ in drawn(rows, plan):
-        np.testing.assert_array_equal(got, (y - [1, 2]) * [2, 0.5])
+    for batch in drawn(rows, plan):
+        np.testing.assert_array_equal(batch.y, (y - [1, 2]) * [2, 0.5])
     np.testing.assert_array_equal(rows.y, y)
 
 
@@ -316,6 +317,7 @@ def test_class_weights_multiply_the_rows_weights() -> None:
     y = np.array([0.0, 1, 2, 1])
     rows = ArrayRows(np.zeros((4, D), np.float32), y, np.array([1.0, 2, 3, 4]))
     plan = plan_of(shuffle=False, class_weight=np.array([0.5, 1, 10]))
-    ((_, _, weight),) = drawn(rows, plan)
-    np.testing.assert_array_equal(weight, [0.5, 2, 30, 4])
+    (batch,) = drawn(rows, plan)
+    np.testing.assert_array_equal(batch.sample_weight, [0.5, 2, 30, 4])
+    assert batch.weight == 36.5
     np.testing.assert_array_equal(rows.sample_weight, [1, 2, 3, 4])

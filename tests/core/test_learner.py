@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from toys import blobs, job_of
 
+from sparknn.core.batches import Batch
 from sparknn.core.learner import Learner, MiniBatch, working_bytes
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan
@@ -20,12 +21,12 @@ def test_working_bytes_are_about_what_it_takes(
     n = 256
     job = job_of(Plan(Network(layers, activation), solver=solver, batch_size=n))
     X, y = blobs(n, d=layers[0])
-    weight = np.ones(n)
-    batch = MiniBatch(X, y, weight, float(n), 1.0, 0, 0.5, first=True, last=True)
+    rows = Batch(X, y, np.ones(n), float(n))
+    batch = MiniBatch(rows, 1.0, 0, 0.5, first=True, last=True)
     scratch = np.empty(job.plan.network.n_params, np.float32)
     tracemalloc.start()
     learner = Learner(job, n, 0, scratch)
-    learner.learn(batch)
+    learner.learn([batch])
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     held -= learner.result.state.nbytes

@@ -89,21 +89,26 @@ def test_logits_leave_their_arguments_alone(activation: str) -> None:
 def test_logits_row_by_row() -> None:
     network = network_of((5, 4), "tanh")
     theta, (X, _, _) = some_theta(network), weighted_batch(network)
-    (W1, W2, W3) = network.blocks(theta)
+    (W1, b1, _), (W2, b2, _), (W3, b3, _) = network.blocks(theta)
     for x, got in zip(X, network.logits(theta, X), strict=True):
-        a1 = np.tanh([x @ W1[:-1, j] + W1[-1, j] for j in range(5)])
-        a2 = np.tanh([a1 @ W2[:-1, j] + W2[-1, j] for j in range(4)])
-        np.testing.assert_allclose(got, a2 @ W3[:-1] + W3[-1], rtol=1e-12)
+        a1 = np.tanh([x @ W1[:, j] + b1[j] for j in range(5)])
+        a2 = np.tanh([a1 @ W2[:, j] + b2[j] for j in range(4)])
+        np.testing.assert_allclose(got, a2 @ W3 + b3, rtol=1e-12)
 
 
 def test_blocks_are_views_that_cover_theta_once() -> None:
     network = Network((4, 5, 3))
     theta = np.zeros(network.n_params)
     blocks = network.blocks(theta)
-    assert [block.shape for block in blocks] == [(5, 5), (6, 3)]
+    assert [[view.shape for view in block] for block in blocks] == [
+        [(4, 5), (5,), (5, 5)],
+        [(5, 3), (3,), (6, 3)],
+    ]
     assert network.n_params == 5 * 5 + 6 * 3
-    for block in blocks:
-        block += 1
+    for W, b, both in blocks:
+        W += 1
+        b += 1
+        np.testing.assert_array_equal(both, 1)
     np.testing.assert_array_equal(theta, 1)
 
 
@@ -113,10 +118,10 @@ def test_initial_weights_have_the_published_variance(activation: str) -> None:
     theta = network.init(np.random.default_rng(0))
     assert theta.dtype == np.float32
     first, last = network.blocks(theta)
-    np.testing.assert_array_equal(first[-1], 0)
-    np.testing.assert_array_equal(last[-1], 0)
-    assert first[:-1].var() == pytest.approx(2 / 400 if activation == "relu" else 2 / 700, rel=0.02)
-    assert last[:-1].var() == pytest.approx(2 / 500, rel=0.02)
+    np.testing.assert_array_equal(first.b, 0)
+    np.testing.assert_array_equal(last.b, 0)
+    assert first.W.var() == pytest.approx(2 / 400 if activation == "relu" else 2 / 700, rel=0.02)
+    assert last.W.var() == pytest.approx(2 / 500, rel=0.02)
 
 
 def test_initial_weights_follow_the_stream() -> None:
@@ -157,7 +162,8 @@ def test_precondition_replaces_both_factors() -> None:
     for layer, (mine, reference) in enumerate(
         zip(network.blocks(got), network.blocks(plain), strict=True)
     ):
-        np.testing.assert_allclose(mine, reference * (1 + layer % 2), rtol=1e-12, atol=1e-14)
+        expected = reference.both * (1 + layer % 2)
+        np.testing.assert_allclose(mine.both, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("activation", ["identity", "gelu"])
@@ -167,12 +173,12 @@ def test_dropout_keeps_the_expected_output(activation: str) -> None:
     network = Network((1, units, 1), activation, "squared")
     theta = np.zeros(network.n_params)
     first, last = network.blocks(theta)
-    first[:-1], last[:-1] = 1, 1 / units
+    first.W[...], last.W[...] = 1, 1 / units
     batch = (np.full((1, 1), 3.0), np.zeros((1, 1)), np.ones(1))
     whole, _ = gradient(network, theta, batch)
     loss, got = gradient(network, theta, batch, dropout=0.5)
     assert loss == pytest.approx(whole, rel=0.1)
-    share_dropped = float((network.blocks(got)[1][:-1] == 0).mean())
+    share_dropped = float((network.blocks(got)[1].W == 0).mean())
     assert share_dropped == pytest.approx(0.5, abs=0.05)
 
 

@@ -208,10 +208,10 @@ def test_a_layers_gradient_is_the_product_of_what_is_returned(rng):
     passes.gradient(blocks, X, y, np.ones(32), network.blocks(gradient), precondition=spy)
     passes.gradient(blocks, X, y, np.ones(32), network.blocks(plain))
     for layer, block in enumerate(network.blocks(gradient)):
-        np.testing.assert_array_equal(block, seen[layer])
+        np.testing.assert_array_equal(block.both, seen[layer])
     # The inverse of a positive matrix turns a gradient by less than a right angle.
     for natural_block, block in zip(network.blocks(gradient), network.blocks(plain), strict=True):
-        assert np.vdot(natural_block, block) > 0
+        assert np.vdot(natural_block.both, block.both) > 0
 
 
 def toy_rows(rng, n=1000):

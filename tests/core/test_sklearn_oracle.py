@@ -47,8 +47,8 @@ def oracle_of(network: Network, theta: Array, X: Array, y: Array, **changes: Any
     del oracle._optimizer
     oracle.t_ = 0
     blocks = network.blocks(theta.astype(np.float64))
-    oracle.coefs_ = [block[:-1].copy() for block in blocks]
-    oracle.intercepts_ = [block[-1].copy() for block in blocks]
+    oracle.coefs_ = [block.W.copy() for block in blocks]
+    oracle.intercepts_ = [block.b.copy() for block in blocks]
     return oracle
 
 

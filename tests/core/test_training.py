@@ -150,8 +150,8 @@ def test_adamw_penalises_by_the_step_size_and_adam_through_the_gradient() -> Non
     theta = job_of(full_batch(NETWORK)).state[0]
     shrunk = NETWORK.blocks(results[0] - results[3])
     for block, start in zip(shrunk, NETWORK.blocks(theta), strict=True):
-        np.testing.assert_allclose(block[:-1], 0.01 * 0.5 * start[:-1], atol=1e-6)
-        np.testing.assert_array_equal(block[-1], 0)
+        np.testing.assert_allclose(block.W, 0.01 * 0.5 * start.W, atol=1e-6)
+        np.testing.assert_array_equal(block.b, 0)
     assert np.abs(results[2] - results[3]).max() > 1e-3
 
 
