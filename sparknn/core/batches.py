@@ -149,13 +149,13 @@ def stretches(
     round_: int,
     rng: np.random.Generator,
     together: int = 1,
-    unit: float = 1.0,
+    unit: float | None = None,
 ) -> Iterator[list[Batch]]:
     """Mini-batches of one round: ``local_epochs`` passes over the drawn rows.
 
     Batches of a window have equal sizes (to a row) of at most ``batch_size``: a short last batch
     would be a noisy step. They come ``together`` at a time, or fewer where they are large; the next
-    ones overwrite their ``X``. Their weights are divided by ``unit``.
+    ones overwrite their ``X``. Weights are divided by ``unit``, if there is one, and float32 then.
     """
     ranges = _drawn_windows(rows, plan, round_)
     longest = max((b - a for a, b in ranges), default=0)
@@ -178,7 +178,7 @@ def fetch(
     n_batches: int,
     out: Float32Array,
     plan: Plan,
-    unit: float = 1.0,
+    unit: float | None = None,
 ) -> Iterator[list[Batch]]:
     """The rows ``index`` of a slice, in batches of equal sizes (to a row).
 
@@ -202,7 +202,8 @@ def fetch(
         y = y.astype(np.intp)
     edges = [0, *accumulate(map(len, parts))]
     weights = np.add.reduceat(sample_weight, edges[:-1], dtype=np.float64).tolist()
-    sample_weight /= unit
+    if unit is not None:
+        sample_weight = (sample_weight / unit).astype(np.float32)
     # The first batch is the longest.
     together = len(out) // edges[1]
     for first in range(0, n_batches, together):

@@ -74,16 +74,17 @@ def _cross_entropy(logits: FloatArray, y: FloatArray, sample_weight: FloatArray)
     """Softmax cross-entropy, ``-log p[y]``; its gradient is ``p - onehot(y)``."""
     # Class by class: sums and maxima over rows of memory take a quarter of the time. And few calls:
     # each costs more than its arithmetic on a mini-batch.
-    P, own = logits.T.copy(), (y.astype(np.intp, copy=False), np.arange(len(y)))
+    P, n = logits.T.copy(), len(y)
     P -= np.maximum.reduce(P)
-    log_own = P[own]
+    flat, own = P.reshape(-1), y.astype(np.intp, copy=False) * n + np.arange(n)
+    log_own = flat[own]
     np.exp(P, out=P)
     P *= P >= _NOTHING
     total = np.add.reduce(P)
     loss = float(np.dot(np.log(total) - log_own, sample_weight))
     weight = sample_weight.astype(P.dtype, copy=False)
     P *= weight / total
-    P[own] -= weight
+    flat[own] -= weight
     logits[...] = P.T
     return loss
 
