@@ -204,23 +204,20 @@ def fetch(
     weights = np.add.reduceat(sample_weight, edges[:-1], dtype=np.float64).tolist()
     if unit is not None:
         sample_weight = (sample_weight / unit).astype(np.float32)
+    prepared = [
+        (start, stop, y[start:stop], sample_weight[start:stop], weight)
+        for (start, stop), weight in zip(pairwise(edges), weights, strict=True)
+    ]
     # The first batch is the longest.
     together = len(out) // edges[1]
     for first in range(0, n_batches, together):
-        mine = edges[first : first + together + 1]
-        X = out[: mine[-1] - mine[0]]
-        chunk.take(index[mine[0] : mine[-1]], X)
+        mine = prepared[first : first + together]
+        begin, end = mine[0][0], mine[-1][1]
+        X = out[: end - begin]
+        chunk.take(index[begin:end], X)
         if plan.standardizer is not None:
             plan.standardizer.apply(X)
-        yield [
-            Batch(
-                X[start - mine[0] : stop - mine[0]],
-                y[start:stop],
-                sample_weight[start:stop],
-                weight,
-            )
-            for (start, stop), weight in zip(pairwise(mine), weights[first:], strict=False)
-        ]
+        yield [Batch(X[start - begin : stop - begin], *rest) for start, stop, *rest in mine]
 
 
 def same_batches(jobs: Sequence[Job]) -> list[list[int]]:
