@@ -31,6 +31,7 @@ from sparknn.cli import config, estimator
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
 from sparknn.core.rows import ArrayRows
+from sparknn.core.solvers import SOLVERS
 from sparknn.core.training import train_locally
 from sparknn.engine import open_engine
 from sparknn.engine.base import Intake
@@ -124,7 +125,8 @@ def step() -> None:
 
     def train(solver: str, batch_size: int) -> Callable[[], object]:
         plan = Plan(network, batch_size=batch_size, solver=solver, max_iter=1)
-        return lambda: train_locally(Job(plan, state), rows, 0, 0)
+        job = Job(plan, state[: 1 + SOLVERS[solver].n_buffers])
+        return lambda: train_locally(job, rows, 0, 0)
 
     X, H, D = (rng.random((batch, size), np.float32) for size in (784, 300, 10))
     W1, W2 = rng.random((784, 300), np.float32), rng.random((300, 10), np.float32)
@@ -139,11 +141,11 @@ def step() -> None:
             np.matmul(H.T, D, out=G2)
             np.matmul(X.T, outs[2], out=G1)
 
-    in_turns(train("momentum", batch), products, runs=2)
-    ours, natural, floor = in_turns(
-        train("momentum", batch), train("ngsgd", batch), products, runs=25, clock=time.process_time
-    )
+    actions = [*(train(solver, batch) for solver in ("momentum", "sgd", "ngsgd")), products]
+    in_turns(*actions, runs=2)
+    ours, plain, natural, floor = in_turns(*actions, runs=25, clock=time.process_time)
     print(f"train_locally, B = {batch}: {ratio(ours, floor)} its five matrix products")
+    print(f"train_locally by sgd, B = {batch}: {ratio(plain, floor)} its five matrix products")
     print(f"ngsgd, B = {batch}: {ratio(natural, ours)} momentum's step")
 
 
