@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparknn.core.losses import places
 from sparknn.core.plan import Job, Plan, Standardizer
 from sparknn.core.rows import Rows, Slice
 from sparknn.core.types import Float32Array, FloatArray, IntArray
@@ -44,12 +45,15 @@ class Batch(NamedTuple):
         Class weights included.
     weight : float
         Its sum, before it was divided by a unit.
+    own : ndarray, shape (n,), optional
+        ``losses.places(y)`` of classes.
     """
 
     X: Float32Array
     y: FloatArray
     sample_weight: FloatArray
     weight: float
+    own: IntArray | None = None
 
 
 def random_stream(seed: int, *where: int) -> np.random.Generator:
@@ -192,32 +196,34 @@ def fetch(
     # caches, every call costs several times what it does otherwise.
     y, sample_weight = chunk.y[index], _weigh(chunk.y, chunk.sample_weight, plan)[index]
     targets = plan.target_standardizer
+    classes = targets is None and y.ndim == 1
     if targets is not None:
         # In float64 first: targets may be large, and differ by little.
         y = y.astype(np.float64, copy=False)
         y -= targets.shift
         y *= targets.factor
         y = y.astype(np.float32)
-    elif y.ndim == 1:
+    elif classes:
         y = y.astype(np.intp)
     edges = [0, *accumulate(map(len, parts))]
     weights = np.add.reduceat(sample_weight, edges[:-1], dtype=np.float64).tolist()
     if unit is not None:
         sample_weight = (sample_weight / unit).astype(np.float32)
-    prepared = [
-        (start, stop, y[start:stop], sample_weight[start:stop], weight)
-        for (start, stop), weight in zip(pairwise(edges), weights, strict=True)
-    ]
+    prepared = []
+    for (start, stop), weight in zip(pairwise(edges), weights, strict=True):
+        mine = y[start:stop]
+        own = places(mine) if classes else None
+        prepared.append((start, stop, mine, sample_weight[start:stop], weight, own))
     # The first batch is the longest.
     together = len(out) // edges[1]
     for first in range(0, n_batches, together):
-        mine = prepared[first : first + together]
-        begin, end = mine[0][0], mine[-1][1]
+        stretch = prepared[first : first + together]
+        begin, end = stretch[0][0], stretch[-1][1]
         X = out[: end - begin]
         chunk.take(index[begin:end], X)
         if plan.standardizer is not None:
             plan.standardizer.apply(X)
-        yield [Batch(X[start - begin : stop - begin], *rest) for start, stop, *rest in mine]
+        yield [Batch(X[start - begin : stop - begin], *rest) for start, stop, *rest in stretch]
 
 
 def same_batches(jobs: Sequence[Job]) -> list[list[int]]:

@@ -133,7 +133,7 @@ class Learner:
         peak, schedule = plan.step_size * self._job.step_factor, SCHEDULES[plan.schedule]
         max_change = plan.max_change if solver.scaled else 0.0
         for batch in batches:
-            X, y, sample_weight, _ = batch.rows
+            X, y, sample_weight, _, own = batch.rows
             if plan.dropout and batch.stint > self._stint:
                 # Its random numbers are those of the stint, whichever round that is in.
                 self._stint = batch.stint
@@ -148,6 +148,7 @@ class Learner:
                 gradient_blocks,
                 scale / len(X),
                 self._precondition,
+                own,
             )
             if plan.l2 and not solver.decoupled_l2:
                 # The gradient of l2 / 2 ||W||^2; biases are free.

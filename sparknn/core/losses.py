@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparknn.core.types import FloatArray
+from sparknn.core.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Loss:
     Parameters
     ----------
     value_and_gradient : callable
-        ``(logits, y, sample_weight) -> float``: the weighted sum of the rows' losses;
-        ``logits`` is overwritten with its gradient, shape (n, k).
+        ``(logits, y, sample_weight, own) -> float``: the weighted sum of the rows' losses;
+        ``logits`` is overwritten with its gradient, shape (n, k). ``own`` is ``places(y)``, or None
+        where the caller has not got it.
     values : callable
         ``(logits, y) -> ndarray, shape (n,)``: the loss of each row.
     hits : callable
@@ -33,7 +34,7 @@ class Loss:
         Whether ``y`` holds class numbers, shape (n,), or targets, shape (n, k).
     """
 
-    value_and_gradient: Callable[[FloatArray, FloatArray, FloatArray], float]
+    value_and_gradient: Callable[[FloatArray, FloatArray, FloatArray, IntArray | None], float]
     values: Callable[[FloatArray, FloatArray], FloatArray]
     hits: Callable[[FloatArray, FloatArray], FloatArray]
     classifies: bool
@@ -70,16 +71,25 @@ def _cross_entropy_values(logits: FloatArray, y: FloatArray) -> FloatArray:
     return values
 
 
-def _cross_entropy(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
+def places(y: FloatArray) -> IntArray:
+    """Where each row's class stands in an array of shape (k, n) made flat, whatever k is."""
+    return y.astype(np.intp, copy=False) * len(y) + np.arange(len(y))
+
+
+def _cross_entropy(
+    logits: FloatArray, y: FloatArray, sample_weight: FloatArray, own: IntArray | None
+) -> float:
     """Softmax cross-entropy, ``-log p[y]``; its gradient is ``p - onehot(y)``."""
+    if own is None:
+        own = places(y)
     # Class by class: sums and maxima over rows of memory take a quarter of the time. And few calls:
     # each costs more than its arithmetic on a mini-batch.
-    P, n = logits.T.copy(), len(y)
+    P = logits.T.copy()
+    flat = P.reshape(-1)
     P -= np.maximum.reduce(P)
-    flat, own = P.reshape(-1), y.astype(np.intp, copy=False) * n + np.arange(n)
     log_own = flat[own]
     np.exp(P, out=P)
-    P *= P >= _NOTHING
+    P[P < _NOTHING] = 0
     total = np.add.reduce(P)
     loss = float(np.dot(np.log(total) - log_own, sample_weight))
     weight = sample_weight.astype(P.dtype, copy=False)
@@ -103,7 +113,9 @@ def _squared_values(logits: FloatArray, y: FloatArray) -> FloatArray:
     return 0.5 * _squared_error(logits, y)
 
 
-def _squared(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
+def _squared(
+    logits: FloatArray, y: FloatArray, sample_weight: FloatArray, own: IntArray | None
+) -> float:
     """Half the squared distance to the targets; its gradient is the difference."""
     loss = _weighted_sum(_squared_values(logits, y), sample_weight)
     logits -= y
@@ -116,7 +128,9 @@ def _absolute_values(logits: FloatArray, y: FloatArray) -> FloatArray:
     return values
 
 
-def _absolute(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
+def _absolute(
+    logits: FloatArray, y: FloatArray, sample_weight: FloatArray, own: IntArray | None
+) -> float:
     """The sum of absolute errors; its gradient is their sign."""
     loss = _weighted_sum(_absolute_values(logits, y), sample_weight)
     logits -= y
@@ -132,7 +146,9 @@ def _huber_values(logits: FloatArray, y: FloatArray) -> FloatArray:
     return values
 
 
-def _huber(logits: FloatArray, y: FloatArray, sample_weight: FloatArray) -> float:
+def _huber(
+    logits: FloatArray, y: FloatArray, sample_weight: FloatArray, own: IntArray | None
+) -> float:
     """Squared up to an error of 1, absolute beyond (Huber 1964, eq. 2.1, with k = 1).
 
     Targets are standardised inside a fit, so 1 means one standard deviation of the target.

@@ -19,7 +19,7 @@ import numpy as np
 
 from sparknn.core.activations import ACTIVATIONS, Activation
 from sparknn.core.losses import LOSSES, Loss
-from sparknn.core.types import FloatArray
+from sparknn.core.types import FloatArray, IntArray
 
 # Called with (layer, A, dZ) before a layer's gradient A' dZ is formed; returns the two to use.
 Precondition = Callable[
@@ -159,6 +159,7 @@ class Backprop:
         out: list[Block],
         scale: float = 1.0,
         precondition: Precondition | None = None,
+        own: IntArray | None = None,
     ) -> float:
         """Write the gradient of the weighted sum of the losses into ``out``; return the sum.
 
@@ -173,6 +174,8 @@ class Backprop:
             Multiplies the gradient; folded into the outputs' derivatives, it costs nothing.
         precondition : callable, optional
             Replaces a layer's inputs and output derivatives in the product that is its gradient.
+        own : ndarray, shape (n,), optional
+            ``losses.places(y)`` of classes.
         """
         network, n = self.network, len(X)
         hidden = network.hidden
@@ -198,7 +201,7 @@ class Backprop:
             inputs.append(A)
 
         dZ = Z
-        loss = network.objective.value_and_gradient(dZ, y, sample_weight)
+        loss = network.objective.value_and_gradient(dZ, y, sample_weight, own)
         dZ *= scale
         root_weight = None
         if precondition is not None and (sample_weight != sample_weight[0]).any():

@@ -49,7 +49,7 @@ class DenseSlice:
 
     def take(self, index: IntArray, out: Float32Array) -> None:
         # mode="clip" writes straight into `out`; the default goes through a second buffer.
-        np.take(self.X, index, axis=0, out=out, mode="clip")
+        self.X.take(index, axis=0, out=out, mode="clip")
 
 
 @dataclass

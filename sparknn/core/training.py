@@ -131,7 +131,7 @@ def _score_together(jobs: Sequence[Job], rows: Rows) -> list[Score]:
     for start, stop in windows(0, rows.n_rows, row_bytes(rows), most):
         n = stop - start
         for piece in fetch(rows.read(start, stop), np.arange(n), -(-n // most), out, plan):
-            for X, y, sample_weight, weight in piece:
+            for X, y, sample_weight, weight, _ in piece:
                 for job, mine in zip(jobs, sums, strict=True):
                     mine += _loss_and_hits(job, X, y, sample_weight)
                 weight_sum += weight

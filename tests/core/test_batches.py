@@ -68,10 +68,11 @@ def test_every_row_once_an_epoch_in_equal_batches(
     rows = numbered(n)
     got = drawn(rows, plan, together=together)
     assert len(got) == count_batches(rows, plan, 0)
-    for X, y, sample_weight, weight in got:
+    for X, y, sample_weight, weight, own in got:
         np.testing.assert_array_equal(X, np.repeat(y[:, None], D, axis=1))
         np.testing.assert_array_equal(sample_weight, y + 1)
         assert weight == sample_weight.sum()
+        np.testing.assert_array_equal(own, y * len(y) + np.arange(len(y)))
     per_epoch = len(got) // 3
     for epoch in range(3):
         part = got[epoch * per_epoch : (epoch + 1) * per_epoch]
