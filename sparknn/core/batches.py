@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import fields
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from sparknn.core.losses import places
 from sparknn.core.plan import Job, Plan, Standardizer
 from sparknn.core.rows import Rows, Slice
-from sparknn.core.types import Float32Array, FloatArray, IntArray
+from sparknn.core.types import Float32Array, FloatArray, IntArray, TargetArray
 
 # Rows are shuffled inside windows of this size; ingest has shuffled them over all shards already.
 WINDOW_BYTES = 64 << 20
@@ -40,17 +40,17 @@ class Batch(NamedTuple):
     ----------
     X : ndarray, shape (n, d), float32
         Standardised if the plan says so.
-    y : ndarray, shape (n,), numbers of classes, or (n, k), targets
+    y : ndarray, shape (n,), intp, numbers of classes; or (n, k), targets
     sample_weight : ndarray, shape (n,)
         Class weights included.
     weight : float
-        Its sum, before it was divided by a unit.
+        Sum of the rows' own weights, whatever ``sample_weight`` was divided by.
     own : ndarray, shape (n,), optional
         ``losses.places(y)`` of classes.
     """
 
     X: Float32Array
-    y: FloatArray
+    y: TargetArray
     sample_weight: FloatArray
     weight: float
     own: IntArray | None = None
@@ -71,9 +71,9 @@ def random_stream(seed: int, *where: int) -> np.random.Generator:
 def row_bytes(rows: Rows) -> int:
     """What a row of a window takes: its features, its number, its targets and weight.
 
-    The last two are there twice, as they are stored and as they are drawn.
+    The last two are there twice, as they are stored and as they are drawn; and a class has a place.
     """
-    return 4 * rows.n_features + 8 * (1 + 2 * (rows.n_targets + 1))
+    return 4 * rows.n_features + 8 * (1 + 2 * (rows.n_targets + 1) + 1)
 
 
 def windows(start: int, stop: int, n_bytes: int, batch_size: int) -> list[tuple[int, int]]:
@@ -184,46 +184,60 @@ def fetch(
     plan: Plan,
     unit: float | None = None,
 ) -> Iterator[list[Batch]]:
-    """The rows ``index`` of a slice, in batches of equal sizes (to a row).
+    """The rows ``index`` of a slice as the network sees them: standardised and class-weighted.
 
-    They come as many at a time as ``out`` has room for; a batch has its rows in the slice's order.
+    They come in batches of equal sizes (to a row), as many at a time as ``out`` has room for, and
+    in each in the slice's order: ``index`` is sorted batch by batch, in place. Weights as in
+    ``stretches``.
     """
-    parts = np.array_split(index, n_batches)
-    for part in parts:
+    size, n_longer = divmod(len(index), n_batches)
+    numbers = np.arange(n_batches + 1)
+    edges = numbers * size + np.minimum(numbers, n_longer)
+    for batch in _cut(edges):
         # From one end of memory to the other, rows are picked in four fifths of the time.
-        part.sort()
+        index[batch].sort()
     # What there is besides X for all batches at once: between matrix products, which empty the
     # caches, every call costs several times what it does otherwise.
     y, sample_weight = chunk.y[index], _weigh(chunk.y, chunk.sample_weight, plan)[index]
+    weights = np.add.reduceat(sample_weight, edges[:-1], dtype=np.float64)
+    if unit is not None:
+        sample_weight = (sample_weight / unit).astype(np.float32)
     targets = plan.target_standardizer
-    classes = targets is None and y.ndim == 1
+    own = None
     if targets is not None:
         # In float64 first: targets may be large, and differ by little.
         y = y.astype(np.float64, copy=False)
         y -= targets.shift
         y *= targets.factor
         y = y.astype(np.float32)
-    elif classes:
+    elif y.ndim == 1:
         y = y.astype(np.intp)
-    edges = [0, *accumulate(map(len, parts))]
-    weights = np.add.reduceat(sample_weight, edges[:-1], dtype=np.float64).tolist()
-    if unit is not None:
-        sample_weight = (sample_weight / unit).astype(np.float32)
-    prepared = []
-    for (start, stop), weight in zip(pairwise(edges), weights, strict=True):
-        mine = y[start:stop]
-        own = places(mine) if classes else None
-        prepared.append((start, stop, mine, sample_weight[start:stop], weight, own))
+        own = np.empty(len(y), dtype=np.intp)
+        for batch in _cut(edges):
+            own[batch] = places(y[batch])
     # The first batch is the longest.
-    together = len(out) // edges[1]
+    together = len(out) // int(edges[1])
     for first in range(0, n_batches, together):
-        stretch = prepared[first : first + together]
-        begin, end = stretch[0][0], stretch[-1][1]
+        mine = edges[first : first + together + 1]
+        begin, end = int(mine[0]), int(mine[-1])
         X = out[: end - begin]
         chunk.take(index[begin:end], X)
         if plan.standardizer is not None:
             plan.standardizer.apply(X)
-        yield [Batch(X[start - begin : stop - begin], *rest) for start, stop, *rest in stretch]
+        yield [
+            Batch(
+                X[batch.start - begin : batch.stop - begin],
+                y[batch],
+                sample_weight[batch],
+                float(weight),
+                None if own is None else own[batch],
+            )
+            for batch, weight in zip(_cut(mine), weights[first:], strict=False)
+        ]
+
+
+def _cut(edges: IntArray) -> Iterator[slice]:
+    return (slice(start, stop) for start, stop in pairwise(map(int, edges)))
 
 
 def same_batches(jobs: Sequence[Job]) -> list[list[int]]:

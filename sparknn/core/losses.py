@@ -1,8 +1,9 @@
 """Losses: from a network's outputs to one number, its gradient, and predictions.
 
 A loss takes the outputs of the last layer before any non-linearity (``logits``, shape (n, k)), the
-targets, and a weight per row. It returns the *weighted sum* over the rows and, in place of the
-logits, the gradient of that sum: sums add up over batches and workers, means do not.
+targets or the numbers of the classes, and a weight per row. It returns the *weighted sum* over the
+rows and, in place of the logits, the gradient of that sum: sums add up over batches and workers,
+means do not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparknn.core.types import FloatArray, IntArray
+from sparknn.core.types import FloatArray, IntArray, TargetArray
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Loss:
         Whether ``y`` holds class numbers, shape (n,), or targets, shape (n, k).
     """
 
-    value_and_gradient: Callable[[FloatArray, FloatArray, FloatArray, IntArray | None], float]
-    values: Callable[[FloatArray, FloatArray], FloatArray]
-    hits: Callable[[FloatArray, FloatArray], FloatArray]
+    value_and_gradient: Callable[[FloatArray, TargetArray, FloatArray, IntArray | None], float]
+    values: Callable[[FloatArray, TargetArray], FloatArray]
+    hits: Callable[[FloatArray, TargetArray], FloatArray]
     classifies: bool
 
 
@@ -64,20 +65,23 @@ def _largest(logits: FloatArray) -> FloatArray:
     return np.asarray(logits.T.copy().max(axis=0))[:, None]
 
 
-def _cross_entropy_values(logits: FloatArray, y: FloatArray) -> FloatArray:
+def _cross_entropy_values(logits: FloatArray, y: TargetArray) -> FloatArray:
     shifted = logits - _largest(logits)
     own = shifted[np.arange(len(y)), y.astype(np.intp)]
     values: FloatArray = np.log(np.exp(shifted).sum(axis=1)) - own
     return values
 
 
-def places(y: FloatArray) -> IntArray:
-    """Where each row's class stands in an array of shape (k, n) made flat, whatever k is."""
+def places(y: TargetArray) -> IntArray:
+    """Where each row's class stands in an array of shape (k, n) made flat, whatever k is.
+
+    ``y`` must hold numbers of classes, 0 to k - 1, which is not looked at: ingest has.
+    """
     return y.astype(np.intp, copy=False) * len(y) + np.arange(len(y))
 
 
 def _cross_entropy(
-    logits: FloatArray, y: FloatArray, sample_weight: FloatArray, own: IntArray | None
+    logits: FloatArray, y: TargetArray, sample_weight: FloatArray, own: IntArray | None
 ) -> float:
     """Softmax cross-entropy, ``-log p[y]``; its gradient is ``p - onehot(y)``."""
     if own is None:
@@ -99,22 +103,22 @@ def _cross_entropy(
     return loss
 
 
-def _is_right(logits: FloatArray, y: FloatArray) -> FloatArray:
+def _is_right(logits: FloatArray, y: TargetArray) -> FloatArray:
     right: FloatArray = (logits.argmax(axis=1) == y).astype(np.float64)
     return right
 
 
-def _squared_error(logits: FloatArray, y: FloatArray) -> FloatArray:
+def _squared_error(logits: FloatArray, y: TargetArray) -> FloatArray:
     errors: FloatArray = ((logits - y) ** 2).sum(axis=1)
     return errors
 
 
-def _squared_values(logits: FloatArray, y: FloatArray) -> FloatArray:
+def _squared_values(logits: FloatArray, y: TargetArray) -> FloatArray:
     return 0.5 * _squared_error(logits, y)
 
 
 def _squared(
-    logits: FloatArray, y: FloatArray, sample_weight: FloatArray, own: IntArray | None
+    logits: FloatArray, y: TargetArray, sample_weight: FloatArray, own: IntArray | None
 ) -> float:
     """Half the squared distance to the targets; its gradient is the difference."""
     loss = _weighted_sum(_squared_values(logits, y), sample_weight)
@@ -123,13 +127,13 @@ def _squared(
     return loss
 
 
-def _absolute_values(logits: FloatArray, y: FloatArray) -> FloatArray:
+def _absolute_values(logits: FloatArray, y: TargetArray) -> FloatArray:
     values: FloatArray = np.abs(logits - y).sum(axis=1)
     return values
 
 
 def _absolute(
-    logits: FloatArray, y: FloatArray, sample_weight: FloatArray, own: IntArray | None
+    logits: FloatArray, y: TargetArray, sample_weight: FloatArray, own: IntArray | None
 ) -> float:
     """The sum of absolute errors; its gradient is their sign."""
     loss = _weighted_sum(_absolute_values(logits, y), sample_weight)
@@ -139,7 +143,7 @@ def _absolute(
     return loss
 
 
-def _huber_values(logits: FloatArray, y: FloatArray) -> FloatArray:
+def _huber_values(logits: FloatArray, y: TargetArray) -> FloatArray:
     errors = np.abs(logits - y)
     inside = np.minimum(errors, 1)
     values: FloatArray = (inside * (errors - 0.5 * inside)).sum(axis=1)
@@ -147,11 +151,11 @@ def _huber_values(logits: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _huber(
-    logits: FloatArray, y: FloatArray, sample_weight: FloatArray, own: IntArray | None
+    logits: FloatArray, y: TargetArray, sample_weight: FloatArray, own: IntArray | None
 ) -> float:
     """Squared up to an error of 1, absolute beyond (Huber 1964, eq. 2.1, with k = 1).
 
-    Targets are standardised inside a fit, so 1 means one standard deviation of the target.
+    TargetArray are standardised inside a fit, so 1 means one standard deviation of the target.
     """
     loss = _weighted_sum(_huber_values(logits, y), sample_weight)
     logits -= y

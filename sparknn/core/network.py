@@ -19,7 +19,7 @@ import numpy as np
 
 from sparknn.core.activations import ACTIVATIONS, Activation
 from sparknn.core.losses import LOSSES, Loss
-from sparknn.core.types import FloatArray, IntArray
+from sparknn.core.types import FloatArray, IntArray, TargetArray
 
 # Called with (layer, A, dZ) before a layer's gradient A' dZ is formed; returns the two to use.
 Precondition = Callable[
@@ -154,7 +154,7 @@ class Backprop:
         self,
         blocks: list[Block],
         X: FloatArray,
-        y: FloatArray,
+        y: TargetArray,
         sample_weight: FloatArray,
         out: list[Block],
         scale: float = 1.0,

@@ -24,7 +24,7 @@ from sparknn.core.learner import Learner, LocalResult, MiniBatch, working_bytes
 from sparknn.core.neighbours import neighbours
 from sparknn.core.plan import Job
 from sparknn.core.rows import Rows
-from sparknn.core.types import Float32Array, FloatArray
+from sparknn.core.types import Float32Array, FloatArray, TargetArray
 
 # Mini-batches that a network learns from before the next one's turn, if there are several.
 _TOGETHER = 8
@@ -100,7 +100,8 @@ def _mini_batches(
     for stint, n_batches in zip(stints, n_planned, strict=True):
         rng = random_stream(plan.seed, stint, partition)
         # Weights count against the mean weight: against the batch's own, a rare row of weight
-        # 100 would count as much as a batch of rows of weight 1. And float32 has limits.
+        # 100 would count as much as a batch of rows of weight 1. And float32 has limits. A mean of
+        # 0 divides nothing: no row weighs anything, so no batch is learned from.
         typical = mean_weight(rows, plan, stint) or 1.0
         before = number
         for stretch in stretches(rows, plan, stint, rng, together, typical):
@@ -142,7 +143,7 @@ def _score_together(jobs: Sequence[Job], rows: Rows) -> list[Score]:
 
 
 def _loss_and_hits(
-    job: Job, X: Float32Array, y: FloatArray, weight: FloatArray
+    job: Job, X: Float32Array, y: TargetArray, weight: FloatArray
 ) -> tuple[float, float]:
     network = job.plan.network
     logits = network.logits(job.state[0], X)

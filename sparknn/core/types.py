@@ -12,3 +12,5 @@ FloatArray = NDArray[np.floating[Any]]
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.integer[Any]]
+# Numbers of classes, or a regression's targets.
+TargetArray = NDArray[np.floating[Any] | np.integer[Any]]

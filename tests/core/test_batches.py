@@ -1,6 +1,7 @@
 """Mini-batches: every row once an epoch, equal sizes, the same in every run."""
 
 import itertools
+import tracemalloc
 from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
@@ -98,15 +99,20 @@ def test_without_shuffle_rows_come_in_order() -> None:
 
 @pytest.mark.usefixtures("small_windows")
 def test_shuffle_mixes_windows_and_epochs() -> None:
-    got = drawn(numbered(40), plan_of(batch_size=10, local_epochs=2))
+    got = drawn(numbered(40), plan_of(batch_size=5, local_epochs=2))
     order = [batch.y.tolist() for batch in got]
-    assert order[:4] != order[4:]
     # Of a batch, the rows come as they are stored.
-    assert sorted(order[0]) == order[0]
-    epochs = [[min(y) for y in order[:4]], [min(y) for y in order[4:]]]
-    assert any(epoch != sorted(epoch) for epoch in epochs)
-    # Rows stay within their window: only it is in memory.
-    assert all(max(y) - min(y) == 9 for y in order)
+    assert all(y == sorted(y) for y in order)
+    epochs = order[:8], order[8:]
+    for epoch in epochs:
+        windows = [sorted(a + b) for a, b in zip(epoch[::2], epoch[1::2], strict=True)]
+        # Rows stay within their window: only it is in memory.
+        assert all(y == list(range(y[0], y[0] + 10)) for y in windows)
+        assert windows != sorted(windows)
+        # But which of its batches they are in is drawn.
+        assert any(max(y) - min(y) > 4 for y in epoch)
+    parts = [{tuple(y) for y in epoch} for epoch in epochs]
+    assert parts[0] != parts[1]
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -198,9 +204,9 @@ def test_a_window_holds_fewer_rows_of_many_targets(
     rows = Watched(np.zeros((500, D), np.float32), np.zeros((500, n_targets)), np.ones(500))
     drawn(rows, plan_of(batch_size=4))
     assert sum(read) == 500
-    # What is stored of a row, and its label, weight and number as they are drawn.
-    assert max(read) * (4 * D + 2 * 8 * (n_targets + 1) + 8) <= 10_000
-    assert max(read) >= (5 if n_targets > 1 else 150)
+    # What is stored of a row, and its label, weight, number and place as they are drawn.
+    assert max(read) * (4 * D + 2 * 8 * (n_targets + 1) + 2 * 8) <= 10_000
+    assert max(read) >= (5 if n_targets > 1 else 120)
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -232,6 +238,22 @@ def test_batches_picked_together_are_those_picked_alone(together: int) -> None:
     ):
         for a, b in zip(mine, alone, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_many_small_batches_hold_no_more_than_their_window(
+    batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WINDOW_BYTES", 1 << 20)
+    rows = ArrayRows(np.zeros((50_000, 1), np.float32), np.zeros(50_000), np.ones(50_000))
+    drawn = stretches(rows, plan_of(batch_size=batch_size), 0, random_stream(0, 0, 0), unit=1.0)
+    tracemalloc.start()
+    next(drawn)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The rows themselves are held by `rows`.
+    assert held < 1 << 20
+    assert peak < 1.5 * (1 << 20)
 
 
 def test_large_batches_are_picked_alone(monkeypatch: pytest.MonkeyPatch) -> None:
