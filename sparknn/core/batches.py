@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import fields
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +16,8 @@ from sparknn.core.types import Float32Array, FloatArray, IntArray, TargetArray
 
 # Rows are shuffled inside windows of this size; ingest has shuffled them over all shards already.
 WINDOW_BYTES = 64 << 20
-# Mini-batches that are picked at a time take no more, unless one alone does.
-_STRETCH_BYTES = 4 << 20
+# Mini-batches that are in memory together take no more, unless one alone does.
+_TOGETHER_BYTES = 4 << 20
 # What a plan says that its mini-batches do not depend on.
 _NO_MATTER = {
     "network",
@@ -131,7 +131,7 @@ def _drawn_windows(rows: Rows, plan: Plan, round_: int) -> list[tuple[int, int]]
 
 
 def count_batches(rows: Rows, plan: Plan, round_: int) -> int:
-    """How many mini-batches ``stretches`` brings in this round."""
+    """How many mini-batches ``mini_batches`` brings in this round."""
     ranges = _drawn_windows(rows, plan, round_)
     per_epoch = sum(-(-(stop - start) // plan.batch_size) for start, stop in ranges)
     return per_epoch * plan.local_epochs
@@ -147,97 +147,96 @@ def mean_weight(rows: Rows, plan: Plan, round_: int) -> float:
     return total / n_rows if n_rows else 0.0
 
 
-def stretches(
+def at_a_time(rows: Rows, plan: Plan, most: int) -> int:
+    """How many mini-batches may be in memory at a time: ``most``, or fewer where they are large."""
+    n_bytes = 4 * max(rows.n_features, 1) * min(plan.batch_size, max(rows.n_rows, 1))
+    return max(1, min(most, _TOGETHER_BYTES // n_bytes))
+
+
+def mini_batches(
     rows: Rows,
     plan: Plan,
     round_: int,
     rng: np.random.Generator,
     together: int = 1,
     unit: float | None = None,
-) -> Iterator[list[Batch]]:
+) -> Iterator[Batch]:
     """Mini-batches of one round: ``local_epochs`` passes over the drawn rows.
 
     Batches of a window have equal sizes (to a row) of at most ``batch_size``: a short last batch
-    would be a noisy step. They come ``together`` at a time, or fewer where they are large; the next
-    ones overwrite their ``X``. Weights are divided by ``unit``, if there is one, and float32 then.
+    would be a noisy step. The batch that comes ``together`` places later overwrites a batch's
+    ``X``. Weights are divided by ``unit``, if there is one, and float32 then.
     """
     ranges = _drawn_windows(rows, plan, round_)
-    longest = max((b - a for a, b in ranges), default=0)
-    n_bytes = 4 * max(rows.n_features, 1) * plan.batch_size
-    together = max(1, min(together, _STRETCH_BYTES // n_bytes, -(-longest // plan.batch_size)))
-    most = together * min(plan.batch_size, longest)
-    out = np.empty((most, rows.n_features), dtype=np.float32)
+    longest = min(plan.batch_size, max((b - a for a, b in ranges), default=0))
+    slots = cycle(np.empty((together, longest, rows.n_features), dtype=np.float32))
     for _ in range(plan.local_epochs):
         order = rng.permutation(len(ranges)) if plan.shuffle else np.arange(len(ranges))
         for start, stop in (ranges[i] for i in order):
             n = stop - start
             index = rng.permutation(n) if plan.shuffle else np.arange(n)
             n_batches = -(-n // plan.batch_size)
-            yield from fetch(rows.read(start, stop), index, n_batches, out, plan, unit)
+            yield from fetch(rows.read(start, stop), index, n_batches, slots, plan, unit)
 
 
 def fetch(
     chunk: Slice,
     index: IntArray,
     n_batches: int,
-    out: Float32Array,
+    slots: Iterator[Float32Array],
     plan: Plan,
     unit: float | None = None,
-) -> Iterator[list[Batch]]:
+) -> Iterator[Batch]:
     """The rows ``index`` of a slice as the network sees them: standardised and class-weighted.
 
-    They come in batches of equal sizes (to a row), as many at a time as ``out`` has room for, and
-    in each in the slice's order: ``index`` is sorted batch by batch, in place. Weights as in
-    ``stretches``.
+    They come in batches of equal sizes (to a row), each in the next slot, and in the slice's order:
+    ``index`` is sorted batch by batch, in place. Weights as in ``mini_batches``.
     """
     size, n_longer = divmod(len(index), n_batches)
     numbers = np.arange(n_batches + 1)
     edges = numbers * size + np.minimum(numbers, n_longer)
-    for batch in _cut(edges):
+    for start, stop in _cut(edges):
         # From one end of memory to the other, rows are picked in four fifths of the time.
-        index[batch].sort()
-    # What there is besides X for all batches at once: between matrix products, which empty the
-    # caches, every call costs several times what it does otherwise.
-    y, sample_weight = chunk.y[index], _weigh(chunk.y, chunk.sample_weight, plan)[index]
+        index[start:stop].sort()
+    # What there is besides X for all batches at once, and little else for each: matrix products
+    # empty the caches, and a call or a line of Python after them takes several times what it
+    # does otherwise.
+    y, own = _targets(chunk.y[index], edges, plan)
+    sample_weight = _weigh(chunk.y, chunk.sample_weight, plan)[index]
     weights = np.add.reduceat(sample_weight, edges[:-1], dtype=np.float64)
     if unit is not None:
         sample_weight = (sample_weight / unit).astype(np.float32)
+    standardizer = plan.standardizer
+    for (start, stop), weight, slot in zip(_cut(edges), weights.data, slots, strict=False):
+        X = slot[: stop - start]
+        chunk.take(index[start:stop], X)
+        if standardizer is not None:
+            standardizer.apply(X)
+        mine = None if own is None else own[start:stop]
+        yield Batch(X, y[start:stop], sample_weight[start:stop], weight, mine)
+
+
+def _cut(edges: IntArray) -> Iterator[tuple[int, int]]:
+    """Where batches start and stop, as numbers of Python: a list would outweigh narrow rows."""
+    return pairwise(edges.data)
+
+
+def _targets(y: FloatArray, edges: IntArray, plan: Plan) -> tuple[TargetArray, IntArray | None]:
+    """``y`` as losses take it and, of classes, their places in each batch; may overwrite ``y``."""
     targets = plan.target_standardizer
-    own = None
     if targets is not None:
         # In float64 first: targets may be large, and differ by little.
         y = y.astype(np.float64, copy=False)
         y -= targets.shift
         y *= targets.factor
-        y = y.astype(np.float32)
-    elif y.ndim == 1:
-        y = y.astype(np.intp)
-        own = np.empty(len(y), dtype=np.intp)
-        for batch in _cut(edges):
-            own[batch] = places(y[batch])
-    # The first batch is the longest.
-    together = len(out) // int(edges[1])
-    for first in range(0, n_batches, together):
-        mine = edges[first : first + together + 1]
-        begin, end = int(mine[0]), int(mine[-1])
-        X = out[: end - begin]
-        chunk.take(index[begin:end], X)
-        if plan.standardizer is not None:
-            plan.standardizer.apply(X)
-        yield [
-            Batch(
-                X[batch.start - begin : batch.stop - begin],
-                y[batch],
-                sample_weight[batch],
-                float(weight),
-                None if own is None else own[batch],
-            )
-            for batch, weight in zip(_cut(mine), weights[first:], strict=False)
-        ]
-
-
-def _cut(edges: IntArray) -> Iterator[slice]:
-    return (slice(start, stop) for start, stop in pairwise(map(int, edges)))
+        return y.astype(np.float32), None
+    if y.ndim > 1:
+        return y, None
+    classes = y.astype(np.intp)
+    own = np.empty(len(y), dtype=np.intp)
+    for start, stop in _cut(edges):
+        own[start:stop] = places(classes[start:stop])
+    return classes, own
 
 
 def same_batches(jobs: Sequence[Job]) -> list[list[int]]:

@@ -126,14 +126,16 @@ class Learner:
         self.result = LocalResult(state=vectors if self._averaged else vectors[:1])
 
     def learn(self, batches: Iterable[MiniBatch]) -> None:
-        """Take a step for each, unless its gradient is not finite."""
+        """Take a step for each that has any weight, unless its gradient is not finite."""
         plan, solver, result = self._job.plan, self._solver, self.result
         theta, gradient, blocks = self._theta, self._gradient, self._blocks
         gradient_blocks, passes = self._gradient_blocks, self._passes
         peak, schedule = plan.step_size * self._job.step_factor, SCHEDULES[plan.schedule]
         max_change = plan.max_change if solver.scaled else 0.0
         for batch in batches:
-            X, y, sample_weight, _, own = batch.rows
+            X, y, sample_weight, weight, own = batch.rows
+            if weight <= 0:
+                continue
             if plan.dropout and batch.stint > self._stint:
                 # Its random numbers are those of the stint, whichever round that is in.
                 self._stint = batch.stint

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import islice, repeat
 
 import numpy as np
 
 from sparknn.core.averaging import Report, Score, Total
 from sparknn.core.batches import (
+    at_a_time,
     count_batches,
     fetch,
     mean_weight,
+    mini_batches,
     random_stream,
     row_bytes,
     same_batches,
-    stretches,
     windows,
 )
 from sparknn.core.learner import Learner, LocalResult, MiniBatch, working_bytes
@@ -70,14 +71,15 @@ def _train_together(
     scratch = np.empty(max(job.plan.network.n_params for job in jobs), dtype=np.float32)
     learners = [Learner(job, size, partition, scratch) for job in jobs]
     # A network comes back to caches that the others have filled: it should stay for a while.
-    together = 1 if len(jobs) == 1 else _TOGETHER
-    turns: Iterable[Iterable[MiniBatch]] = _mini_batches(jobs[0], rows, round_, partition, together)
-    if len(jobs) == 1:
-        turns = [chain.from_iterable(turns)]
-    for stretch in turns:
+    together = at_a_time(rows, jobs[0].plan, _TOGETHER) if len(jobs) > 1 else 1
+    batches = _mini_batches(jobs[0], rows, round_, partition, together)
+    turns: Iterable[Iterable[MiniBatch]] = [batches]
+    if len(jobs) > 1:
+        turns = iter(lambda: list(islice(batches, together)), [])
+    for turn in turns:
         for learner in learners:
             turned = time.perf_counter()
-            learner.learn(stretch)
+            learner.learn(turn)
             learner.result.seconds += time.perf_counter() - turned
     results = [learner.finish() for learner in learners]
     own = math.fsum(result.seconds for result in results)
@@ -89,31 +91,26 @@ def _train_together(
 
 def _mini_batches(
     job: Job, rows: Rows, round_: int, partition: int, together: int
-) -> Iterator[list[MiniBatch]]:
-    """Those of a round that have any weight."""
+) -> Iterator[MiniBatch]:
+    """Those of a round; of them, ``together`` are in memory."""
     plan = job.plan
     stints = range(round_ + job.ahead, round_ + job.ahead + job.n_stints)
     n_planned = [count_batches(rows, plan, stint) for stint in stints]
     n_all = sum(n_planned)
     edge = max(1, round(_EDGE * n_all))
-    number = 0
+    before = 0
     for stint, n_batches in zip(stints, n_planned, strict=True):
         rng = random_stream(plan.seed, stint, partition)
         # Weights count against the mean weight: against the batch's own, a rare row of weight
         # 100 would count as much as a batch of rows of weight 1. And float32 has limits. A mean of
         # 0 divides nothing: no row weighs anything, so no batch is learned from.
         typical = mean_weight(rows, plan, stint) or 1.0
-        before = number
-        for stretch in stretches(rows, plan, stint, rng, together, typical):
-            mine = []
-            for batch in stretch:
-                number += 1
-                if batch.weight <= 0:
-                    continue
-                time_ = stint + (number - before - 0.5) / n_batches
-                first, last = number <= edge, number > n_all - edge
-                mine.append(MiniBatch(batch, typical, stint, time_, first, last))
-            yield mine
+        drawn = mini_batches(rows, plan, stint, rng, together, typical)
+        for number, batch in enumerate(drawn):
+            time_ = stint + (number + 0.5) / n_batches
+            first, last = before + number < edge, before + number >= n_all - edge
+            yield MiniBatch(batch, typical, stint, time_, first, last)
+        before += n_batches
 
 
 def score(job: Job, rows: Rows) -> Score:
@@ -131,11 +128,11 @@ def _score_together(jobs: Sequence[Job], rows: Rows) -> list[Score]:
     out = np.empty((most, rows.n_features), dtype=np.float32)
     for start, stop in windows(0, rows.n_rows, row_bytes(rows), most):
         n = stop - start
-        for piece in fetch(rows.read(start, stop), np.arange(n), -(-n // most), out, plan):
-            for X, y, sample_weight, weight, _ in piece:
-                for job, mine in zip(jobs, sums, strict=True):
-                    mine += _loss_and_hits(job, X, y, sample_weight)
-                weight_sum += weight
+        pieces = fetch(rows.read(start, stop), np.arange(n), -(-n // most), repeat(out), plan)
+        for X, y, sample_weight, weight, _ in pieces:
+            for job, mine in zip(jobs, sums, strict=True):
+                mine += _loss_and_hits(job, X, y, sample_weight)
+            weight_sum += weight
     return [
         Score(float(loss_sum), float(hit_sum), weight_sum, rows.n_rows)
         for loss_sum, hit_sum in sums

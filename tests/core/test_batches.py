@@ -15,11 +15,12 @@ from toys import CsrRows
 from sparknn.core import batches as module
 from sparknn.core.batches import (
     Batch,
+    at_a_time,
     count_batches,
     drawn_ranges,
+    mini_batches,
     random_stream,
     same_batches,
-    stretches,
     windows,
 )
 from sparknn.core.network import Network
@@ -41,13 +42,12 @@ def plan_of(**changes: Any) -> Plan:
 
 
 def drawn(rows: Any, plan: Plan, round_: int = 0, seed: int = 0, together: int = 1) -> list[Batch]:
-    """Copies of the batches of one round, since the iterator reuses its memory."""
-    stream = random_stream(seed, round_, 0)
-    return [
-        batch._replace(X=batch.X.copy())
-        for stretch in stretches(rows, plan, round_, stream, together)
-        for batch in stretch
-    ]
+    """Copies of one round's batches, ``together`` at a time: the iterator reuses its memory."""
+    batches = mini_batches(rows, plan, round_, random_stream(seed, round_, 0), together)
+    found: list[Batch] = []
+    while some := list(itertools.islice(batches, together)):
+        found += [batch._replace(X=batch.X.copy()) for batch in some]
+    return found
 
 
 @pytest.fixture
@@ -121,8 +121,7 @@ def test_the_same_place_draws_the_same_batches() -> None:
 
     def order(seed: int, *where: int) -> list[float]:
         stream = random_stream(seed, *where)
-        drawn = itertools.chain.from_iterable(stretches(numbered(50), plan, where[0], stream))
-        return [v for batch in drawn for v in batch.y]
+        return [v for batch in mini_batches(numbered(50), plan, where[0], stream) for v in batch.y]
 
     assert order(1, 2, 3) == order(1, 2, 3)
     others = [order(2, 2, 3), order(1, 3, 3), order(1, 2, 4)]
@@ -226,13 +225,10 @@ def test_sparse_batches_are_the_dense_ones() -> None:
 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("together", [2, 3, 100])
-def test_batches_picked_together_are_those_picked_alone(together: int) -> None:
+def test_batches_in_memory_together_are_those_picked_alone(together: int) -> None:
     scale = Standardizer(np.ones(D, np.float32), np.full(D, 2, np.float32))
+    # Windows of 9 or 10 rows, and so 3 or 4 batches each.
     plan = plan_of(batch_size=3, local_epochs=2, standardizer=scale)
-    rng = random_stream(0, 0, 0)
-    lengths = [len(stretch) for stretch in stretches(numbered(37), plan, 0, rng, together)]
-    # A window has 9 or 10 rows, and so 3 or 4 batches.
-    assert max(lengths) == min(together, 4)
     for mine, alone in zip(
         drawn(numbered(37), plan, together=together), drawn(numbered(37), plan), strict=True
     ):
@@ -246,7 +242,8 @@ def test_many_small_batches_hold_no_more_than_their_window(
 ) -> None:
     monkeypatch.setattr(module, "WINDOW_BYTES", 1 << 20)
     rows = ArrayRows(np.zeros((50_000, 1), np.float32), np.zeros(50_000), np.ones(50_000))
-    drawn = stretches(rows, plan_of(batch_size=batch_size), 0, random_stream(0, 0, 0), unit=1.0)
+    plan = plan_of(batch_size=batch_size)
+    drawn = mini_batches(rows, plan, 0, random_stream(0, 0, 0), unit=1.0)
     tracemalloc.start()
     next(drawn)
     held, peak = tracemalloc.get_traced_memory()
@@ -256,15 +253,20 @@ def test_many_small_batches_hold_no_more_than_their_window(
     assert peak < 1.5 * (1 << 20)
 
 
-def test_large_batches_are_picked_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lengths(n_bytes: int) -> list[int]:
-        monkeypatch.setattr(module, "_STRETCH_BYTES", n_bytes)
-        drawn = stretches(numbered(40), plan_of(batch_size=10), 0, random_stream(0, 0, 0), 8)
-        return [len(stretch) for stretch in drawn]
+def test_fewer_large_batches_are_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_most_8(n_rows: int, n_bytes: int) -> int:
+        monkeypatch.setattr(module, "_TOGETHER_BYTES", n_bytes)
+        return at_a_time(numbered(n_rows), plan_of(batch_size=10), 8)
 
-    assert lengths(3 * 10 * 4 * D) == [3, 1]
-    assert lengths(2 * 10 * 4 * D - 1) == [1, 1, 1, 1]
-    assert lengths(1) == [1, 1, 1, 1]
+    row = 4 * D
+    assert at_most_8(40, 80 * row) == 8
+    assert at_most_8(40, 1000 * row) == 8
+    assert at_most_8(40, 30 * row) == 3
+    assert at_most_8(40, 20 * row - 1) == 1
+    assert at_most_8(40, 1) == 1
+    # Batches are no larger than what there is.
+    assert at_most_8(5, 30 * row) == 6
+    assert at_most_8(0, 30 * row) == 8
 
 
 OTHERS: dict[str, Any] = {
