@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import fields
-from itertools import cycle, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,7 +115,7 @@ def drawn_ranges(n_rows: int, fraction: float, round_: int) -> list[tuple[int, i
     Ingest has shuffled the rows, so consecutive rows are a random draw; taking them in turn uses
     every row equally often, which drawing with replacement does not.
     """
-    n_drawn = min(n_rows, max(1, round(fraction * n_rows)))
+    n_drawn = _n_drawn(n_rows, fraction)
     if n_drawn == n_rows:
         return [(0, n_rows)]
     start = (round_ * n_drawn) % n_rows
@@ -123,6 +123,10 @@ def drawn_ranges(n_rows: int, fraction: float, round_: int) -> list[tuple[int, i
     if stop <= n_rows:
         return [(start, stop)]
     return [(start, n_rows), (0, stop - n_rows)]
+
+
+def _n_drawn(n_rows: int, fraction: float) -> int:
+    return min(n_rows, max(1, round(fraction * n_rows)))
 
 
 def _drawn_windows(rows: Rows, plan: Plan, round_: int) -> list[tuple[int, int]]:
@@ -147,10 +151,17 @@ def mean_weight(rows: Rows, plan: Plan, round_: int) -> float:
     return total / n_rows if n_rows else 0.0
 
 
-def at_a_time(rows: Rows, plan: Plan, most: int) -> int:
-    """How many mini-batches may be in memory at a time: ``most``, or fewer where they are large."""
-    n_bytes = 4 * max(rows.n_features, 1) * min(plan.batch_size, max(rows.n_rows, 1))
-    return max(1, min(most, _TOGETHER_BYTES // n_bytes))
+def room_for(rows: Rows, plan: Plan, most: int) -> Float32Array:
+    """Room for the ``X`` of ``most`` mini-batches, or of fewer where they are large.
+
+    Returns
+    -------
+    ndarray, shape (at least 1, rows of the largest mini-batch, d), float32
+    """
+    size = min(plan.batch_size, _n_drawn(rows.n_rows, plan.mini_batch_fraction))
+    n_bytes = 4 * max(rows.n_features, 1) * max(size, 1)
+    together = max(1, min(most, _TOGETHER_BYTES // n_bytes))
+    return np.empty((together, size, rows.n_features), dtype=np.float32)
 
 
 def mini_batches(
@@ -158,18 +169,16 @@ def mini_batches(
     plan: Plan,
     round_: int,
     rng: np.random.Generator,
-    together: int = 1,
+    slots: Iterator[Float32Array],
     unit: float | None = None,
 ) -> Iterator[Batch]:
     """Mini-batches of one round: ``local_epochs`` passes over the drawn rows.
 
     Batches of a window have equal sizes (to a row) of at most ``batch_size``: a short last batch
-    would be a noisy step. The batch that comes ``together`` places later overwrites a batch's
-    ``X``. Weights are divided by ``unit``, if there is one, and float32 then.
+    would be a noisy step. Each is written to the next of the ``slots``, which come round again (see
+    ``room_for``). Weights are divided by ``unit``, if there is one, and float32 then.
     """
     ranges = _drawn_windows(rows, plan, round_)
-    longest = min(plan.batch_size, max((b - a for a, b in ranges), default=0))
-    slots = cycle(np.empty((together, longest, rows.n_features), dtype=np.float32))
     for _ in range(plan.local_epochs):
         order = rng.permutation(len(ranges)) if plan.shuffle else np.arange(len(ranges))
         for start, stop in (ranges[i] for i in order):
@@ -201,12 +210,13 @@ def fetch(
     # What there is besides X for all batches at once, and little else for each: matrix products
     # empty the caches, and a call or a line of Python after them takes several times what it
     # does otherwise.
-    y, own = _targets(chunk.y[index], edges, plan)
     sample_weight = _weigh(chunk.y, chunk.sample_weight, plan)[index]
     weights = np.add.reduceat(sample_weight, edges[:-1], dtype=np.float64)
     if unit is not None:
         sample_weight = (sample_weight / unit).astype(np.float32)
+    y, own = _targets(chunk.y[index], edges, plan)
     standardizer = plan.standardizer
+    # The slots last: those before them end, and then none is passed over.
     for (start, stop), weight, slot in zip(_cut(edges), weights.data, slots, strict=False):
         X = slot[: stop - start]
         chunk.take(index[start:stop], X)

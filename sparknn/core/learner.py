@@ -24,7 +24,7 @@ _DROPOUT_STREAM = 1
 
 
 class MiniBatch(NamedTuple):
-    """Rows to learn from in one step, and where in the fit that step is.
+    """Rows to learn from in one step, if they have any weight, and where in the fit that step is.
 
     Parameters
     ----------

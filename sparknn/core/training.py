@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, repeat
+from itertools import cycle, islice, repeat
 
 import numpy as np
 
 from sparknn.core.averaging import Report, Score, Total
 from sparknn.core.batches import (
-    at_a_time,
     count_batches,
     fetch,
     mean_weight,
     mini_batches,
     random_stream,
+    room_for,
     row_bytes,
     same_batches,
     windows,
@@ -67,16 +67,11 @@ def _train_together(
 ) -> list[LocalResult]:
     """``train_locally`` of jobs that have the same mini-batches, which are picked once for all."""
     started = time.perf_counter()
-    size = min(jobs[0].plan.batch_size, rows.n_rows)
+    room = room_for(rows, jobs[0].plan, _TOGETHER if len(jobs) > 1 else 1)
     scratch = np.empty(max(job.plan.network.n_params for job in jobs), dtype=np.float32)
-    learners = [Learner(job, size, partition, scratch) for job in jobs]
-    # A network comes back to caches that the others have filled: it should stay for a while.
-    together = at_a_time(rows, jobs[0].plan, _TOGETHER) if len(jobs) > 1 else 1
-    batches = _mini_batches(jobs[0], rows, round_, partition, together)
-    turns: Iterable[Iterable[MiniBatch]] = [batches]
-    if len(jobs) > 1:
-        turns = iter(lambda: list(islice(batches, together)), [])
-    for turn in turns:
+    learners = [Learner(job, room.shape[1], partition, scratch) for job in jobs]
+    batches = _placed(jobs[0], rows, round_, partition, cycle(room))
+    for turn in [batches] if len(jobs) == 1 else _turns(batches, len(room)):
         for learner in learners:
             turned = time.perf_counter()
             learner.learn(turn)
@@ -89,10 +84,16 @@ def _train_together(
     return results
 
 
-def _mini_batches(
-    job: Job, rows: Rows, round_: int, partition: int, together: int
+def _turns(batches: Iterator[MiniBatch], together: int) -> Iterator[Iterable[MiniBatch]]:
+    """A network comes back to caches that the others have filled: it should stay for a while."""
+    while turn := list(islice(batches, together)):
+        yield turn
+
+
+def _placed(
+    job: Job, rows: Rows, round_: int, partition: int, slots: Iterator[Float32Array]
 ) -> Iterator[MiniBatch]:
-    """Those of a round; of them, ``together`` are in memory."""
+    """The mini-batches of a round, and where in the fit they are; each in the next slot."""
     plan = job.plan
     stints = range(round_ + job.ahead, round_ + job.ahead + job.n_stints)
     n_planned = [count_batches(rows, plan, stint) for stint in stints]
@@ -105,7 +106,7 @@ def _mini_batches(
         # 100 would count as much as a batch of rows of weight 1. And float32 has limits. A mean of
         # 0 divides nothing: no row weighs anything, so no batch is learned from.
         typical = mean_weight(rows, plan, stint) or 1.0
-        drawn = mini_batches(rows, plan, stint, rng, together, typical)
+        drawn = mini_batches(rows, plan, stint, rng, slots, typical)
         for number, batch in enumerate(drawn):
             time_ = stint + (number + 0.5) / n_batches
             first, last = before + number < edge, before + number >= n_all - edge

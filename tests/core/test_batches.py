@@ -2,6 +2,7 @@
 
 import itertools
 import tracemalloc
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
@@ -15,11 +16,11 @@ from toys import CsrRows
 from sparknn.core import batches as module
 from sparknn.core.batches import (
     Batch,
-    at_a_time,
     count_batches,
     drawn_ranges,
     mini_batches,
     random_stream,
+    room_for,
     same_batches,
     windows,
 )
@@ -41,9 +42,18 @@ def plan_of(**changes: Any) -> Plan:
     return Plan(Network((D, 2)), **changes)
 
 
+def one_by_one(
+    rows: Any, plan: Plan, stream: np.random.Generator, round_: int = 0, **more: Any
+) -> Iterator[Batch]:
+    return mini_batches(
+        rows, plan, round_, stream, itertools.cycle(room_for(rows, plan, 1)), **more
+    )
+
+
 def drawn(rows: Any, plan: Plan, round_: int = 0, seed: int = 0, together: int = 1) -> list[Batch]:
-    """Copies of one round's batches, ``together`` at a time: the iterator reuses its memory."""
-    batches = mini_batches(rows, plan, round_, random_stream(seed, round_, 0), together)
+    """Copies of one round's batches, ``together`` at a time: they share their slots' memory."""
+    slots = itertools.cycle(room_for(rows, plan, together))
+    batches = mini_batches(rows, plan, round_, random_stream(seed, round_, 0), slots)
     found: list[Batch] = []
     while some := list(itertools.islice(batches, together)):
         found += [batch._replace(X=batch.X.copy()) for batch in some]
@@ -121,7 +131,7 @@ def test_the_same_place_draws_the_same_batches() -> None:
 
     def order(seed: int, *where: int) -> list[float]:
         stream = random_stream(seed, *where)
-        return [v for batch in mini_batches(numbered(50), plan, where[0], stream) for v in batch.y]
+        return [v for batch in one_by_one(numbered(50), plan, stream, where[0]) for v in batch.y]
 
     assert order(1, 2, 3) == order(1, 2, 3)
     others = [order(2, 2, 3), order(1, 3, 3), order(1, 2, 4)]
@@ -243,30 +253,37 @@ def test_many_small_batches_hold_no_more_than_their_window(
     monkeypatch.setattr(module, "WINDOW_BYTES", 1 << 20)
     rows = ArrayRows(np.zeros((50_000, 1), np.float32), np.zeros(50_000), np.ones(50_000))
     plan = plan_of(batch_size=batch_size)
-    drawn = mini_batches(rows, plan, 0, random_stream(0, 0, 0), unit=1.0)
+    drawn = one_by_one(rows, plan, random_stream(0, 0, 0), unit=1.0)
     tracemalloc.start()
     next(drawn)
     held, peak = tracemalloc.get_traced_memory()
+    for _ in drawn:
+        pass
+    _, peak_of_all = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # The rows themselves are held by `rows`.
     assert held < 1 << 20
-    assert peak < 1.5 * (1 << 20)
+    assert peak < 1.05 * (1 << 20)
+    # What the window before holds goes when the next one's is there.
+    assert peak_of_all < 1.35 * (1 << 20)
 
 
-def test_fewer_large_batches_are_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    def at_most_8(n_rows: int, n_bytes: int) -> int:
+def test_there_is_room_for_fewer_large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_most_8(n_rows: int, n_bytes: int) -> tuple[int, ...]:
         monkeypatch.setattr(module, "_TOGETHER_BYTES", n_bytes)
-        return at_a_time(numbered(n_rows), plan_of(batch_size=10), 8)
+        return room_for(numbered(n_rows), plan_of(batch_size=10), 8).shape
 
     row = 4 * D
-    assert at_most_8(40, 80 * row) == 8
-    assert at_most_8(40, 1000 * row) == 8
-    assert at_most_8(40, 30 * row) == 3
-    assert at_most_8(40, 20 * row - 1) == 1
-    assert at_most_8(40, 1) == 1
+    assert at_most_8(40, 80 * row) == (8, 10, D)
+    assert at_most_8(40, 1000 * row) == (8, 10, D)
+    assert at_most_8(40, 30 * row) == (3, 10, D)
+    assert at_most_8(40, 20 * row - 1) == (1, 10, D)
+    assert at_most_8(40, 1) == (1, 10, D)
     # Batches are no larger than what there is.
-    assert at_most_8(5, 30 * row) == 6
-    assert at_most_8(0, 30 * row) == 8
+    assert at_most_8(5, 30 * row) == (6, 5, D)
+    assert at_most_8(0, 30 * row) == (8, 0, D)
+    fifth = plan_of(batch_size=10, mini_batch_fraction=0.2)
+    assert room_for(numbered(40), fifth, 1).shape == (1, 8, D)
 
 
 OTHERS: dict[str, Any] = {

@@ -1,12 +1,13 @@
 """One worker, one round, against mini-batch descent written from scratch in float64."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from toys import Array, data_for, job_of
 
-from sparknn.core.batches import mini_batches, random_stream
+from sparknn.core.batches import mini_batches, random_stream, room_for
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan
 from sparknn.core.rows import ArrayRows
@@ -49,7 +50,9 @@ def serial_loop(plan: Plan, theta0: Array, rows: ArrayRows, round_: int, partiti
     velocity, m, s = zeros, zeros, zeros
     loss_sum = 0.0
     rng = random_stream(plan.seed, round_, partition)
-    drawn = [(X.astype(np.float64), y, w) for X, y, w, *_ in mini_batches(rows, plan, round_, rng)]
+    slots = itertools.cycle(room_for(rows, plan, 1))
+    batches = mini_batches(rows, plan, round_, rng, slots)
+    drawn = [(X.astype(np.float64), y, w) for X, y, w, *_ in batches]
     typical = np.concatenate([w for _, _, w in drawn]).mean()
     for t, (X, y, w) in enumerate(drawn, start=1):
         progress = (round_ + (t - 0.5) / len(drawn)) / plan.max_iter

@@ -1,8 +1,9 @@
 """What a worker answers in a round: totals and reports, also of extreme rows."""
 
 import time
+import tracemalloc
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from toys import Array, CsrRows, blobs, curve, data_for, empty_rows, job_of
 
-from sparknn.core import training
+from sparknn.core import batches, training
 from sparknn.core.averaging import Total, weight_unit
-from sparknn.core.learner import LocalResult
+from sparknn.core.learner import Learner, LocalResult, MiniBatch
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
 from sparknn.core.rows import ArrayRows, DenseSlice
@@ -119,6 +120,42 @@ def test_jobs_with_the_same_mini_batches_pick_them_once() -> None:
     assert n_picked == 3 * 103
 
 
+@pytest.mark.parametrize(("n_bytes", "turn"), [(10**9, 8), (3 * 10 * 4 * 5, 3), (1, 1)])
+def test_networks_take_turns_of_several_mini_batches(
+    n_bytes: int, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = []
+
+    class Watched(Learner):
+        def learn(self, batches: Iterable[MiniBatch]) -> None:
+            some = list(batches)
+            turns.append(len(some))
+            super().learn(some)
+
+    monkeypatch.setattr(training, "Learner", Watched)
+    monkeypatch.setattr(batches, "_TOGETHER_BYTES", n_bytes)
+    X, y = blobs(100, d=5)
+    plan = Plan(Network((5, 4, 3)), batch_size=10)
+    # 20 mini-batches, in two stints: a turn may have some of both.
+    jobs = [job_of(replace(plan, step_size=step), n_stints=2) for step in (0.1, 0.2)]
+    work(jobs, ArrayRows(X, y), empty_rows(5), 0, 0, 128.0)
+    whole, rest = divmod(20, turn)
+    assert turns == [turn] * 2 * whole + [rest] * 2 * (rest > 0)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_stints_share_the_room_of_their_mini_batches(n_jobs: int) -> None:
+    X, y = blobs(320, d=800)
+    plan = Plan(Network((800, 1, 3)), batch_size=32, mini_batch_fraction=0.1)
+    jobs = [job_of(replace(plan, step_size=step), n_stints=16) for step in (0.1, 0.2)[:n_jobs]]
+    tracemalloc.start()
+    work(jobs, ArrayRows(X, y), empty_rows(800), 0, 0, 512.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    room = 4 * 32 * 800 * (8 if n_jobs > 1 else 1)
+    assert room < peak < 1.5 * room
+
+
 def test_networks_that_need_much_memory_do_not_learn_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -194,6 +231,16 @@ def test_a_diverging_worker_is_left_out_without_a_warning() -> None:
 
 
 # -- extremes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_losses_at_the_ends_of_a_round_are_of_its_first_and_last_stint(ahead: int) -> None:
+    X, y = blobs(100, d=4)
+    # 30 mini-batches of 10 rows; a tenth of them tells either loss.
+    total = work_on(Plan(NETWORK, batch_size=10), X, y, n_stints=3, ahead=ahead)
+    (report,) = total.reports
+    assert (report.first.weight, report.last.weight) == (30, 30)
+    assert report.last.loss < report.first.loss
 
 
 @pytest.mark.parametrize("solver", PLAIN_SOLVERS)

@@ -146,7 +146,8 @@ def test_small_windows_on_shards_are_small_windows_on_arrays(
         monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * batches.row_bytes(rows))
         assert len(batches.windows(0, rows.n_rows, batches.row_bytes(rows), 8)) >= 3
         assert outcome(trained(mapped, plans)) == outcome(trained(plain_engine(engine), plans))
-        drawn = batches.mini_batches(rows, plans[0], 0, np.random.default_rng(0))
+        slots = cycle(batches.room_for(rows, plans[0], 1))
+        drawn = batches.mini_batches(rows, plans[0], 0, np.random.default_rng(0), slots)
         seen = np.concatenate([np.array(X) for X, *_ in drawn])
         everything = stored(rows).X
         assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, everything.tolist()))
