@@ -151,6 +151,11 @@ def mean_weight(rows: Rows, plan: Plan, round_: int) -> float:
     return total / n_rows if n_rows else 0.0
 
 
+def largest_batch(n_rows: int, plan: Plan) -> int:
+    """Rows of a round's mini-batches, at most, on a worker that has ``n_rows``."""
+    return min(plan.batch_size, _n_drawn(n_rows, plan.mini_batch_fraction))
+
+
 def room_for(rows: Rows, plan: Plan, most: int) -> Float32Array:
     """Room for the ``X`` of ``most`` mini-batches, or of fewer where they are large.
 
@@ -158,7 +163,7 @@ def room_for(rows: Rows, plan: Plan, most: int) -> Float32Array:
     -------
     ndarray, shape (at least 1, rows of the largest mini-batch, d), float32
     """
-    size = min(plan.batch_size, _n_drawn(rows.n_rows, plan.mini_batch_fraction))
+    size = largest_batch(rows.n_rows, plan)
     n_bytes = 4 * max(rows.n_features, 1) * max(size, 1)
     together = max(1, min(most, _TOGETHER_BYTES // n_bytes))
     return np.empty((together, size, rows.n_features), dtype=np.float32)

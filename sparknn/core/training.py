@@ -13,6 +13,7 @@ from sparknn.core.averaging import Report, Score, Total
 from sparknn.core.batches import (
     count_batches,
     fetch,
+    largest_batch,
     mean_weight,
     mini_batches,
     random_stream,
@@ -189,7 +190,7 @@ def _groups(jobs: Sequence[Job], n_rows: int) -> Iterator[list[int]]:
     """Numbers of the jobs that a worker trains together."""
     for numbers in same_batches(jobs):
         sizes = [
-            working_bytes(jobs[number], min(jobs[number].plan.batch_size, n_rows))
+            working_bytes(jobs[number], largest_batch(n_rows, jobs[number].plan))
             for number in numbers
         ]
         for part in neighbours(sizes, _WORKING_BYTES):

@@ -13,7 +13,7 @@ from toys import Array, CsrRows, blobs, curve, data_for, empty_rows, job_of
 
 from sparknn.core import batches, training
 from sparknn.core.averaging import Total, weight_unit
-from sparknn.core.learner import Learner, LocalResult, MiniBatch
+from sparknn.core.learner import Learner, LocalResult, MiniBatch, working_bytes
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
 from sparknn.core.rows import ArrayRows, DenseSlice
@@ -51,6 +51,16 @@ def test_a_report_says_what_was_done() -> None:
     assert report.squared_move == pytest.approx(moved @ moved)
     assert report.score is None
     assert report.left_out == ""
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_losses_at_the_ends_of_a_round_are_of_its_first_and_last_stint(ahead: int) -> None:
+    X, y = blobs(100, d=4)
+    # 30 mini-batches of 10 rows; a tenth of them tells either loss.
+    total = work_on(Plan(NETWORK, batch_size=10), X, y, n_stints=3, ahead=ahead)
+    (report,) = total.reports
+    assert (report.first.weight, report.last.weight) == (30, 30)
+    assert report.last.loss < report.first.loss
 
 
 def test_a_worker_scores_what_arrived_even_without_training_rows() -> None:
@@ -181,6 +191,16 @@ def test_networks_that_need_much_memory_do_not_learn_together(
             assert one.values.tobytes() == other.values.tobytes()
 
 
+@pytest.mark.parametrize(("fraction", "expected"), [(1.0, [[0], [1]]), (0.1, [[0, 1]])])
+def test_what_networks_need_is_for_the_rows_that_a_round_draws(
+    fraction: float, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(Network((5, 50, 3)), batch_size=1000, mini_batch_fraction=fraction)
+    jobs = [job_of(replace(plan, step_size=step)) for step in (0.1, 0.2)]
+    monkeypatch.setattr(training, "_WORKING_BYTES", working_bytes(jobs[0], 1000))
+    assert list(training._groups(jobs, 1000)) == expected
+
+
 @pytest.mark.parametrize(
     ("network", "changes"),
     [
@@ -231,16 +251,6 @@ def test_a_diverging_worker_is_left_out_without_a_warning() -> None:
 
 
 # -- extremes -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ahead", [0, 3])
-def test_losses_at_the_ends_of_a_round_are_of_its_first_and_last_stint(ahead: int) -> None:
-    X, y = blobs(100, d=4)
-    # 30 mini-batches of 10 rows; a tenth of them tells either loss.
-    total = work_on(Plan(NETWORK, batch_size=10), X, y, n_stints=3, ahead=ahead)
-    (report,) = total.reports
-    assert (report.first.weight, report.last.weight) == (30, 30)
-    assert report.last.loss < report.first.loss
 
 
 @pytest.mark.parametrize("solver", PLAIN_SOLVERS)
