@@ -1,17 +1,17 @@
 """Small data, rows and engines for the tests of the core."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
 
 from sparknn.core.averaging import weight_unit
-from sparknn.core.batches import random_stream
+from sparknn.core.batches import Batch, mini_batches, random_stream, room_for
 from sparknn.core.network import Network
 from sparknn.core.plan import Job, Plan
-from sparknn.core.rows import ArrayRows, SparseSlice
+from sparknn.core.rows import ArrayRows, Rows, SparseSlice
 from sparknn.core.solvers import SOLVERS
 from sparknn.engine.local import LocalEngine
 
@@ -43,6 +43,13 @@ def data_for(network: Network, n: int, seed: int = 0) -> tuple[Array, Array]:
 def empty_rows(d: int, k: int = 0) -> ArrayRows:
     """No rows at all; ``k`` targets, 0 for classes."""
     return ArrayRows(np.empty((0, d), np.float32), np.empty((0, k) if k else 0))
+
+
+def one_by_one(
+    rows: Rows, plan: Plan, round_: int, rng: np.random.Generator, unit: float | None = None
+) -> Iterator[Batch]:
+    """The mini-batches of a round; each overwrites the ``X`` of the one before."""
+    return mini_batches(rows, plan, round_, rng, cycle(room_for(rows, plan, 1)), unit)
 
 
 def full_batch(network: Network, **changes: Any) -> Plan:

@@ -2,7 +2,6 @@
 
 import itertools
 import tracemalloc
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import CsrRows
+from toys import CsrRows, one_by_one
 
 from sparknn.core import batches as module
 from sparknn.core.batches import (
@@ -40,14 +39,6 @@ def numbered(n: int) -> ArrayRows:
 
 def plan_of(**changes: Any) -> Plan:
     return Plan(Network((D, 2)), **changes)
-
-
-def one_by_one(
-    rows: Any, plan: Plan, stream: np.random.Generator, round_: int = 0, **more: Any
-) -> Iterator[Batch]:
-    return mini_batches(
-        rows, plan, round_, stream, itertools.cycle(room_for(rows, plan, 1)), **more
-    )
 
 
 def drawn(rows: Any, plan: Plan, round_: int = 0, seed: int = 0, together: int = 1) -> list[Batch]:
@@ -131,7 +122,7 @@ def test_the_same_place_draws_the_same_batches() -> None:
 
     def order(seed: int, *where: int) -> list[float]:
         stream = random_stream(seed, *where)
-        return [v for batch in one_by_one(numbered(50), plan, stream, where[0]) for v in batch.y]
+        return [v for batch in one_by_one(numbered(50), plan, where[0], stream) for v in batch.y]
 
     assert order(1, 2, 3) == order(1, 2, 3)
     others = [order(2, 2, 3), order(1, 3, 3), order(1, 2, 4)]
@@ -253,7 +244,7 @@ def test_many_small_batches_hold_no_more_than_their_window(
     monkeypatch.setattr(module, "WINDOW_BYTES", 1 << 20)
     rows = ArrayRows(np.zeros((50_000, 1), np.float32), np.zeros(50_000), np.ones(50_000))
     plan = plan_of(batch_size=batch_size)
-    drawn = one_by_one(rows, plan, random_stream(0, 0, 0), unit=1.0)
+    drawn = one_by_one(rows, plan, 0, random_stream(0, 0, 0), unit=1.0)
     tracemalloc.start()
     next(drawn)
     held, peak = tracemalloc.get_traced_memory()

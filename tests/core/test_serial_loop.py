@@ -1,13 +1,12 @@
 """One worker, one round, against mini-batch descent written from scratch in float64."""
 
-import itertools
 from typing import Any
 
 import numpy as np
 import pytest
-from toys import Array, data_for, job_of
+from toys import Array, data_for, job_of, one_by_one
 
-from sparknn.core.batches import mini_batches, random_stream, room_for
+from sparknn.core.batches import random_stream
 from sparknn.core.network import Network
 from sparknn.core.plan import Plan
 from sparknn.core.rows import ArrayRows
@@ -50,8 +49,7 @@ def serial_loop(plan: Plan, theta0: Array, rows: ArrayRows, round_: int, partiti
     velocity, m, s = zeros, zeros, zeros
     loss_sum = 0.0
     rng = random_stream(plan.seed, round_, partition)
-    slots = itertools.cycle(room_for(rows, plan, 1))
-    batches = mini_batches(rows, plan, round_, rng, slots)
+    batches = one_by_one(rows, plan, round_, rng)
     drawn = [(X.astype(np.float64), y, w) for X, y, w, *_ in batches]
     typical = np.concatenate([w for _, _, w in drawn]).mean()
     for t, (X, y, w) in enumerate(drawn, start=1):

@@ -21,7 +21,7 @@ from engines import (
 from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
-from toys import CsrRows, blobs
+from toys import CsrRows, blobs, one_by_one
 
 from sparknn.core import batches
 from sparknn.core.averaging import weight_unit
@@ -146,8 +146,7 @@ def test_small_windows_on_shards_are_small_windows_on_arrays(
         monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * batches.row_bytes(rows))
         assert len(batches.windows(0, rows.n_rows, batches.row_bytes(rows), 8)) >= 3
         assert outcome(trained(mapped, plans)) == outcome(trained(plain_engine(engine), plans))
-        slots = cycle(batches.room_for(rows, plans[0], 1))
-        drawn = batches.mini_batches(rows, plans[0], 0, np.random.default_rng(0), slots)
+        drawn = one_by_one(rows, plans[0], 0, np.random.default_rng(0))
         seen = np.concatenate([np.array(X) for X, *_ in drawn])
         everything = stored(rows).X
         assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, everything.tolist()))
