@@ -7,9 +7,6 @@ shards are cached where the shards are, so Spark sends each task to its rows.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import socket
 import time
 import uuid
 from collections import Counter
@@ -23,17 +20,15 @@ from typing import TypeVar, cast
 from pyspark import RDD, Broadcast, SparkContext, StorageLevel
 from pyspark.sql import DataFrame
 
-from sparknn.core.averaging import Report, Total, merge_all, weight_unit
+from sparknn.core.averaging import Total, merge_all, weight_unit
 from sparknn.core.plan import Job
 from sparknn.core.runner import RoundResult
-from sparknn.core.training import work
+from sparknn.engine import tasks
 from sparknn.engine.base import Facts, Intake, Moments
-from sparknn.engine.digest import digest
 from sparknn.engine.environment import explained
 from sparknn.engine.ingest import check, shard_handles
 from sparknn.engine.interrupts import interrupts_wait
-from sparknn.engine.moments import Sums, combine, measure
-from sparknn.engine.shards import scratch_folder
+from sparknn.engine.moments import combine
 from sparknn.engine.spill import Handle
 
 log = logging.getLogger("sparknn")
@@ -145,10 +140,10 @@ class RddEngine:
 
     def _train(self, broadcast: Broadcast[list[Job]], round_: int) -> list[Total]:
         assert self._handles is not None
-        task = partial(_train, broadcast, round_, self._unit, self._shape)
+        task = partial(tasks.train, broadcast, round_, self._unit, self._shape)
         # No zero value: it would be pickled into every task. A partition has one element.
         totals = self._handles.mapPartitions(task).treeAggregate(
-            cast(list[Total], None), _only, merge_all, self._depth
+            cast(list[Total], None), tasks.only, merge_all, self._depth
         )
         missing = _missing(totals)
         return self._train_missing(broadcast, round_, totals, missing) if missing else totals
@@ -167,14 +162,16 @@ class RddEngine:
             len(missing),
         )
         found = self._rewritten(
-            partial(_train, broadcast, round_, self._unit, self._shape), missing
+            partial(tasks.train, broadcast, round_, self._unit, self._shape), missing
         )
         return reduce(merge_all, found, [_without(total, set(missing)) for total in totals])
 
     def moments(self) -> Moments:
         """Moments of the training rows' features and targets; computed at the first call."""
         if self._moments is None:
-            sums = self._from_shards("moments of the features", partial(_measure, self._shape))
+            sums = self._from_shards(
+                "moments of the features", partial(tasks.shard_moments, self._shape)
+            )
             self._moments = combine(sums, self.facts.n_features)
         return self._moments
 
@@ -182,17 +179,19 @@ class RddEngine:
         """A hash of all rows: the same for the same rows, in whatever order Spark returns them."""
         # Drawn validation rows are others in another order; those of a column are not.
         salt = 0 if self._intake.validation_indicator is None else 1
-        parts = self._from_shards("digest of the rows", partial(_digest, self._shape, salt))
+        parts = self._from_shards(
+            "digest of the rows", partial(tasks.shard_digest, self._shape, salt)
+        )
         return f"{sum(parts) % (1 << 64):016x}"
 
     def _from_shards(self, what: str, task: Callable[[Handle], T]) -> list[T]:
         """What ``task`` makes of every worker's shard, by partition."""
         assert self._handles is not None
         with self._cancellable(f"sparknn: {what}"):
-            parts = self._handles.mapPartitions(partial(_each, task)).collect()
+            parts = self._handles.mapPartitions(partial(tasks.each, task)).collect()
             missing = [partition for partition, result in parts if result is None]
             if missing:
-                parts += self._rewritten(partial(_each, task), missing)
+                parts += self._rewritten(partial(tasks.each, task), missing)
         found = {partition: result for partition, result in parts if result is not None}
         return [found[partition] for partition in range(self.n_workers)]
 
@@ -200,7 +199,7 @@ class RddEngine:
         self, task: Callable[[Iterable[Handle]], Iterator[T]], missing: list[int]
     ) -> list[T]:
         """Write shards again, and run a task on each of them where it then is."""
-        found = self._sc.runJob(self._twin, partial(_rewrite, task), missing)
+        found = self._sc.runJob(self._twin, partial(tasks.rewrite, task), missing)
         self._folders |= {place for place, _ in found}
         return [result for _, result in found]
 
@@ -231,7 +230,7 @@ class RddEngine:
             left = self._folders
             for _ in range(_CLEANING_TRIES):
                 n_tasks = max(self._sc.defaultParallelism, 1)
-                task = partial(_remove, self._fit_id, [folder for _, folder in left])
+                task = partial(tasks.remove, self._fit_id, [folder for _, folder in left])
                 done = self._sc.parallelize(range(n_tasks), n_tasks).mapPartitions(task).collect()
                 hosts = set(done)
                 left = {(host, folder) for host, folder in left if host not in hosts}
@@ -263,10 +262,6 @@ class RddEngine:
             context.setLocalProperties(shared)
 
 
-def _only(nothing_yet: list[Total], totals: list[Total]) -> list[Total]:
-    return totals
-
-
 def _missing(totals: list[Total]) -> list[int]:
     return sorted(r.partition for r in totals[0].reports if r.left_out == "missing")
 
@@ -285,56 +280,3 @@ def _look_at_spread(handles: list[Handle]) -> None:
             "rounds take as long as the fullest.",
             sorted(counts.values(), reverse=True),
         )
-
-
-# What follows runs on executors.
-
-
-def _train(
-    broadcast: Broadcast[list[Job]],
-    round_: int,
-    unit: float,
-    shape: tuple[int, int],
-    handles: Iterable[Handle],
-) -> Iterator[list[Total]]:
-    for handle in handles:
-        jobs = broadcast.value
-        if here := handle.here():
-            rows, validation = here.rows(*shape)
-            yield work(jobs, rows, validation, round_, handle.partition, unit)
-        else:
-            yield [Total.of(None, Report(handle.partition, left_out="missing")) for _ in jobs]
-
-
-def _each(task: Callable[[Handle], T], handles: Iterable[Handle]) -> Iterator[tuple[int, T | None]]:
-    for handle in handles:
-        here = handle.here()
-        yield handle.partition, None if here is None else task(here)
-
-
-def _measure(shape: tuple[int, int], handle: Handle) -> Sums:
-    rows, _ = handle.rows(*shape)
-    return measure(rows)
-
-
-def _digest(shape: tuple[int, int], salt: int, handle: Handle) -> int:
-    rows, validation = handle.rows(*shape)
-    return digest(rows) + digest(validation, salt)
-
-
-def _rewrite(
-    task: Callable[[Iterable[Handle]], Iterator[T]], texts: Iterable[str]
-) -> Iterator[tuple[tuple[str, str], T]]:
-    """Evaluate a twin's partition, which writes its shard; it stays, for the rounds to come."""
-    for text in texts:
-        handle = Handle.from_json(text)
-        for result in task([handle]):
-            yield handle.place, result
-
-
-def _remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:
-    list(partitions)
-    own = {scratch_folder(fit_id, n) for n in range(os.environ["SPARK_LOCAL_DIRS"].count(",") + 1)}
-    for folder in own | {Path(name) for name in folders}:
-        shutil.rmtree(folder, ignore_errors=True)
-    yield socket.gethostname()

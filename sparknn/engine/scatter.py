@@ -20,6 +20,7 @@ from sparknn.core.batches import random_stream
 from sparknn.core.types import FloatArray
 from sparknn.engine.decode import Columns, Features, Notes, decode
 from sparknn.engine.shards import Block
+from sparknn.engine.worker import settle
 
 # Blocks are cut to about this size, so that no row that Spark moves is large.
 _BLOCK_BYTES = 4 << 20
@@ -75,6 +76,7 @@ def _bytes(array: NDArray[Any]) -> memoryview:
 
 def scatter(task: Scatter, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Cut every batch into blocks; at the end, one row with the notes of this partition."""
+    settle()
     context = TaskContext.get()
     assert context is not None
     source = context.partitionId()

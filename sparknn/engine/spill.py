@@ -18,6 +18,7 @@ from pyspark.sql import Row
 from sparknn.core.rows import Rows
 from sparknn.engine.scatter import NOTES, TRAIN, VALIDATION
 from sparknn.engine.shards import SCRATCH_PREFIX, Block, ShardRows, ShardWriter, scratch_folder
+from sparknn.engine.worker import settle
 
 HANDLE_SCHEMA = pa.schema([("handle", pa.string())])
 HANDLE_DDL = "handle string"
@@ -138,6 +139,7 @@ def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
     str
         The handle as JSON.
     """
+    settle()
     context = TaskContext.get()
     assert context is not None
     partition = context.partitionId()

@@ -17,6 +17,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
+from sparknn.engine.worker import settle
+
 Number = TypeVar("Number", np.float32, np.float64)
 
 # 4 MB a chunk of floats: what a Spark task or a parquet row holds with ease.
@@ -79,6 +81,7 @@ def read_theta(
 
 def bytes_to_numbers(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Bytes of a little-endian type of numpy to arrays of numbers."""
+    settle()
     kind = pa.from_numpy_dtype(np.dtype(dtype))
     for batch in batches:
         lists = [
@@ -93,6 +96,7 @@ def bytes_to_numbers(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[
 
 def numbers_to_bytes(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Arrays of numbers to bytes of a little-endian type of numpy; a null becomes NaN."""
+    settle()
     for batch in batches:
         data = [
             values.values.to_numpy(zero_copy_only=False).astype(dtype).tobytes()

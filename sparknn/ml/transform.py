@@ -41,6 +41,7 @@ from sparknn.core.predictor import LocalPredictor
 from sparknn.engine.connect import is_connect
 from sparknn.engine.delivery import Delivery
 from sparknn.engine.quoting import quoted
+from sparknn.engine.worker import settle
 from sparknn.ml.schema import (
     SchemaError,
     case_matters,
@@ -211,11 +212,13 @@ def _scoring_udf(scorer: Scorer, ddl: str) -> Any:
     if hasattr(F, "arrow_udf"):
 
         def over_arrow(*columns: pa.Array) -> pa.Array:
+            settle()
             return score(scorer, *columns)
 
         return F.arrow_udf(over_arrow, ddl)
 
     def over_pandas(*columns: pd.Series) -> pd.DataFrame:
+        settle()
         return score_pandas(scorer, *columns)
 
     return F.pandas_udf(over_pandas, ddl)  # type: ignore[attr-defined]
