@@ -34,7 +34,7 @@ from toys import blobs
 from sparknn.core.plan import Plan
 from sparknn.core.fit import Averaging, Fit
 from sparknn.core.rounds import run
-from sparknn.engine import open_engine, rdd
+from sparknn.engine import open_engine, rdd, tasks
 
 def session(master, **settings):
     builder = SparkSession.builder.master(master).appName("sparknn faults")
@@ -111,7 +111,7 @@ from pyspark.sql import functions as F
 spark = session("local[2,3]")
 expected = fitted(spark)
 
-train, from_json = rdd._train, rdd.Handle.from_json
+train, from_json = tasks.train, rdd.Handle.from_json
 
 def flaky_train(broadcast, round_, unit, shape, handles):
     for result in train(broadcast, round_, unit, shape, handles):
@@ -127,7 +127,7 @@ class FlakyHandle:
             raise RuntimeError("lost after the shard was written")
         return from_json(text)
 
-rdd._train, rdd.Handle = flaky_train, FlakyHandle
+tasks.train, rdd.Handle = flaky_train, FlakyHandle
 assert fitted(spark) == expected
 assert not list(Path(sys.argv[1]).rglob("sparknn-*"))
 spark.stop()

@@ -19,7 +19,7 @@ from toys import blobs
 from sparknn.core.fit import Averaging, Fit
 from sparknn.core.plan import Plan
 from sparknn.core.rounds import run
-from sparknn.engine import open_engine, rdd
+from sparknn.engine import open_engine, rdd, tasks
 from sparknn.engine.base import DataError
 
 DESCRIPTION = "spark.job.description"
@@ -117,7 +117,7 @@ def test_after_an_error_in_the_tasks_of_a_round(
 
     # Pickled by value, as workers cannot import this file.
     broken.__module__ = "__main__"
-    monkeypatch.setattr(rdd, "_train", broken)
+    monkeypatch.setattr(tasks, "train", broken)
     with pytest.raises(Exception, match="in a task"):
         train(data(spark))
 
