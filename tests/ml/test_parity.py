@@ -1,8 +1,6 @@
-"""With nothing set, at most a point behind scikit-learn's networks on real data.
+"""With nothing set, at most a point behind scikit-learn's networks and Spark's on real data.
 
-One split into 5 folds of the several that ``make bench-parity`` takes the means of. That compares
-with Spark's own network too, which takes minutes, and is 3 points or more behind scikit-learn's on
-scaled data on each of these sets.
+One split into 5 folds of the several that ``make bench-parity`` takes the means of.
 """
 
 import statistics
@@ -16,11 +14,17 @@ from pyspark.sql import SparkSession
 @pytest.mark.newest_spark
 @pytest.mark.parametrize("name", ALLOWED)
 def test_parity(spark: SparkSession, name: str) -> None:
-    """A row is half a point of wine, and may fall to either side on another processor."""
+    """Against Spark's own as it is, and scikit-learn's with all scaled, which is its best.
+
+    A row is half a point of wine, and may fall to either side on another processor.
+    """
+    others = ["scikit-learn, scaled", *(["Spark"] if name != "diabetes" else [])]
     drawn = list(folds(name, seed=0))
-    ours, best = (
-        statistics.fmean(CONTESTANTS[contestant](spark, name, fold, 0) for fold in drawn)
-        for contestant in ("sparknn", "scikit-learn, scaled")
-    )
+    means = {
+        contestant: statistics.fmean(
+            CONTESTANTS[contestant](spark, name, fold, 0) for fold in drawn
+        )
+        for contestant in ("sparknn", *others)
+    }
     n_rows = sum(len(y_test) for *_, y_test in drawn)
-    assert ours > best - ALLOWED[name] - 1 / n_rows
+    assert means["sparknn"] > max(means[other] for other in others) - ALLOWED[name] - 1 / n_rows
