@@ -146,11 +146,11 @@ class RddEngine:
             cast(list[Total], None), tasks.only, merge_all, self._depth
         )
         missing = _missing(totals)
-        return self._train_missing(broadcast, round_, totals, missing) if missing else totals
+        return self._train_missing(task, round_, totals, missing) if missing else totals
 
     def _train_missing(
         self,
-        broadcast: Broadcast[list[Job]],
+        task: Callable[[Iterable[Handle]], Iterator[list[Total]]],
         round_: int,
         totals: list[Total],
         missing: list[int],
@@ -161,9 +161,7 @@ class RddEngine:
             round_ + 1,
             len(missing),
         )
-        found = self._rewritten(
-            partial(tasks.train, broadcast, round_, self._unit, self._shape), missing
-        )
+        found = self._rewritten(task, missing)
         return reduce(merge_all, found, [_without(total, set(missing)) for total in totals])
 
     def moments(self) -> Moments:
@@ -188,10 +186,11 @@ class RddEngine:
         """What ``task`` makes of every worker's shard, by partition."""
         assert self._handles is not None
         with self._cancellable(f"sparknn: {what}"):
-            parts = self._handles.mapPartitions(partial(tasks.each, task)).collect()
+            each = partial(tasks.each, task)
+            parts = self._handles.mapPartitions(each).collect()
             missing = [partition for partition, result in parts if result is None]
             if missing:
-                parts += self._rewritten(partial(tasks.each, task), missing)
+                parts += self._rewritten(each, missing)
         found = {partition: result for partition, result in parts if result is not None}
         return [found[partition] for partition in range(self.n_workers)]
 
