@@ -38,12 +38,17 @@ def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
     session = _start(name)
     try:
         # What goes wrong is told in one line; the log of a cluster's job is left as it is set.
-        if not (verbose or _remote()) and str(session.sparkContext.master).startswith("local"):
+        if not verbose and _is_this_machine(master(session)):
             session.sparkContext.setLogLevel("OFF")
         with _one_line_errors(verbose):
             yield session
     finally:
         session.stop()
+
+
+def master(session: SparkSession) -> str:
+    """Where a session's jobs run, as Spark names it."""
+    return str(session.conf.get("spark.master", "a remote server"))
 
 
 @contextmanager
@@ -67,19 +72,18 @@ def _one_line_errors(verbose: bool) -> Iterator[None]:
 
 
 def _start(name: str) -> SparkSession:
-    from pyspark.conf import SparkConf
+    from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(name)
     if _remote():
         return builder.getOrCreate()
-    # Starts the JVM, which reads spark-defaults.conf and what spark-submit was told.
+    # Starts the JVM, or joins spark-submit's: it has read spark-defaults.conf and what spark-submit
+    # was told. Without one, a SparkConf is empty. There is always a master then, local[*] by
+    # default.
+    SparkContext._ensure_initialized()
     conf = SparkConf()
-    master = conf.get("spark.master", None)
-    if master is None:
-        master = "local[*]"
-        builder = builder.master(master)
-    if master.startswith("local"):
+    if _is_this_machine(conf.get("spark.master", "")):
         # Workers on this machine would otherwise be the python3 on the PATH, which in a virtual
         # environment has no numpy.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -92,6 +96,11 @@ def _start(name: str) -> SparkSession:
         if not conf.contains("spark.ui.showConsoleProgress"):
             builder = builder.config("spark.ui.showConsoleProgress", "false")
     return builder.getOrCreate()
+
+
+def _is_this_machine(master: str) -> bool:
+    """Whether executors are threads of the driver: ``local``, ``local[*]``, ``local[2, 4]``."""
+    return master == "local" or master.startswith("local[")
 
 
 def _remote() -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparknn.cli import columns, config, curve, estimator
 from sparknn.cli.evaluate import print_report
 from sparknn.cli.mistakes import UsageError
-from sparknn.cli.session import open_session
+from sparknn.cli.session import master, open_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,7 +40,8 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
         raise UsageError(path, mistakes + more)
     log.info("Starting Spark ...")
     with open_session(f"sparknn train {path}", verbose=verbose) as spark:
-        log.info("Spark %s, started in %.1f s.", spark.version, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        log.info("Spark %s on %s, started in %.1f s.", spark.version, master(spark), seconds)
         _train(job, net, spark)
     log.info("All done in %.1f s.", time.perf_counter() - started)
 

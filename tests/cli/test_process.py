@@ -60,21 +60,79 @@ def test_train_in_a_plain_process(job: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_spark_submit_passes_the_exit_status_on(job: Path, tmp_path: Path) -> None:
+def spark_submit(
+    tmp_path: Path, *arguments: str, **more: str
+) -> "subprocess.CompletedProcess[str]":
     import pyspark
 
     submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-    done = subprocess.run(
-        [
-            *(str(submit), "--master", "local[2]", str(ROOT / "sparknn" / "__main__.py")),
-            *("train", str(job), "--set", "data.train=/nowhere.csv"),
-        ],
+    return subprocess.run(
+        [str(submit), *arguments],
         cwd=tmp_path,
-        env=environment(tmp_path) | {"PYSPARK_DRIVER_PYTHON": sys.executable},
+        env=environment(tmp_path) | {"PYSPARK_DRIVER_PYTHON": sys.executable} | more,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
+    )
+
+
+def test_spark_submit_says_on_which_cluster(job: Path, tmp_path: Path) -> None:
+    """Two executors of their own, and the package as the zip that the README makes."""
+    built = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "build-zip", tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    import pyspark
+
+    # Where the workers of such a cluster keep what belongs to a job.
+    home = tmp_path / "home"
+    home.mkdir()
+    for part in Path(pyspark.__file__).parent.iterdir():
+        (home / part.name).symlink_to(part)
+    cluster = "local-cluster[2,1,1024]"
+    done = spark_submit(
+        tmp_path,
+        *("--master", cluster, "--py-files", built.stdout.strip()),
+        *(str(ROOT / "sparknn" / "__main__.py"), "train", str(job)),
+        PYSPARK_PYTHON=sys.executable,
+        SPARK_HOME=str(home),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"on {cluster}, started" in done.stdout
+    assert {log.parent.name for log in home.glob("work/app-*/*/stderr")} >= {"0", "1"}
+    assert (tmp_path / "model" / "metadata").is_dir()
+
+
+def test_a_command_changes_no_setting_that_spark_was_given(tmp_path: Path) -> None:
+    script = tmp_path / "tell.py"
+    script.write_text(
+        "from sparknn.cli.session import open_session\n"
+        "with open_session('a test') as spark:\n"
+        "    for name in ('spark.master', 'spark.driver.bindAddress', 'spark.driver.host'):\n"
+        "        print(name, '=', spark.conf.get(name))\n"
+    )
+    settings = tmp_path / "conf"
+    settings.mkdir()
+    (settings / "spark-defaults.conf").write_text("spark.driver.host 127.0.0.1\n")
+    done = spark_submit(
+        tmp_path,
+        *("--master", "local[1]", "--conf", "spark.driver.bindAddress=127.0.0.2", str(script)),
+        SPARK_CONF_DIR=str(settings),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "spark.master = local[1]" in done.stdout
+    assert "spark.driver.bindAddress = 127.0.0.2" in done.stdout
+    assert "spark.driver.host = 127.0.0.1" in done.stdout
+
+
+def test_spark_submit_passes_the_exit_status_on(job: Path, tmp_path: Path) -> None:
+    done = spark_submit(
+        tmp_path,
+        *("--master", "local[2]", str(ROOT / "sparknn" / "__main__.py")),
+        *("train", str(job), "--set", "data.train=/nowhere.csv"),
     )
     assert done.returncode == 2, done.stderr
     # spark-submit sends what a Python program says on stderr to its own stdout.
