@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Other modules may be missing in what the user runs upstream; Spark's own words are best then.
+# Other modules may be missing in what the user runs upstream; Spark's own words are best then. Of a
+# library that is not there it is the top that is missed; of an old sparknn it may be a part.
 _ABSENT = re.compile(
-    r"No module named '?((?:numpy|pandas|pyarrow|sparknn)\b[\w.]*)"
+    r"No module named '?(numpy|pandas|pyarrow|sparknn(?:\.[\w.]+)?)(?![\w.])"
     r"|(PyArrow|Pandas) >= .{0,60}must be installed"
 )
 
+# What Java says if there is no such program on an executor.
+_NO_PYTHON = re.compile(r'Cannot run program "([^"]+)"')
 
 # What ``spill`` says of a disk.
 _UNWRITABLE = re.compile(r"The shard of worker \d+ cannot be written to .*")
@@ -24,18 +27,29 @@ class WorkerEnvironmentError(RuntimeError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a task's missing import into an error that says what to set."""
+    """Turn a task's missing import, or missing Python, into an error that says what to set."""
     try:
         yield
     except Exception as error:
         unwritable = _UNWRITABLE.search(str(error))
         if unwritable is not None:
             raise WorkerEnvironmentError(unwritable[0]) from error
+        program = _NO_PYTHON.search(str(error))
+        if program is not None:
+            raise WorkerEnvironmentError(_no_python(program[1])) from error
         found = _ABSENT.search(str(error))
         if found is None:
             raise
         module = (found[1] or found[2]).split(".")[0]
         raise WorkerEnvironmentError(_advice(module)) from error
+
+
+def _no_python(program: str) -> str:
+    return (
+        f"Spark's Python workers cannot start: there is no {program} where they run. Set "
+        "PYSPARK_PYTHON (or spark.pyspark.python) to a Python that is on every node, or that "
+        "travels with the job (--archives)."
+    )
 
 
 def _advice(module: str) -> str:

@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pyspark.errors import AnalysisException
-from pyspark.ml.util import MLWriter
 from pyspark.sql import SparkSession
 
 from sparknn.core.fit import Fit
 from sparknn.core.snapshot import Snapshot
 from sparknn.engine.interrupts import interrupts_wait
 from sparknn.ml.causes import cause_of
+from sparknn.ml.folders import remove
 from sparknn.ml.summary import TrainingSummary, json_number
 from sparknn.ml.theta_io import read_theta, write_theta
 
@@ -173,14 +173,6 @@ def probe(spark: SparkSession, folder: str) -> None:
         if _read_line(spark, path) != "probe":
             raise ValueError("what was written was not what was read.")
         remove(spark, path)
-
-
-def remove(spark: SparkSession, path: str) -> None:
-    """Remove a folder and all in it, if it is there.
-
-    DataFrames cannot, and Spark's own way to it, for stages that are overwritten, is in the JVM.
-    """
-    MLWriter().session(spark)._handleOverwrite(path)
 
 
 @contextmanager

@@ -5,14 +5,15 @@
     path/initialModel/  a model, saved in the same way, that an estimator continues from
 
 Everything goes through DataFrames, so any file system that Spark knows will do. Nothing is pickled,
-and a directory is not believed: sizes are checked before memory is taken, and the parameters
-against their checksum.
+and a directory is not believed: metadata and parameters are checked against their checksums, and
+sizes before memory is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import warnings
 from typing import Any, TypeVar, cast
@@ -20,6 +21,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from pyspark.errors import AnalysisException, PySparkRuntimeError
 from pyspark.ml.base import Model
+from pyspark.ml.classification import ClassificationModel
 from pyspark.ml.param import Params
 from pyspark.ml.util import DefaultParamsWriter, MLReader, MLWriter
 from pyspark.sql import SparkSession
@@ -30,12 +32,17 @@ from sparknn.core.losses import LOSSES
 from sparknn.core.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine.connect import is_connect
+from sparknn.engine.environment import WorkerEnvironmentError
 from sparknn.ml.causes import cause_of
+from sparknn.ml.folders import check_free, remove
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.theta_io import read_theta, write_theta
 
+log = logging.getLogger("sparknn")
+
 FORMAT_VERSION = 1
 SECTION = "sparknn"
+SEAL = "metadataSha256"
 INITIAL_MODEL = "initialModel"
 
 P = TypeVar("P", bound=Params)
@@ -63,9 +70,21 @@ class StageWriter(MLWriter):
         _check_path(path)
         # What cannot be saved must fail before anything is deleted.
         self._metadata_line()
-        if self.shouldOverwrite and not is_connect(self._session()):
-            self._handleOverwrite(path)
-        self.saveImpl(path)
+        if is_connect(self._session()):
+            self.saveImpl(path)
+            return
+        if self.shouldOverwrite:
+            remove(self._session(), path)
+        else:
+            _check_free(self._session(), path)
+        try:
+            self.saveImpl(path)
+        except FileExistsError:
+            # Somebody else's, by now.
+            raise
+        except BaseException:
+            _remove_begun(self._session(), path)
+            raise
 
     def saveImpl(self, path: str) -> None:
         """Write the metadata; what Spark's composites call through ``save``."""
@@ -75,10 +94,7 @@ class StageWriter(MLWriter):
         except AnalysisException as error:
             if "already exists" not in str(error):
                 raise
-            raise FileExistsError(
-                f"{path} already holds a saved stage. Use write().overwrite().save(path) to "
-                "replace it, or save elsewhere."
-            ) from error
+            raise FileExistsError(_taken(path)) from error
 
     def _session(self) -> SparkSession:
         return self._sparkSession or _active_session()
@@ -93,7 +109,7 @@ class StageWriter(MLWriter):
 
     def _metadata_line(self) -> str:
         # Only the session's version is read from the second argument.
-        line: str = DefaultParamsWriter._get_metadata_to_save(
+        line = DefaultParamsWriter._get_metadata_to_save(
             self.instance,
             self._session(),  # type: ignore[arg-type,unused-ignore]
             extraMetadata={SECTION: self._section()},
@@ -104,7 +120,9 @@ class StageWriter(MLWriter):
                 if not isinstance(value, Model)
             },
         )
-        return line
+        metadata = json.loads(line)
+        metadata[SECTION][SEAL] = seal(metadata)
+        return json.dumps(metadata)
 
 
 class EstimatorWriter(StageWriter):
@@ -202,6 +220,11 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
                 f"{str(found).rsplit('.', 1)[-1]}.load(path)."
             )
         self._check_version(path, metadata.get(SECTION))
+        if metadata[SECTION].get(SEAL) != seal(metadata):
+            raise ModelFormatError(
+                f"{path}/metadata does not match its checksum: it was changed after it was saved. "
+                "Copy it again, or save again."
+            )
         return dict(metadata)
 
     def _check_version(self, path: str, section: Any) -> None:
@@ -258,7 +281,7 @@ class ModelReader(StageReader[P]):
         _check_path(path)
         metadata = self._metadata(path)
         section = metadata[SECTION]
-        network = _network(path, section)
+        network = _network(path, section, self.cls)
         theta = _theta(self._session(), path, network, section)
         try:
             saved = section["summary"]
@@ -273,12 +296,19 @@ class ModelReader(StageReader[P]):
         return model
 
 
+def seal(metadata: dict[str, Any]) -> str:
+    """SHA-256 of all that metadata say, but for the seal itself."""
+    section = {name: value for name, value in metadata[SECTION].items() if name != SEAL}
+    text = json.dumps({**metadata, SECTION: section}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def checksum(theta: Float32Array) -> str:
     """SHA-256 of the parameters as little-endian float32."""
     return hashlib.sha256(np.ascontiguousarray(theta, dtype="<f4").tobytes()).hexdigest()
 
 
-def _network(path: str, section: dict[str, Any]) -> Network:
+def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
     """The network that the metadata describes; only descriptions that make sense pass."""
     try:
         saved = section["network"]
@@ -288,6 +318,8 @@ def _network(path: str, section: dict[str, Any]) -> Network:
         if saved["activation"] not in ACTIVATIONS or saved["loss"] not in LOSSES:
             raise ValueError(f"activation = {saved['activation']!r}, loss = {saved['loss']!r}")
         network = Network(tuple(layers), saved["activation"], saved["loss"])
+        if network.objective.classifies != issubclass(cls, ClassificationModel):
+            raise ValueError(f"loss = {saved['loss']!r} for a {cls.__name__}")
         if section["numParams"] != network.n_params:
             raise ValueError(f"numParams = {section['numParams']!r} for layers = {layers!r}")
         if not isinstance(section["sha256"], str):
@@ -304,6 +336,8 @@ def _theta(
 ) -> Float32Array:
     try:
         theta = read_theta(spark, os.path.join(path, "theta"), network.n_params, np.float32)
+    except WorkerEnvironmentError:
+        raise
     except Exception as error:
         # Spark reports a damaged file in many ways; the cause is kept.
         raise ModelFormatError(
@@ -341,6 +375,28 @@ def _restore(stage: Params, metadata: dict[str, Any]) -> None:
             stacklevel=3,
         )
     stage._resetUid(metadata["uid"])
+
+
+def _check_free(spark: SparkSession, path: str) -> None:
+    try:
+        check_free(spark, path)
+    except FileExistsError as error:
+        raise FileExistsError(_taken(path)) from error
+
+
+def _remove_begun(spark: SparkSession, path: str) -> None:
+    try:
+        remove(spark, path)
+    except Exception as error:
+        # Must not stand in the way of why the save failed.
+        log.warning("What was begun at %s is still there (%s).", path, cause_of(error))
+
+
+def _taken(path: str) -> str:
+    return (
+        f"{path} already exists. Use write().overwrite().save(path) to replace what is there, or "
+        "save elsewhere."
+    )
 
 
 def _check_path(path: object) -> None:

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
+from sparknn.engine.environment import explained
 from sparknn.engine.worker import settle
 
 Number = TypeVar("Number", np.float32, np.float64)
@@ -29,7 +30,13 @@ _ELEMENTS = {"<f4": "float", "<f8": "double"}
 
 
 def write_theta(spark: SparkSession, theta: NDArray[Number], path: str, mode: str) -> None:
-    """Write a vector, shape (P,), as rows of (chunk, values); one file for 64 million values."""
+    """Write a vector, shape (P,), as rows of (chunk, values); one file for 64 million values.
+
+    Raises
+    ------
+    WorkerEnvironmentError
+        If the workers' Python lacks what they need.
+    """
     dtype = theta.dtype.newbyteorder("<").str
     flat = np.ascontiguousarray(theta, dtype=dtype)
     rows = [
@@ -39,7 +46,8 @@ def write_theta(spark: SparkSession, theta: NDArray[Number], path: str, mode: st
     n_files = -(-len(rows) // _CHUNKS_PER_FILE)
     frame = spark.createDataFrame(rows, "chunk int, data binary").coalesce(n_files)
     schema = f"chunk int, values array<{_ELEMENTS[dtype]}>"
-    frame.mapInArrow(partial(bytes_to_numbers, dtype), schema).write.mode(mode).parquet(path)
+    with explained():
+        frame.mapInArrow(partial(bytes_to_numbers, dtype), schema).write.mode(mode).parquet(path)
 
 
 def read_theta(
@@ -52,6 +60,8 @@ def read_theta(
     ValueError
         If values are of another type, or chunks are missing, twice there, or of another size.
         Nothing large was read by then.
+    WorkerEnvironmentError
+        If the workers' Python lacks what they need.
     """
     dtype = np.dtype(number).newbyteorder("<").str
     frame = spark.read.parquet(path)
@@ -74,7 +84,8 @@ def read_theta(
             f"{sum(size for _, size in found)} in {len(found)} that do not fit together."
         )
     to_bytes = partial(numbers_to_bytes, dtype)
-    rows = frame.mapInArrow(to_bytes, "chunk int, data binary").collect()
+    with explained():
+        rows = frame.mapInArrow(to_bytes, "chunk int, data binary").collect()
     ordered = sorted((row["chunk"], row["data"]) for row in rows)
     return np.frombuffer(b"".join(data for _, data in ordered), dtype=dtype).astype(number)
 

@@ -6,12 +6,15 @@ from sparknn.engine.environment import WorkerEnvironmentError, explained
 
 ADVICE = {
     "ModuleNotFoundError: No module named 'numpy'": "cannot import numpy.*PYSPARK_PYTHON",
-    "No module named numpy.linalg": "cannot import numpy,.*PYSPARK_PYTHON",
+    "No module named numpy": "cannot import numpy,.*PYSPARK_PYTHON",
     "No module named 'pyarrow'": "cannot import pyarrow,.*spark.pyspark.python",
     "[PACKAGE_NOT_INSTALLED] PyArrow >= 18.0.0 must be installed; however, it was not found.": (
         "cannot import PyArrow,.*PYSPARK_PYTHON"
     ),
     "No module named 'sparknn.engine'": "cannot import sparknn.*--py-files",
+    'java.io.IOException: Cannot run program "/no/python": error=2, No such file or directory': (
+        "no /no/python where they run. Set PYSPARK_PYTHON"
+    ),
 }
 
 
@@ -24,7 +27,8 @@ def test_what_sparknn_needs_is_explained(message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["No module named 'cv2'", "No module named 'numpyro'", "disk full"]
+    "message",
+    ["No module named 'cv2'", "No module named 'numpyro'", "No module named 'numpy.core.old'"],
 )
 def test_other_errors_pass(message: str) -> None:
     """An upstream function of the user's may lack modules that sparknn knows nothing of."""

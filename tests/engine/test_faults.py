@@ -191,7 +191,9 @@ def test_workers_without_numpy_or_sparknn_are_explained(
     done = run_python(
         PREAMBLE
         + """
+import numpy as np
 from sparknn.engine.environment import WorkerEnvironmentError
+from sparknn.ml.theta_io import read_theta, write_theta
 # Workers must not find sparknn by the way it is found here.
 os.environ.pop("PYTHONPATH", None)
 root = os.getcwd()
@@ -202,12 +204,21 @@ def said():
     spark = session("local[2]")
     started = time.monotonic()
     df = spark.range(10).selectExpr("array(double(id)) as features", "id % 2 as label")
-    try:
-        open_engine(df, intake())
-    except WorkerEnvironmentError as error:
-        return [str(error), time.monotonic() - started]
-    finally:
-        spark.stop()
+    saved = spark.range(1).selectExpr("int(id) as chunk", "array(float(1)) as values")
+    saved.write.mode("overwrite").parquet("saved")
+    told = []
+    for call in (
+        lambda: open_engine(df, intake()),
+        lambda: read_theta(spark, "saved", 1, np.float32),
+        lambda: write_theta(spark, np.ones(1, np.float32), "begun", "overwrite"),
+    ):
+        try:
+            call()
+        except WorkerEnvironmentError as error:
+            told.append(str(error))
+    seconds = time.monotonic() - started
+    spark.stop()
+    return [told, seconds]
 
 # A path file lends the bare Python sparknn alone, then, in its place, all packages but sparknn
 # (the other environment's own path files play no part).
@@ -224,9 +235,13 @@ print(json.dumps([first, said()]))
         timeout_s=300,
     )
     (numpy_less, numpy_s), (sparknn_less, sparknn_s) = json.loads(done.stdout)
-    assert "which sparknn needs" in numpy_less
-    assert "set PYSPARK_PYTHON" in numpy_less
-    assert "cannot import sparknn" in sparknn_less
-    assert "set PYSPARK_PYTHON" in sparknn_less
-    assert "--py-files" in sparknn_less
+    # A fit, a load and a save.
+    assert (len(numpy_less), len(sparknn_less)) == (3, 3)
+    for told in numpy_less:
+        assert "which sparknn needs" in told
+        assert "set PYSPARK_PYTHON" in told
+    for told in sparknn_less:
+        assert "cannot import sparknn" in told
+        assert "set PYSPARK_PYTHON" in told
+        assert "--py-files" in told
     assert max(numpy_s, sparknn_s) < 100

@@ -24,7 +24,7 @@ from sparknn import (
     NeuralNetRegressor,
 )
 from sparknn.ml import theta_io
-from sparknn.ml.persistence import ModelFormatError, checksum
+from sparknn.ml.persistence import ModelFormatError, checksum, seal
 from sparknn.ml.summary import TrainingSummary
 
 SUMMARY = TrainingSummary([record(0, validation_loss=0.5), record(1, loss=float("nan"))], n_rows=7)
@@ -49,10 +49,14 @@ def metadata_of(path: Path) -> dict[str, Any]:
     return dict(json.loads(part.read_text()))
 
 
-def change_metadata(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    (part,) = (path / "metadata").glob("part-*")
-    metadata = json.loads(part.read_text())
+def change_metadata(
+    path: Path, change: Callable[[dict[str, Any]], object], *, sealed: bool = True
+) -> None:
+    """Change metadata, and make their checksum match unless it is to be seen."""
+    metadata = metadata_of(path)
     change(metadata)
+    if sealed and "sparknn" in metadata:
+        metadata["sparknn"]["metadataSha256"] = seal(metadata)
     rewrite(path, json.dumps(metadata))
 
 
@@ -141,6 +145,26 @@ def test_overwrite_only_when_asked(spark: SparkSession, tmp_path: Path) -> None:
     assert NeuralNetClassificationModel.load(path).layers == [5, 2]
 
 
+def test_nothing_is_saved_beside_what_is_there(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "theirs.txt").write_text("keep")
+    for stage in (classifier(4, 3), NeuralNetClassifier()):
+        with pytest.raises(FileExistsError, match=r"already exists. Use write\(\).overwrite\(\)"):
+            stage.save(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.txt"]
+
+
+def test_a_save_that_fails_leaves_nothing_behind(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("sparknn.ml.persistence.write_theta", fail)
+    with pytest.raises(OSError, match="disk full"):
+        classifier(4, 3).save(str(tmp_path / "model"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_model_leaves_nothing_behind(spark: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "model"
     classifier(4, 3).save(str(path))
@@ -213,6 +237,7 @@ def deeper_and_counted(m: dict[str, Any]) -> None:
         (lambda m: m["sparknn"].update(numParams=44), "numParams = 44"),
         (lambda m: m["sparknn"].update(summary={"history": 3}), "training summary"),
         (lambda m: m.pop("paramMap"), "not one line of Spark ML metadata"),
+        (lambda m: m["sparknn"]["network"].update(loss="huber"), "loss = 'huber' for a NeuralNetC"),
         (deeper, "numParams = 43"),
         (deeper_and_counted, "expected 8000000003 values"),
     ],
@@ -223,6 +248,34 @@ def test_metadata_that_was_changed(
     change_metadata(damaged, change)
     with pytest.raises(ModelFormatError, match=message):
         NeuralNetClassificationModel.load(str(damaged))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["sparknn"]["network"].update(activation="tanh"),
+        # The same number of parameters.
+        lambda m: m["sparknn"]["network"].update(layers=[4, 1, 19]),
+        lambda m: m["paramMap"].update(thresholds=[0.25, 0.5, 0.25]),
+        lambda m: m["defaultParamMap"].update(predictionCol=None),
+        lambda m: m["sparknn"]["summary"].update(n_rows=8),
+        lambda m: m["sparknn"].pop("metadataSha256"),
+    ],
+)
+def test_metadata_that_make_sense_but_were_changed(
+    damaged: Path, spark: SparkSession, change: Callable[[dict[str, Any]], object]
+) -> None:
+    change_metadata(damaged, change, sealed=False)
+    with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
+        NeuralNetClassificationModel.load(str(damaged))
+
+
+def test_params_of_an_estimator_that_were_changed(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "estimator"
+    NeuralNetClassifier(seed=3).save(str(path))
+    change_metadata(path, lambda m: m["paramMap"].update(seed=4), sealed=False)
+    with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
+        NeuralNetClassifier.load(str(path))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "two\nlines"])
