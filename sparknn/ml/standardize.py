@@ -6,6 +6,8 @@ again. All arithmetic is float64.
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from sparknn.core.network import Network
@@ -13,6 +15,13 @@ from sparknn.core.plan import Standardizer
 from sparknn.core.types import Float32Array, Float64Array, FloatArray
 from sparknn.engine.base import Moments
 
+log = logging.getLogger("sparknn")
+
+# Numbers of float32 within a feature's range, below which it is said to be coarse: rounding is then
+# 0.4 % of what it has to tell.
+_FEWEST_STEPS = 256
+# From here on float32 does not tell whole numbers apart.
+_LAST_WHOLE = float(1 << 24)
 # A feature's range is at most this many of its scales.
 _LARGEST_RANGE = 6.0
 # Features whose ranges are within this factor of the largest one are of one kind.
@@ -69,6 +78,31 @@ def robust_standardizer(moments: Moments, *, keep_constant: bool = False) -> Sta
     scale *= max(1.0, np.sqrt(norm / _LARGEST_NORM))
     of_constant = 1.0 if keep_constant else 0.0
     return Standardizer(moments.mean.astype(np.float32), _factor(scale, moments.mean, of_constant))
+
+
+def warn_of_coarse_features(column: str, moments: Moments) -> None:
+    """Say so where features differ by little for their size, such as times in seconds since 1970.
+
+    They may have lost it already as they became float32: constant ones, too, if they are large.
+    """
+    largest = np.maximum(np.abs(moments.low), np.abs(moments.high))
+    step = np.spacing(largest.astype(np.float32)).astype(np.float64)
+    ranges = moments.high - moments.low
+    coarse = np.where(ranges > 0, ranges < _FEWEST_STEPS * step, largest >= _LAST_WHOLE)
+    if coarse.any():
+        first = int(np.argmax(coarse))
+        log.warning(
+            "%d of %d features in column '%s' differ by little for their size (feature %d is "
+            "between %.9g and %.9g): the network works in float32, which has steps of %.3g there. "
+            "Subtract a constant from them first.",
+            int(coarse.sum()),
+            len(coarse),
+            column,
+            first,
+            moments.low[first],
+            moments.high[first],
+            step[first],
+        )
 
 
 def target_standardizer(moments: Moments) -> Standardizer:

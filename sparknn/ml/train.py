@@ -18,6 +18,7 @@ from sparknn.engine.interrupts import interrupts_wait
 from sparknn.ml.fitting import fitted_theta, in_label_units, make_fit
 from sparknn.ml.progress import Progress
 from sparknn.ml.resume import claims, probe_all, resume_all
+from sparknn.ml.standardize import warn_of_coarse_features
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.together import LoneFit, run_all
 
@@ -49,6 +50,8 @@ def train_all(
             ]
             both = zip(estimators, fits, strict=True)
             ready = [(estimator, fit) for estimator, fit in both if isinstance(fit, LoneFit)]
+            if any(fit.plan.standardizer is not None for _, fit in ready):
+                warn_of_coarse_features(intake.features, engine.moments())
             resume_all(dataset.sparkSession, engine, ready, claim)
             run_all(engine, [fit for _, fit in ready])
             facts, ingest_s = engine.facts, engine.ingest_s

@@ -120,8 +120,8 @@ def append_predictions(
         # The same call in every column: Spark evaluates it once.
         return rows.select("*", *_added(scoring(*columns), named, predictor, nulls))
     # Spark Connect would send the network with each column.
-    name = _SCORES
-    while name in df.columns:
+    name, taken = _SCORES, {column.lower() for column in df.columns}
+    while name in taken:
         name += "_"
     if skips:
         # Spark would move the filter below the prediction, and predict twice.

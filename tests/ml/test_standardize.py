@@ -1,12 +1,23 @@
 """Standardising moves into a network and out of it without changing what it computes."""
 
+import logging
+
 import numpy as np
 import pytest
+from pyspark.sql import SparkSession
+
+from sparknn import NeuralNetClassifier
 
 from sparknn.core.network import Network
 from sparknn.core.plan import Standardizer
 from sparknn.engine.base import Moments
-from sparknn.ml.standardize import fold, robust_standardizer, target_standardizer, unfold
+from sparknn.ml.standardize import (
+    fold,
+    robust_standardizer,
+    target_standardizer,
+    unfold,
+    warn_of_coarse_features,
+)
 
 
 def moments(X: np.ndarray, Y: np.ndarray) -> Moments:
@@ -111,3 +122,37 @@ def test_extreme_scales_stay_finite(scale: float) -> None:
     standardizer = robust_standardizer(moments(X, X))
     assert isinstance(standardizer, Standardizer)
     assert np.isfinite(standardizer.factor).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.0, 255.0, False),
+        (1.7e9, 1.7e9 + 3e7, False),
+        (1.7e9, 1.7e9 + 60, True),
+        (-1e6 - 1, -1e6, True),
+        (5.0, 5.0, False),
+        (1e8, 1e8, True),
+    ],
+)
+def test_features_too_fine_for_float32_are_told(
+    low: float, high: float, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    X = np.array([[0.0, low], [1.0, high]])
+    with caplog.at_level(logging.WARNING, "sparknn"):
+        warn_of_coarse_features("inputs", moments(X, X))
+    assert ("1 of 2 features in column 'inputs' differ by little" in caplog.text) == told
+    assert ("feature 1 is between" in caplog.text) == told
+
+
+def test_a_fit_tells_of_them_once(spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
+    df = spark.range(40).selectExpr("array(1.7e9D + id) as features", "id % 2 as label")
+    network = NeuralNetClassifier(hiddenLayers=[2], maxIter=1, numWorkers=2)
+    with caplog.at_level(logging.WARNING, "sparknn"):
+        models = network.fit(df, [{network.stepSize: size} for size in (0.1, 0.2)])
+    assert len(models) == 2
+    assert caplog.text.count("differ by little for their size") == 1
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "sparknn"):
+        network.setStandardization(False).fit(df)
+    assert "differ by little" not in caplog.text

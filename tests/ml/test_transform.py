@@ -192,14 +192,16 @@ def test_columns_by_name_and_left_out(
     assert df.count() == len(df.collect()) == 2
 
 
-def test_columns_with_odd_names(spark: SparkSession) -> None:
+@pytest.mark.parametrize("handle_invalid", ["error", "skip"])
+def test_columns_with_odd_names(spark: SparkSession, handle_invalid: str) -> None:
     X = rows(3, D)
     df = frame(spark, [dense(x) for x in X]).withColumnRenamed("features", "my.features")
     # The last is what we name a column of our own, which must not take the user's with it.
-    names = ["a.b", "Prediction of `x`", "__sparknn_scores"]
+    names = ["a.b", "Prediction of `x`", "__SPARKNN_Scores"]
     for name in names:
         df = df.withColumn(name, F.lit(1))
-    found = MODEL.transform(df, {MODEL.featuresCol: "my.features"})
+    params = {MODEL.featuresCol: "my.features", MODEL.handleInvalid: handle_invalid}
+    found = MODEL.transform(df, params)
     assert found.columns[:5] == ["id", "my.features", *names]
     assert told(found).tobytes() == expected(X).tobytes()
 
