@@ -7,7 +7,6 @@ import pytest
 from pyspark.sql import SparkSession
 
 from sparknn import NeuralNetClassifier
-
 from sparknn.core.network import Network
 from sparknn.core.plan import Standardizer
 from sparknn.engine.base import Moments
