@@ -9,7 +9,7 @@ zeros.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -50,7 +50,7 @@ class LocalPredictor:
     """
 
     network: Network
-    theta: Float32Array
+    theta: Float32Array = field(repr=False)
     thresholds: tuple[float, ...] | None = None
 
     @property

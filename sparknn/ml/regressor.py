@@ -22,8 +22,9 @@ log = logging.getLogger("sparknn")
 
 # Deviations that a target's mean may be away from 0 before float32 is too coarse for it.
 _FARTHEST = 1e6
-# Labels of this size leave room for errors below the end of float32, 3e38.
-_LARGEST = 1e37
+# Labels between these sizes leave room for errors above and below them in float32, whose whole
+# precision is between 1.2e-38 and 3e38.
+_SMALLEST, _LARGEST = 1e-37, 1e37
 
 
 class NeuralNetRegressionModel(RegressionNetworkModel, RegressionModel[Any], RegressorParams):
@@ -70,11 +71,14 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
     def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
         found = engine.moments()
         spread = found.target_deviation
-        largest = float((np.abs(found.target_mean) + spread).max(initial=0.0))
-        if largest > _LARGEST:
+        sizes = np.abs(found.target_mean) + spread
+        beyond = (sizes > _LARGEST) | ((sizes > 0) & (sizes < _SMALLEST))
+        if beyond.any():
+            size = sizes[beyond][0]
             raise DataError(
-                f"Labels in column '{label.name}' are about {largest:.2g}; the network predicts "
-                f"float32 numbers, up to {_LARGEST:g}. Divide the labels by a constant."
+                f"Labels in column '{label.name}' are about {size:.2g}; the network predicts "
+                f"float32 numbers, from {_SMALLEST:g} to {_LARGEST:g}. "
+                f"{'Divide' if size > 1 else 'Multiply'} the labels by a constant."
             )
         far = (spread > 0) & (np.abs(found.target_mean) > _FARTHEST * spread)
         if far.any():

@@ -41,9 +41,17 @@ def r2(predicted: Any, expected: Any) -> float:
     )
 
 
-@pytest.mark.parametrize("size", [1e38, 1e39, 1e45])
-def test_labels_near_the_end_of_float32_are_refused(spark: SparkSession, size: float) -> None:
-    with pytest.raises(ValueError, match=r"Labels in column 'label' are about .*Divide"):
+@pytest.mark.parametrize(
+    ("size", "cure"),
+    [
+        *((1e38, "Divide"), (1e39, "Divide"), (1e45, "Divide")),
+        *((1e-42, "Multiply"), (1e-300, "Multiply")),
+    ],
+)
+def test_labels_near_the_ends_of_float32_are_refused(
+    spark: SparkSession, size: float, cure: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"Labels in column 'label' are about .*{cure}"):
         small(maxIter=1).fit(table(spark, X, size * TARGETS[:, 0]))
 
 
