@@ -60,6 +60,8 @@ _LEAST_STEPS = 20
 # To tell classes apart, natural gradient is worth its costlier step with more workers than these;
 # with fewer, momentum is as good. (Other data: tests/benchmarks/averaging.md.)
 _MOST_PLAIN_WORKERS = 2
+# A mistyped size would end in numpy's word for no memory, or in the machine's having none.
+_MOST_PARAMS = 1 << 31
 
 
 def resolve_defaults(
@@ -218,6 +220,13 @@ def make_fit(
         activation = activation if params.isSet("activation") else old.activation
     layers = (facts.n_features, *hidden, target.n_outputs)
     network = Network(layers, activation, target.loss)
+    if network.n_params > _MOST_PARAMS:
+        raise DataError(
+            f"A network {'-'.join(map(str, layers))} (features, hiddenLayers, outputs) has "
+            f"{network.n_params:.2g} parameters; expected at most {_MOST_PARAMS:.2g}, which take "
+            f"{4 * _MOST_PARAMS >> 30} GiB. Set smaller hiddenLayers, or look why there are so "
+            "many features or classes."
+        )
     standardizer = None
     if params.getStandardization():
         standardizer = robust_standardizer(moments(), keep_constant=initial is not None)

@@ -244,3 +244,9 @@ def test_a_pandas_dataframe_of_spark() -> None:
 
     with pytest.raises(TypeError, match=r"Call its to_spark\(\) first"):
         small().fit(Frame())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("params", [{"hiddenLayers": [10**10]}, {"numClasses": 10**9}])
+def test_a_network_beyond_all_memory(spark: SparkSession, params: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"has .* parameters; expected at most 2.1e\+09"):
+        NeuralNetClassifier(numWorkers=2, maxIter=1, **params).fit(table(spark, *blobs(20)))
