@@ -77,9 +77,9 @@ class RddEngine:
     def _ingest(self, df: DataFrame) -> Facts:
         started = time.perf_counter()
         log.info(
-            "Reading rows and %s them to %d workers ...",
+            "Reading rows and %s them to %s ...",
             "shuffling" if self._intake.shuffle else "dealing",
-            self.n_workers,
+            _workers(self.n_workers),
         )
         with self._cancellable("sparknn: rows to shards"), explained():
             # The twin of the cached handles: evaluating it writes a shard again.
@@ -91,13 +91,13 @@ class RddEngine:
         facts = check(handles, self._intake)
         self.ingest_s = time.perf_counter() - started
         log.info(
-            "Took in %d training and %d validation rows of %d features for %d workers in %.1f s%s.",
-            facts.n_rows,
-            facts.n_validation,
-            facts.n_features,
-            self.n_workers,
+            "Took in %s training and %s validation rows of %s features for %s in %.1f s%s.",
+            f"{facts.n_rows:,}",
+            f"{facts.n_validation:,}",
+            f"{facts.n_features:,}",
+            _workers(self.n_workers),
             self.ingest_s,
-            f"; skipped {facts.n_skipped} invalid rows" if facts.n_skipped else "",
+            f"; skipped {facts.n_skipped:,} invalid rows" if facts.n_skipped else "",
         )
         _look_at_spread(handles)
         return facts
@@ -259,6 +259,10 @@ class RddEngine:
             yield
         finally:
             context.setLocalProperties(shared)
+
+
+def _workers(n: int) -> str:
+    return f"{n} worker{'s' * (n != 1)}"
 
 
 def _missing(totals: list[Total]) -> list[int]:
