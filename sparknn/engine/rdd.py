@@ -25,7 +25,7 @@ from sparknn.core.plan import Job
 from sparknn.core.runner import RoundResult
 from sparknn.engine import tasks
 from sparknn.engine.base import Facts, Intake, Moments
-from sparknn.engine.environment import explained
+from sparknn.engine.environment import WorkerEnvironmentError, explained
 from sparknn.engine.ingest import check, shard_handles
 from sparknn.engine.interrupts import interrupts_wait
 from sparknn.engine.moments import combine
@@ -214,7 +214,11 @@ class RddEngine:
             if self._handles is not None:
                 self._handles.unpersist()
                 self._handles = None
-            self._remove_shards()
+            with explained():
+                self._remove_shards()
+        except WorkerEnvironmentError as error:
+            # Where Python cannot run, it has written nothing; why the fit failed says the rest.
+            log.debug("No shards were removed: %s", error)
         except Exception as error:
             # Must not stand in the way of why the fit failed, or of its result.
             log.warning(

@@ -235,6 +235,7 @@ print(json.dumps([first, said()]))
         timeout_s=300,
     )
     (numpy_less, numpy_s), (sparknn_less, sparknn_s) = json.loads(done.stdout)
+    assert "could not be removed" not in done.stderr
     # A fit, a load and a save.
     assert (len(numpy_less), len(sparknn_less)) == (3, 3)
     for told in numpy_less:
