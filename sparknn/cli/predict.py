@@ -9,6 +9,7 @@ from sparknn.cli import saved
 from sparknn.cli.evaluate import check_format, check_places, load_model
 from sparknn.cli.keys import OUTPUT_FORMATS
 from sparknn.cli.mistakes import UsageError
+from sparknn.cli.overlaps import Place, overlapping
 from sparknn.cli.session import open_session
 from sparknn.cli.tables import Source, Target
 from sparknn.engine.quoting import quoted
@@ -46,7 +47,10 @@ def run(
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    check_places([source.missing("--data"), target.in_the_way("--output")])
+    inputs = [Place.of("--data", source), Place("--model", model_path)]
+    overlaps = overlapping([Place.of("--output", target)], inputs)
+    wrong = list(overlaps.values()) or [target.in_the_way("--output")]
+    check_places([source.missing("--data"), *wrong])
     with open_session("sparknn predict", verbose=verbose) as spark:
         target.check_free(spark, "--output")
         model, network = load_model(spark, model_path)

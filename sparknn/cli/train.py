@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparknn.cli import columns, config, curve, estimator
 from sparknn.cli.evaluate import print_report
 from sparknn.cli.mistakes import UsageError
+from sparknn.cli.overlaps import Place, overlapping
 from sparknn.cli.session import master, open_session
 
 if TYPE_CHECKING:
@@ -51,8 +52,22 @@ def _wrong_places(job: config.TrainConfig) -> list[str]:
     sources = [("data.train", job.train), ("data.test", job.test)]
     targets = [("output.model", job.model), ("output.predictions", job.predictions)]
     found = [source.missing(key) for key, source in sources if source is not None]
-    found += [target.in_the_way(key) for key, target in targets if target is not None]
-    return [mistake for mistake in found if mistake]
+    overlaps = _overlaps(job)
+    found += [
+        target.in_the_way(key)
+        for key, target in targets
+        if target is not None and key not in overlaps
+    ]
+    return [mistake for mistake in [*found, *overlaps.values()] if mistake]
+
+
+def _overlaps(job: config.TrainConfig) -> dict[str, str]:
+    """Outputs that would destroy rows or each other, by their keys."""
+    read = [("data.train", job.train), ("data.test", job.test)]
+    written = [("output.model", job.model), ("output.predictions", job.predictions)]
+    outputs = [Place.of(key, target) for key, target in written if target is not None]
+    outputs += [Place("output.curve", job.curve)] if job.curve else []
+    return overlapping(outputs, [Place.of(key, rows) for key, rows in read if rows is not None])
 
 
 def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSession) -> None:
