@@ -45,44 +45,160 @@ class Columns:
 
 def look_at(schema: StructType, config: TrainConfig) -> Columns:
     """Find out from the rows' schema what the columns named in the job file need."""
-    mistakes = []
+    from pyspark.sql.types import BooleanType, NumericType
+
     named = [("data.features", name) for name in config.features]
     named += [("data.label", config.label)]
     named += [("data.weight", config.weight)] if config.weight else []
     if config.validation_indicator:
         named += [("data.validationIndicator", config.validation_indicator)]
-    for key, name in named:
-        if name not in schema.names:
-            mistakes.append(
-                f"{key}: there is no column {name!r} in {config.train.path}"
-                f"{did_you_mean(name, schema.names) or f'; it has {_listed(schema.names)}.'}"
-            )
+    mistakes = _missing(schema, named, config.train.path)
     if config.label in config.features:
         mistakes.append(f"data.features: {config.label!r} is the label.")
     columns = Columns(config.features[0], config.label, mistakes=mistakes)
     if mistakes:
         return columns
-    _look_at_features(schema, config.features, columns)
+    if not _is_ready(schema, config.features):
+        columns.features, columns.assembled = free_name(schema, _FEATURES), config.features
     if config.task == "classification" and _type(schema, config.label) == "string":
         columns.label, columns.indexed = free_name(schema, _LABEL_INDEX), config.label
+    mistakes += _wrong_features(schema, columns, "data.features")
+    mistakes += _wrong_label(schema, config, columns, "data.label")
+    others = [
+        ("data.weight", config.weight, NumericType, "numbers"),
+        ("data.validationIndicator", config.validation_indicator, BooleanType, "booleans"),
+    ]
+    mistakes += [
+        _wrong_type(schema, key, name, expected)
+        for key, name, kind, expected in others
+        if name and not isinstance(schema[name].dataType, kind)
+    ]
     return columns
 
 
-def _look_at_features(schema: StructType, names: Sequence[str], columns: Columns) -> None:
-    from pyspark.ml.linalg import VectorUDT
-    from pyspark.sql.types import ArrayType, BooleanType, NumericType
+def look_at_test(schema: StructType, config: TrainConfig, columns: Columns) -> list[str]:
+    """What makes test rows unfit for a network that is trained on such columns."""
+    assert config.test is not None
+    named = [("data.test", name) for name in (*config.features, config.label)]
+    return _missing(schema, named, config.test.path) or [
+        *_wrong_features(schema, columns, "data.test"),
+        *_wrong_label(schema, config, columns, "data.test"),
+    ]
 
-    types = [schema[name].dataType for name in names]
-    if len(names) == 1 and isinstance(types[0], VectorUDT | ArrayType):
-        return
-    for name, type_ in zip(names, types, strict=True):
-        if not isinstance(type_, NumericType | BooleanType | VectorUDT):
-            columns.mistakes.append(
-                f"data.features: column {name!r} is of type {type_.simpleString()}; expected "
-                f"numbers, or a single column of vectors or arrays."
-                f"{_text_advice(type_.simpleString())}"
+
+def taken(
+    schema: StructType, net: Estimator, columns: Columns, key: str = "", *, case_matters: bool
+) -> list[str]:
+    """Columns that the model adds and the rows have already, or that two keys name.
+
+    Parameters
+    ----------
+    key : str
+        What named the rows; by default the key that named the output is to blame.
+    """
+    same = str if case_matters else str.lower
+    there = {same(name) for name in schema.names}
+    added: dict[str, str] = {}
+    if columns.assembled:
+        added[same(columns.features)] = "made of data.features"
+    if columns.indexed:
+        added[same(columns.label)] = "made of data.label"
+        added[same(_PREDICTED_LABEL)] = "for the text of the prediction"
+    mistakes = []
+    if columns.indexed and same(_PREDICTED_LABEL) in there:
+        mistakes.append(
+            f"{key or 'data.label'}: the rows have a column {_PREDICTED_LABEL!r} already, which is "
+            f"where predictions of text go. Rename or drop it."
+        )
+    for param in ("predictionCol", "probabilityCol", "rawPredictionCol"):
+        name = net.getOrDefault(param) if net.hasParam(param) else ""
+        if not name:
+            continue
+        if same(name) in there:
+            mistakes.append(
+                f"{key or f'output.{param}'}: the rows have a column {name!r} already. Drop it, or "
+                f"choose another name with output.{param}."
             )
-    columns.features, columns.assembled = free_name(schema, _FEATURES), tuple(names)
+        elif same(name) in added:
+            mistakes.append(
+                f"output.{param}: there is a column {name!r} already, {added[same(name)]}. Choose "
+                f"another name."
+            )
+        added[same(name)] = f"named by output.{param}"
+    return mistakes
+
+
+def _missing(schema: StructType, named: Sequence[tuple[str, str]], path: str) -> list[str]:
+    return [
+        f"{key}: there is no column {name!r} in {path}"
+        f"{did_you_mean(name, schema.names) or f'; it has {_listed(schema.names)}.'}"
+        for key, name in named
+        if name not in schema.names
+    ]
+
+
+def _is_ready(schema: StructType, names: Sequence[str]) -> bool:
+    """Whether features are one column of vectors or arrays, which a network reads as it is."""
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql.types import ArrayType
+
+    return len(names) == 1 and isinstance(schema[names[0]].dataType, VectorUDT | ArrayType)
+
+
+def _wrong_features(schema: StructType, columns: Columns, key: str) -> list[str]:
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql.types import BooleanType, NumericType
+
+    if not columns.assembled:
+        if _is_numbers(schema, columns.features):
+            return []
+        return [_wrong_type(schema, key, columns.features, "vectors or arrays of numbers")]
+    mistakes = [
+        _wrong_type(schema, key, name, "numbers, or a single column of vectors or arrays")
+        + _text_advice(_type(schema, name))
+        for name in columns.assembled
+        if not isinstance(schema[name].dataType, NumericType | BooleanType | VectorUDT)
+    ]
+    return mistakes + [
+        f"{key}: column {name!r} has a dot in its name, which Spark's VectorAssembler takes for a "
+        f"field of a struct. Rename the column."
+        for name in columns.assembled
+        if "." in name
+    ]
+
+
+def _wrong_label(schema: StructType, config: TrainConfig, columns: Columns, key: str) -> list[str]:
+    from pyspark.sql.types import NumericType, StringType
+
+    kind = schema[config.label].dataType
+    if columns.indexed:
+        if "." in config.label:
+            return [
+                f"{key}: column {config.label!r} has a dot in its name, which Spark's "
+                f"StringIndexer takes for a field of a struct. Rename the column."
+            ]
+        right, expected = isinstance(kind, StringType | NumericType), "text, as for training"
+    elif config.task == "classification":
+        right, expected = isinstance(kind, NumericType), "class numbers 0, 1, 2, ..., or text"
+    else:
+        right = isinstance(kind, NumericType) or _is_numbers(schema, config.label)
+        expected = "numbers, or vectors or arrays of them"
+    return [] if right else [_wrong_type(schema, key, config.label, expected)]
+
+
+def _wrong_type(schema: StructType, key: str, name: str, expected: str) -> str:
+    return f"{key}: column {name!r} is of type {_type(schema, name)}; expected {expected}."
+
+
+def _is_numbers(schema: StructType, name: str) -> bool:
+    """Whether a column holds vectors, or arrays of numbers."""
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql.types import ArrayType, NumericType
+
+    kind = schema[name].dataType
+    return isinstance(kind, VectorUDT) or (
+        isinstance(kind, ArrayType) and isinstance(kind.elementType, NumericType)
+    )
 
 
 def _text_advice(type_: str) -> str:
@@ -121,12 +237,6 @@ def stages(columns: Columns, handle_invalid: str = "error") -> list[Any]:
     from pyspark.ml.feature import StringIndexer, VectorAssembler
 
     made: list[Any] = []
-    dotted = [name for name in columns.assembled if "." in name]
-    if dotted:
-        raise ValueError(
-            f"Spark's VectorAssembler takes the dot in {dotted} for a field of a struct. Rename "
-            f"the columns of the data: without dots, they can be features."
-        )
     if columns.assembled:
         # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
         made.append(
@@ -175,8 +285,9 @@ def _type(schema: StructType, name: str) -> str:
 
 
 def free_name(schema: StructType, name: str) -> str:
-    """``name``, with underscores until no column is called so."""
-    while name in schema.names:
+    """``name``, with underscores until no column is called so, in whatever case."""
+    taken_names = {each.lower() for each in schema.names}
+    while name.lower() in taken_names:
         name += "_"
     return name
 

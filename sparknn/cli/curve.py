@@ -6,6 +6,27 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from sparknn.cli import places
+from sparknn.ml.rules import did_you_mean
+
+
+def problem(path: str) -> str:
+    """Why no picture can be written to a path; empty if one can."""
+    if Path(path).is_dir():
+        return f"{path} is a folder; expected a file, such as curve.png."
+    reason = places.why_not_writable(path)
+    if reason:
+        return f"{path} cannot be written: {reason}."
+    if importlib.util.find_spec("matplotlib") is None:
+        return ""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known, ending = FigureCanvasBase.get_supported_filetypes(), Path(path).suffix[1:].lower()
+    if not ending or ending in known:
+        return ""
+    hint = did_you_mean(ending, known) or "."
+    return f"{path}: a picture can end in {', '.join(sorted(known))}, not in {ending}{hint}"
+
 
 def draw(summary: Any, path: str) -> str:
     """Write the picture; return a line that says so, or why there is none."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sparknn.cli.config import TrainConfig
@@ -13,8 +14,25 @@ if TYPE_CHECKING:
     from sparknn.cli.columns import Columns
     from sparknn.ml.classifier import NeuralNetClassifier
     from sparknn.ml.regressor import NeuralNetRegressor
+    from sparknn.ml.schema import SchemaError
 
     Estimator: TypeAlias = NeuralNetClassifier | NeuralNetRegressor
+
+
+#: Only names that are no words of English are found in a sentence.
+_KEYS_OF_PARAMS = {
+    name: f"{section}.{name}"
+    for section, names in PARAM_KEYS.items()
+    for name in names
+    if name != name.lower()
+} | {
+    "featuresCol": "data.features",
+    "labelCol": "data.label",
+    "weightCol": "data.weight",
+    "validationIndicatorCol": "data.validationIndicator",
+    "NeuralNetRegressor": "task = 'regression'",
+    "NeuralNetClassifier": "task = 'classification'",
+}
 
 
 def estimator_for(task: str) -> Estimator:
@@ -37,11 +55,46 @@ def build(config: TrainConfig) -> tuple[Estimator, list[str]]:
         if not estimator.hasParam(name)
     ]
     values = {name: config.params[key] for name, key in keys.items() if estimator.hasParam(name)}
+    wrong: set[str] = set()
     try:
         estimator.setParams(**values)
     except ParamError as error:
         mistakes += [f"{keys[name]}{problem}" for name, problem in error.problems.items()]
-    return estimator, mistakes
+        wrong = set(error.problems)
+    return estimator, mistakes + _needs_validation(config, wrong)
+
+
+def _needs_validation(config: TrainConfig, wrong: Collection[str]) -> list[str]:
+    """What asks for validation rows where there are none."""
+    params = config.params
+    if config.validation_indicator or params.get("data.validationFraction"):
+        return []
+    asking = []
+    if params.get("training.patience") and "patience" not in wrong:
+        asking.append("training.patience")
+    if params.get("averaging.finalWeights") in ("best", "combine"):
+        asking.append("averaging.finalWeights")
+    return [
+        f"{key} = {params[key]!r}; needs validation rows: set data.validationFraction or "
+        f"data.validationIndicator."
+        for key in asking
+    ]
+
+
+def in_keys(text: str, columns: Columns) -> str:
+    """What the library says of Params and of columns that stages made, as a job file knows them."""
+    for name, key in _KEYS_OF_PARAMS.items():
+        text = re.sub(rf"(?<![\w.]){name}(?!\w)", key, text)
+    if columns.indexed:
+        text = text.replace(f"'{columns.label}'", f"'{columns.indexed}'")
+    return text
+
+
+def mistakes_in_keys(error: ParamError | SchemaError, columns: Columns) -> list[str]:
+    """The mistakes that the estimator names, each by its key."""
+    if isinstance(error, ParamError):
+        return [in_keys(f"{name}{problem}", columns) for name, problem in error.problems.items()]
+    return [in_keys(line, columns) for line in str(error).splitlines()]
 
 
 def point_to(estimator: Estimator, config: TrainConfig, columns: Columns) -> None:

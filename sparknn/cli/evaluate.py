@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparknn.cli import columns, report, saved
+from sparknn.cli import columns, places, report, saved
 from sparknn.cli.keys import FORMATS
-from sparknn.cli.mistakes import UsageError
+from sparknn.cli.mistakes import PathError, UsageError
 from sparknn.cli.session import open_session
 from sparknn.cli.tables import Source
+from sparknn.ml.causes import cause_of
 from sparknn.ml.rules import did_you_mean
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ log = logging.getLogger("sparknn.cli")
 
 
 class NoModelError(ValueError):
-    """There is no model to use at a path."""
+    """What is at a path is no model that can be used."""
 
 
 def source(path: str, format_: str | None, options: Sequence[str]) -> Source:
@@ -63,28 +64,59 @@ def check_places(mistakes: Iterable[str]) -> None:
         raise UsageError("command line", found)
 
 
-def load_model(spark: SparkSession, path: str) -> tuple[Any, Any]:
+def no_model(key: str, path: str) -> str:
+    """What can be said before Spark starts: a line if there is no model, otherwise empty."""
+    if not path or places.local(path) in (None, True):
+        return ""
+    return f"{key}: there is no model at {path}. Give the folder that a model was saved to."
+
+
+def load_model(spark: SparkSession, path: str, key: str = "--model") -> tuple[Any, Any]:
     """A saved model or pipeline, and the network in it.
+
+    Parameters
+    ----------
+    key : str
+        What named the path, for messages.
 
     Raises
     ------
-    NoModelError
+    PathError
         If there is none at the path.
+    NoModelError
+        If what is there is no network, or damaged.
     """
     from pyspark.errors import AnalysisException
     from pyspark.ml.util import DefaultParamsReader
 
+    from sparknn.ml.persistence import ModelFormatError
+
     try:
         spark.read.text(f"{path.rstrip('/')}/metadata")
     except AnalysisException as error:
-        if "PATH_NOT_FOUND" not in str(error) and "does not exist" not in str(error):
+        if not places.is_missing(error):
             raise
-        raise NoModelError(
-            f"There is no model at {path}. Give the folder that a model was saved to."
+        raise PathError(
+            f"{key}: there is no model at {path}. Give the folder that a model was saved to."
         ) from None
     # pyspark 3.5 knows the context here, Spark Connect the session.
     context = getattr(spark, "_sc", spark)
-    model: Any = DefaultParamsReader.loadParamsInstance(path, context)
+    try:
+        model: Any = DefaultParamsReader.loadParamsInstance(path, context)
+    except ModelFormatError:  # it names the path and what is wrong
+        raise
+    except (ImportError, AttributeError) as error:
+        raise NoModelError(
+            f"{key}: {path} needs a class that is not there ({error}). Give Python the package "
+            f"that it was saved with."
+        ) from error
+    except Exception as error:
+        # Spark reports metadata that are cut off in as many ways as there are places to cut.
+        raise NoModelError(
+            f"{key}: the model at {path} cannot be read ({type(error).__name__}: "
+            f"{cause_of(error)}). The directory is incomplete or was changed; copy it again, or "
+            f"save the model again."
+        ) from error
     network = columns.network_in(model)
     if network is None:
         raise NoModelError(f"{path} holds a {type(model).__name__} without a neural network in it.")
@@ -101,7 +133,7 @@ def run(
     invalid : str, optional
         What becomes of rows that cannot be predicted; by default what the model says.
     """
-    check_places([source.missing("--data")])
+    check_places([no_model("--model", model_path), source.missing("--data")])
     with open_session("sparknn evaluate", verbose=verbose) as spark:
         model, network = load_model(spark, model_path)
         saved.set_invalid(model, network, invalid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -23,14 +24,52 @@ _GLOB = "*?[{\\"
 
 def local(path: str) -> bool | None:
     """Whether there is something at a path of this machine; None if it may be another's."""
+    found = on_this_machine(path)
+    return None if found is None else os.path.exists(found)
+
+
+def on_this_machine(path: str) -> str | None:
+    """A path as this machine knows it; None if it may be another's, or is a pattern."""
     if any(mark in path for mark in _GLOB):
         return None
     scheme = urlsplit(path).scheme if ":" in path.split("/", 1)[0] else ""
     if scheme == "file" and "SPARK_REMOTE" not in os.environ:
-        return os.path.exists(unquote(urlsplit(path).path))
+        return unquote(urlsplit(path).path)
     if scheme or ":" in path or _default_may_be_elsewhere():
         return None
-    return os.path.exists(path)
+    return path
+
+
+def where_spark_writes(spark: SparkSession, path: str) -> str | None:
+    """A path as this machine knows it, once Spark can tell; None if it is another's."""
+    try:
+        context = spark.sparkContext
+        jvm = context._jvm
+        assert jvm is not None
+        place = jvm.org.apache.hadoop.fs.Path(path)
+        system = place.getFileSystem(context._jsc.hadoopConfiguration())
+        if not context._jsc.sc().isLocal() or system.getUri().getScheme() != "file":
+            return None
+        return str(system.makeQualified(place).toUri().getPath())
+    except Exception:  # Spark Connect has no JVM; what else is wrong, the write will tell
+        return None
+
+
+def why_not_writable(path: str) -> str:
+    """Why nothing can be made at a path of this machine; empty if something can.
+
+    The answer is tried out: rights alone do not tell it, for root or of a read-only disk.
+    """
+    parent = Path(path).absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        return f"{parent} is no folder"
+    try:
+        with tempfile.TemporaryDirectory(prefix=".sparknn-", dir=parent):
+            return ""
+    except OSError as error:
+        return f"{parent} cannot be written to ({error.strerror})"
 
 
 def _default_may_be_elsewhere() -> bool:

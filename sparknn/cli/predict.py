@@ -6,7 +6,7 @@ import logging
 import time
 
 from sparknn.cli import saved
-from sparknn.cli.evaluate import check_format, check_places, load_model
+from sparknn.cli.evaluate import check_format, check_places, load_model, no_model
 from sparknn.cli.keys import OUTPUT_FORMATS
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.overlaps import Place, overlapping
@@ -50,7 +50,7 @@ def run(
     inputs = [Place.of("--data", source), Place("--model", model_path)]
     overlaps = overlapping([Place.of("--output", target)], inputs)
     wrong = list(overlaps.values()) or [target.in_the_way("--output")]
-    check_places([source.missing("--data"), *wrong])
+    check_places([no_model("--model", model_path), source.missing("--data"), *wrong])
     with open_session("sparknn predict", verbose=verbose) as spark:
         target.check_free(spark, "--output")
         model, network = load_model(spark, model_path)

@@ -114,7 +114,7 @@ class Source:
 
     def missing(self, key: str) -> str:
         """What can be said before Spark starts: a line if there is nothing, otherwise empty."""
-        if self.format == "table" or places.local(self.path) in (None, True):
+        if not self.path or self.format == "table" or places.local(self.path) in (None, True):
             return ""
         return self._nothing(key)
 
@@ -150,15 +150,30 @@ class Target:
         Raises
         ------
         PathExistsError
+        PathError
+            If nothing can be written there.
         """
         if not self.overwrite and self._exists(spark):
             raise PathExistsError(self._taken(key))
+        if self.format != "table":
+            unwritable = self._unwritable(key, places.where_spark_writes(spark, self.path))
+            if unwritable:
+                raise PathError(unwritable)
 
     def in_the_way(self, key: str) -> str:
-        """What can be said before Spark starts: a line if something is there, otherwise empty."""
-        if self.overwrite or self.format == "table" or not places.local(self.path):
+        """What can be said before Spark starts: a line if something is there, otherwise empty.
+
+        So it is where nothing can be written.
+        """
+        if self.format == "table":
             return ""
-        return self._taken(key)
+        if not self.overwrite and places.local(self.path):
+            return self._taken(key)
+        return self._unwritable(key, places.on_this_machine(self.path))
+
+    def _unwritable(self, key: str, here: str | None) -> str:
+        reason = "" if here is None else places.why_not_writable(here)
+        return f"{key}: {self.path} cannot be written: {reason}." if reason else ""
 
     def _taken(self, key: str) -> str:
         what = "table" if self.format == "table" else "path"

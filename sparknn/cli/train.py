@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparknn.cli import columns, config, curve, estimator
-from sparknn.cli.evaluate import print_report
+from sparknn.cli.evaluate import load_model, no_model, print_report
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.overlaps import Place, overlapping
 from sparknn.cli.session import master, open_session
+from sparknn.ml.declare import ParamError
+from sparknn.ml.schema import SchemaError, case_matters
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from sparknn.ml.model import NetworkModel
 
@@ -35,10 +37,12 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     started = time.perf_counter()
     job, mistakes = config.load(path, overrides)
     net, more = estimator.build(job)
-    if not mistakes + more:
-        more = _wrong_places(job)
-    if mistakes + more:
-        raise UsageError(path, mistakes + more)
+    mistakes += more
+    mistakes += _nothing_kept(job, mistakes) + _wrong_places(job, mistakes)
+    if mistakes:
+        raise UsageError(job.name, mistakes)
+    if job.model is None:
+        log.warning("There is no output.model: the network is tested, but not saved.")
     log.info("Starting Spark ...")
     with open_session(f"sparknn train {path}", verbose=verbose) as spark:
         seconds = time.perf_counter() - started
@@ -47,11 +51,29 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     log.info("All done in %.1f s.", time.perf_counter() - started)
 
 
-def _wrong_places(job: config.TrainConfig) -> list[str]:
+def _nothing_kept(job: config.TrainConfig, mistakes: Sequence[str]) -> list[str]:
+    """Say so where a training would leave nothing behind."""
+    named = any(mistake.startswith(("output.model", "data.test")) for mistake in mistakes)
+    if job.model is not None or job.test is not None or named:
+        return []
+    return [
+        "output.model: missing; without it, and without data.test, nothing is kept of a training."
+    ]
+
+
+def _wrong_places(job: config.TrainConfig, mistakes: Sequence[str]) -> list[str]:
     """Paths that can be seen to be wrong without Spark, by their keys."""
     sources = [("data.train", job.train), ("data.test", job.test)]
     targets = [("output.model", job.model), ("output.predictions", job.predictions)]
-    found = [source.missing(key) for key, source in sources if source is not None]
+    found = []
+    if not any(mistake.startswith("data.format") for mistake in mistakes):
+        found += [source.missing(key) for key, source in sources if source is not None]
+    initial = job.params.get("training.initialModel")
+    if isinstance(initial, str):
+        found.append(no_model("training.initialModel", initial))
+    if job.curve is not None:
+        problem = curve.problem(job.curve)
+        found.append(f"output.curve: {problem}" if problem else "")
     overlaps = _overlaps(job)
     found += [
         target.in_the_way(key)
@@ -74,18 +96,23 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
     for key, target in [("output.model", job.model), ("output.predictions", job.predictions)]:
         if target is not None:
             target.check_free(spark, key)
+    _continue_from(job, net, spark)
     # Before the first look already: Spark reads all of a CSV to find its columns' types.
     log.info("Reading %s ...", job.train.path)
     rows = job.train.read(spark, "data.train")
     found = columns.look_at(rows.schema, job)
-    if found.mistakes:
-        raise UsageError(job.name, found.mistakes)
+    case = case_matters(spark)
+    mistakes = found.mistakes or columns.taken(rows.schema, net, found, case_matters=case)
     if job.test is not None:
-        # A path that does not exist shall fail now, not after the training.
-        job.test.read(spark, "data.test")
-    estimator.point_to(net, job, found)
-
-    model = columns.fit(net, found, rows)
+        # What is wrong with the test rows shall be told now, not after the training.
+        test = job.test.read(spark, "data.test").schema
+        if not found.mistakes:
+            mistakes += columns.look_at_test(test, job, found)
+        if not mistakes:
+            mistakes += columns.taken(test, net, found, "data.test", case_matters=case)
+    if mistakes:
+        raise UsageError(job.name, mistakes)
+    model = _fit(job, net, found, rows)
     network = columns.network_in(model)
     assert network is not None
     log.info("%s", _trained(network))
@@ -96,6 +123,32 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
         log.info("%s", curve.draw(network.summary, job.curve))
     if job.test is not None:
         _test(job, model, network, spark)
+
+
+def _continue_from(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSession) -> None:
+    """Give the estimator the network of a saved model or pipeline, if the job names one."""
+    path = net.getOrDefault("initialModel")
+    if not path:
+        return
+    _, network = load_model(spark, path, "training.initialModel")
+    try:
+        net.setParams(initialModel=network)
+    except ParamError as error:
+        problems = [f"training.initialModel{text}" for text in error.problems.values()]
+        raise UsageError(job.name, problems) from None
+
+
+def _fit(
+    job: config.TrainConfig, net: estimator.Estimator, found: columns.Columns, rows: DataFrame
+) -> Any:
+    """Fit; what the library says of Params is said of keys."""
+    try:
+        estimator.point_to(net, job, found)
+        return columns.fit(net, found, rows)
+    except (ParamError, SchemaError) as error:
+        raise UsageError(job.name, estimator.mistakes_in_keys(error, found)) from error
+    except ValueError as error:
+        raise ValueError(estimator.in_keys(str(error), found)) from error
 
 
 def _trained(network: NetworkModel) -> str:

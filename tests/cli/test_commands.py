@@ -195,6 +195,7 @@ def test_a_text_feature_is_refused(points: Path, tmp_path: Path, sparknn: Comman
     job = tmp_path / "job.toml"
     job.write_text(
         f"[data]\ntrain = '{points}/points.csv'\nfeatures = ['x', 'colour']\nlabel = 'id'\n"
+        f"[output]\nmodel = '{tmp_path}/model'\n"
     )
     ran = sparknn("train", job)
     assert ran.status == 2
@@ -207,7 +208,10 @@ def test_rows_that_cannot_be_trained_on_are_one_line(
 ) -> None:
     data, job = tmp_path / "holes.csv", tmp_path / "job.toml"
     data.write_text("x,y,c\n1,2,0\n,3,1\n2,1,1\n1,1,0\n")
-    job.write_text(f"[data]\ntrain = '{data}'\nfeatures = ['x', 'y']\nlabel = 'c'\n")
+    job.write_text(
+        f"[data]\ntrain = '{data}'\nfeatures = ['x', 'y']\nlabel = 'c'\n"
+        f"[output]\nmodel = '{tmp_path}/model'\n"
+    )
     ran = sparknn("train", job)
     assert ran.status == 1
     (line,) = [line for line in ran.err.splitlines() if line.startswith("sparknn: ")]
@@ -220,7 +224,7 @@ def test_rows_that_cannot_be_trained_on_are_one_line(
 @pytest.mark.parametrize(
     ("arguments", "status", "expected"),
     [
-        (["evaluate", "--model", "/nowhere", "--data", "x.csv"], 1, "no model at /nowhere"),
+        (["evaluate", "--model", "/nowhere", "--data", "x.csv"], 2, "--model: there is no model"),
         (["evaluate", "--model", "m", "--data", "x", "--format", "cvs"], 2, "did you mean 'csv'?"),
         (["evaluate", "--model", "m", "--data", "x", "--option", "a"], 2, "expected KEY=VALUE"),
         (["evaluate", "--model", "m"], 2, "required: --data"),
