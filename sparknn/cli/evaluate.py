@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparknn.cli import columns, places, report, saved
+from sparknn.cli import columns, holes, places, report, saved
 from sparknn.cli.keys import FORMATS
 from sparknn.cli.mistakes import PathError, UsageError
 from sparknn.cli.session import open_session
@@ -142,26 +142,48 @@ def run(
         print_report(model, network, rows)
 
 
-def print_report(model: Any, network: Any, rows: DataFrame) -> DataFrame:
+def print_report(
+    model: Any,
+    network: Any,
+    rows: DataFrame,
+    key: str = "--data",
+    advice: str = "--invalid skip leaves such rows out.",
+) -> DataFrame:
     """Accuracy and confusion matrix, or the errors of a regression, on stdout.
+
+    Parameters
+    ----------
+    key, advice : str
+        What named the rows, and what to do where they lack values, for messages.
 
     Returns
     -------
     DataFrame
         The rows with their predictions.
     """
-    label, prediction = network.getOrDefault("labelCol"), network.getOrDefault("predictionCol")
-    predicted = saved.transform(model, network, rows, labelled=True)
-    names = columns.class_names(model, label)
-    if hasattr(network, "numClasses"):
-        confusion = report.confusion(predicted, label, prediction, names)
-        lines, n_seen = confusion.lines(), confusion.n_rows + confusion.n_unlabelled
-    else:
-        errors = report.regression_errors(predicted, label, prediction)
-        lines, n_seen = report.regression_lines(errors), max((e.n_rows for e in errors), default=0)
+    predicted = saved.transform(model, network, rows, labelled=True, key=key)
+    names = columns.class_names(model, network.getOrDefault("labelCol"))
+    try:
+        lines, n_seen = _report(network, predicted, names)
+    except Exception as error:
+        read = saved.sources(model, network, rows, labelled=True)
+        told = holes.explained(error, rows, read)
+        if told:
+            raise ValueError(f"{key}: {told}. {advice}") from error
+        raise
     if saved.leaves_out(model):
         line = saved.left_out(rows.count(), n_seen, labelled=bool(names))
         if line:
             log.info("%s", line)
     print("\n".join(lines), flush=True)
     return predicted
+
+
+def _report(network: Any, predicted: DataFrame, names: Sequence[str]) -> tuple[list[str], int]:
+    """The lines, and how many rows they are about."""
+    label, prediction = network.getOrDefault("labelCol"), network.getOrDefault("predictionCol")
+    if hasattr(network, "numClasses"):
+        confusion = report.confusion(predicted, label, prediction, names)
+        return confusion.lines(), confusion.n_rows + confusion.n_unlabelled
+    errors = report.regression_errors(predicted, label, prediction)
+    return report.regression_lines(errors), max((e.n_rows for e in errors), default=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from sparknn.cli import saved
+from sparknn.cli import holes, saved
 from sparknn.cli.evaluate import check_format, check_places, load_model, no_model
 from sparknn.cli.keys import OUTPUT_FORMATS
 from sparknn.cli.mistakes import UsageError
@@ -55,7 +55,7 @@ def run(
         target.check_free(spark, "--output")
         model, network = load_model(spark, model_path)
         saved.set_invalid(model, network, invalid)
-        rows = source.with_features(network.numFeatures).read(spark, "--data")
+        rows = data = source.with_features(network.numFeatures).read(spark, "--data")
         # Counted while they are written: the rows are not read again for it.
         before, after = Observation(), Observation()
         if saved.leaves_out(model):
@@ -80,7 +80,15 @@ def run(
         chosen = predicted.select(*map(quoted, names))
         if saved.leaves_out(model):
             chosen = chosen.observe(after, F.count(F.lit(1)).alias("n"))
-        target.write(chosen)
+        try:
+            target.write(chosen)
+        except Exception as error:
+            read = saved.sources(model, network, data, labelled=False)
+            told = holes.explained(error, data, read)
+            if told:
+                advice = "--invalid skip leaves such rows out, --invalid keep predicts null."
+                raise ValueError(f"--data: {told}. {advice}") from error
+            raise
         if saved.leaves_out(model):
             line = saved.left_out(before.get["n"], after.get["n"], labelled=False)
             if line:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparknn.cli.mistakes import UsageError
 from sparknn.engine.quoting import quoted
 from sparknn.ml.rules import did_you_mean
+from sparknn.ml.schema import SchemaError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def transform(model: Any, network: Any, rows: DataFrame, *, labelled: bool) -> DataFrame:
+def transform(
+    model: Any, network: Any, rows: DataFrame, *, labelled: bool, key: str = "--data"
+) -> DataFrame:
     """Add a model's columns to rows.
 
     Parameters
@@ -20,34 +24,74 @@ def transform(model: Any, network: Any, rows: DataFrame, *, labelled: bool) -> D
     labelled : bool
         Whether the label is needed. Without need the stage that numbers it is passed over: it
         would stop at labels that it does not know, or leave their rows out.
+    key : str
+        What named the rows, for messages.
 
     Raises
     ------
-    ValueError
-        If the label is needed and not there.
+    UsageError
+        If the rows lack a column, or have one that is in the way.
     """
+    own = rows.columns
     label = network.getOrDefault("labelCol")
     for stage in _stages(model):
         if _numbers(stage, label):
             if not labelled:
                 continue
-            check_label(stage.getInputCol(), rows)
-        rows = _names_or_null(stage, rows) or stage.transform(rows)
+            _check_label(stage.getInputCol(), rows, own, key)
+        else:
+            _check_inputs(stage, rows, own, key)
+        try:
+            rows = _names_or_null(stage, rows) or stage.transform(rows)
+        except SchemaError as error:
+            raise UsageError(key, str(error).splitlines()) from error
     if labelled:
-        check_label(label, rows)
+        _check_label(label, rows, own, key)
     return rows
 
 
-def check_label(label: str, rows: DataFrame) -> None:
-    """Say which column is missing, before Spark does.
+def sources(model: Any, network: Any, rows: DataFrame, *, labelled: bool) -> list[str]:
+    """The columns of the rows that a model reads; among them the label, where it is needed."""
+    label = network.getOrDefault("labelCol")
+    stages = [stage for stage in _stages(model) if labelled or not _numbers(stage, label)]
+    read = [name for stage in stages for name in _inputs(stage)] + [label] * labelled
+    return [name for name in rows.columns if name in read]
 
-    Raises
-    ------
-    ValueError
-    """
+
+def _check_label(label: str, rows: DataFrame, own: Sequence[str], key: str) -> None:
+    """Say that the label is missing, before Spark does."""
     if label not in rows.columns:
-        hint = did_you_mean(label, rows.columns) or f"; they have {', '.join(rows.columns)}."
-        raise ValueError(f"The data have no label column {label!r}{hint}")
+        hint = did_you_mean(label, own) or f"; there are {', '.join(own)}."
+        raise UsageError(key, [f"there is no label column {label!r}{hint}"])
+
+
+def _check_inputs(stage: Any, rows: DataFrame, own: Sequence[str], key: str) -> None:
+    """Say which columns are missing that a stage reads, before Spark does."""
+    # Whether case matters, and what a dot means, the stage knows.
+    there = {name.lower() for name in rows.columns}
+    names = _inputs(stage)
+    listed = ", ".join(own)
+    missing = [name for name in names if name.lower() not in there and "." not in name]
+    if missing:
+        raise UsageError(
+            key,
+            [
+                f"there is no column {name!r}"
+                f"{did_you_mean(name, own) or f'; there are {listed}.'} The model was "
+                f"trained on {', '.join(names)}."
+                for name in missing
+            ],
+        )
+
+
+def _inputs(stage: Any) -> list[str]:
+    """The columns that a stage says it reads."""
+    found: list[str] = []
+    for param in ("inputCols", "inputCol", "featuresCol"):
+        if stage.hasParam(param) and stage.isDefined(param):
+            value = stage.getOrDefault(param)
+            found += [value] if isinstance(value, str) else value
+    return found
 
 
 def set_invalid(model: Any, network: Any, invalid: str | None) -> None:

@@ -9,11 +9,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparknn.cli import columns, config, curve, estimator
+from sparknn.cli import columns, config, curve, estimator, holes
 from sparknn.cli.evaluate import load_model, no_model, print_report
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.overlaps import Place, overlapping
 from sparknn.cli.session import master, open_session
+from sparknn.cli.tables import Source
+from sparknn.engine.quoting import quoted
 from sparknn.ml.declare import ParamError
 from sparknn.ml.schema import SchemaError, case_matters
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from sparknn.ml.model import NetworkModel
 
 log = logging.getLogger("sparknn.cli")
+
+_SKIP = "data.handleInvalid = 'skip' leaves such rows out."
 
 
 def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> None:
@@ -101,15 +105,14 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
     log.info("Reading %s ...", job.train.path)
     rows = job.train.read(spark, "data.train")
     found = columns.look_at(rows.schema, job)
-    case = case_matters(spark)
-    mistakes = found.mistakes or columns.taken(rows.schema, net, found, case_matters=case)
+    mistakes = found.mistakes or columns.taken(
+        rows.schema, net, found, case_matters=case_matters(spark)
+    )
+    if mistakes and (empty := _without_rows("data.train", job.train, rows)):
+        mistakes = [empty]
     if job.test is not None:
         # What is wrong with the test rows shall be told now, not after the training.
-        test = job.test.read(spark, "data.test").schema
-        if not found.mistakes:
-            mistakes += columns.look_at_test(test, job, found)
-        if not mistakes:
-            mistakes += columns.taken(test, net, found, "data.test", case_matters=case)
+        mistakes += _look_at_test(job, net, found, spark)
     if mistakes:
         raise UsageError(job.name, mistakes)
     model = _fit(job, net, found, rows)
@@ -123,6 +126,21 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
         log.info("%s", curve.draw(network.summary, job.curve))
     if job.test is not None:
         _test(job, model, network, spark)
+
+
+def _look_at_test(
+    job: config.TrainConfig, net: estimator.Estimator, found: columns.Columns, spark: SparkSession
+) -> list[str]:
+    """What is wrong with the test rows, if it can be told: not without training's columns."""
+    assert job.test is not None
+    rows = job.test.read(spark, "data.test")
+    if found.mistakes:
+        return []
+    mistakes = columns.look_at_test(rows.schema, job, found) or columns.taken(
+        rows.schema, net, found, "data.test", case_matters=case_matters(spark)
+    )
+    empty = _without_rows("data.test", job.test, rows) if mistakes else ""
+    return [empty] if empty else mistakes
 
 
 def _continue_from(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSession) -> None:
@@ -147,8 +165,35 @@ def _fit(
         return columns.fit(net, found, rows)
     except (ParamError, SchemaError) as error:
         raise UsageError(job.name, estimator.mistakes_in_keys(error, found)) from error
-    except ValueError as error:
-        raise ValueError(estimator.in_keys(str(error), found)) from error
+    except Exception as error:
+        told = _told_of_rows(error, job, found, rows)
+        if told or isinstance(error, ValueError):
+            raise ValueError(told or estimator.in_keys(str(error), found)) from error
+        raise
+
+
+def _told_of_rows(
+    error: Exception, job: config.TrainConfig, found: columns.Columns, rows: DataFrame
+) -> str:
+    """What is wrong with the rows, in columns of the data; empty if the error says it as well."""
+    if "The DataFrame is empty" in str(error):
+        return f"data.train: there are no rows in {job.train.path}."
+    if found.indexed and "one class only" in str(error):
+        text = rows.select(quoted(found.indexed)).dropna().head()
+        return (
+            f"data.label: column {found.indexed!r} holds one class only ({text and text[0]!r}): "
+            f"there is nothing to tell apart. Look for a filter that took the other classes away."
+        )
+    others = [name for name in (job.weight, job.validation_indicator) if name]
+    told = holes.explained(error, rows, [*job.features, job.label, *others])
+    return f"data.train: {told}. {_SKIP}" if told else ""
+
+
+def _without_rows(key: str, source: Source, rows: DataFrame) -> str:
+    """Say so where there are no rows: all columns of such a CSV are text, if there are any."""
+    if source.format != "csv" or rows.head(1):
+        return ""
+    return f"{key}: there are no rows in {source.path}{'' if rows.columns else ', nor a header'}."
 
 
 def _trained(network: NetworkModel) -> str:
@@ -172,7 +217,7 @@ def _test(job: config.TrainConfig, model: Any, network: Any, spark: SparkSession
     assert job.test is not None
     log.info("Testing on %s ...", job.test.path)
     rows = job.test.with_features(network.numFeatures).read(spark, "data.test")
-    predicted = print_report(model, network, rows)
+    predicted = print_report(model, network, rows, "data.test", _SKIP)
     if job.predictions is not None:
         job.predictions.write(predicted)
         log.info("Wrote the predictions to %s.", job.predictions.path)

@@ -210,12 +210,12 @@ def test_rows_that_cannot_be_trained_on_are_one_line(
     data.write_text("x,y,c\n1,2,0\n,3,1\n2,1,1\n1,1,0\n")
     job.write_text(
         f"[data]\ntrain = '{data}'\nfeatures = ['x', 'y']\nlabel = 'c'\n"
-        f"[output]\nmodel = '{tmp_path}/model'\n"
+        f"[output]\nmodel = '{tmp_path}/model'\noverwrite = true\n"
     )
     ran = sparknn("train", job)
     assert ran.status == 1
     (line,) = [line for line in ran.err.splitlines() if line.startswith("sparknn: ")]
-    assert "features" in line
+    assert "data.train: column 'x' is null" in line
     assert "Traceback" not in ran.err
     assert sparknn("train", job, "--set", "data.handleInvalid=skip").status == 0
     assert "Traceback" in sparknn("train", job, "--verbose").err
@@ -264,7 +264,7 @@ def test_data_without_the_label_or_a_column(
     new = tmp_path / "new.csv"
     new.write_text("id,x,y\n7,0.1,-0.2\n")
     ran = sparknn("evaluate", "--model", trained / "model", "--data", new)
-    assert ran.status == 1
+    assert ran.status == 2
     assert "no label column" in ran.err
     arguments = ["--data", new, "--output", tmp_path / "o", "--columns", "id,predicted"]
     ran = sparknn("predict", "--model", trained / "model", *arguments)

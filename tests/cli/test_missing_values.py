@@ -84,9 +84,8 @@ def test_evaluate_names_the_label_that_is_missing(
     name: str, models: Path, holes: Path, sparknn: Command
 ) -> None:
     ran = sparknn("evaluate", "--model", models / name, "--data", holes)
-    assert ran.status == 1
-    assert "no label column 'colour'" in ran.err
-    assert "UNRESOLVED" not in ran.err
+    assert ran.status == 2
+    assert "--data: there is no label column 'colour'; there are id, x, y." in ran.err
 
 
 @pytest.mark.parametrize("name", ["error", "skip"])
@@ -97,7 +96,8 @@ def test_predict_does_with_holes_what_it_is_told(
     arguments = ["predict", "--model", models / name, "--data", holes, "--output", out]
     ran = sparknn(*arguments, "--invalid", "error")
     assert ran.status == 1
-    assert "--invalid skip or --invalid keep" in ran.err
+    assert "--invalid skip leaves such rows out, --invalid keep" in ran.err
+    assert "--data: column 'x' is null, NaN or infinite in 2 of 4 rows. " in ran.err
     assert len([line for line in ran.err.splitlines() if line.startswith("sparknn: ")]) == 1
     assert not out.exists()
 
@@ -120,7 +120,9 @@ def test_evaluate_leaves_holes_out_and_counts_them(
     data = tmp_path / "labelled.csv"
     data.write_text("x,y,colour\n0.1,-0.2,blue\n,0.3,red\n6.1,0.3,green\n")
     arguments = ["evaluate", "--model", models / "error", "--data", data]
-    assert "--invalid skip" in sparknn(*arguments).err
+    ran = sparknn(*arguments)
+    assert ran.status == 1
+    assert "--data: column 'x' is null, NaN or infinite in 1 of 3 rows. --invalid skip" in ran.err
     ran = sparknn(*arguments, "--invalid", "skip")
     assert ran.status == 0, ran.err
     assert "of 2 rows wrong" in ran.out
@@ -140,3 +142,67 @@ def test_the_test_after_a_training_counts_them_too(
     (line,) = [line for line in ran.err.splitlines() if line.startswith("Trained ")]
     assert ": 1 round; of which " in line
     assert line.endswith(" s to take the rows in.")
+
+
+def test_predict_names_the_columns_that_are_missing(
+    models: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("id,x,yy\n1,0.1,-0.2\n")
+    arguments = ["--model", models / "error", "--data", data, "--output", tmp_path / "out"]
+    ran = sparknn("predict", *arguments)
+    assert ran.status == 2
+    assert "--data: there is no column 'y'; did you mean 'yy'? The model was trained" in ran.err
+    assert "on x, y." in ran.err
+    data.write_text("x,y,prediction\n1,0.1,-0.2\n")
+    ran = sparknn("predict", *arguments)
+    assert ran.status == 2
+    assert "--data: Output column 'prediction' already exists" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "x,y,colour\n1,,red\n,,blue\n1,2,red\nNaN,1,blue\n",
+            "data.train: column 'x' is null, NaN or infinite in 2 of 4 rows; column 'y' is null, "
+            "NaN or infinite in 2 of 4 rows. data.handleInvalid = 'skip' leaves such rows out.",
+        ),
+        (
+            "x,y,colour\n1,1,red\n2,1,\n1,2,blue\n",
+            "data.train: column 'colour' is null in 1 of 3 rows. data.handleInvalid = 'skip'",
+        ),
+        (
+            "x,y,colour\n1,1,red\n2,1,red\n",
+            "data.label: column 'colour' holds one class only ('red'): there is nothing to tell",
+        ),
+        (
+            "x,y,colour\n1,1,0\n2,1,0\n",
+            "and data.numClasses tells it of others.",
+        ),
+    ],
+)
+def test_training_rows_are_told_of_in_their_own_columns(
+    text: str, expected: str, points: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    job, data = tmp_path / "job.toml", tmp_path / "train.csv"
+    job.write_text(_JOB.format(data=points, out=tmp_path, name="model"))
+    data.write_text(text)
+    ran = sparknn("train", job, "--set", f"data.train={data}")
+    assert ran.status == 1
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("sparknn: ")]
+    assert expected in line
+    assert "labelIndex" not in line
+
+
+@pytest.mark.parametrize(("text", "more"), [("x,y,colour\n", ""), ("", ", nor a header")])
+def test_a_csv_without_rows(
+    text: str, more: str, points: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    job, data = tmp_path / "job.toml", tmp_path / "empty.csv"
+    job.write_text(_JOB.format(data=points, out=tmp_path, name="model"))
+    data.write_text(text)
+    for key in ("data.train", "data.test"):
+        ran = sparknn("train", job, "--set", f"{key}={data}")
+        assert ran.status == 2
+        assert f"{key}: there are no rows in {data}{more}." in ran.err
