@@ -23,7 +23,7 @@ class TrainConfig:
     Parameters
     ----------
     name : str
-        Of the file, for messages.
+        Of the file, and whether there were overrides, for messages.
     task : str
         ``classification`` or ``regression``.
     train, test : Source
@@ -70,7 +70,12 @@ def load(path: str, overrides: Sequence[str] = ()) -> tuple[TrainConfig, list[st
     for override in overrides:
         mistakes += apply_override(table, override)
     own, params, found = _sort_keys(table)
-    return _assemble(path, own, params), mistakes + found
+    return _assemble(heading(path, overrides), own, params), mistakes + found
+
+
+def heading(path: str, overrides: Sequence[str]) -> str:
+    """What mistakes are in: a file, and what was said besides."""
+    return f"{path} with --set" if overrides else path
 
 
 def read_toml(path: str) -> Table:

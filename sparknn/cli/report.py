@@ -51,9 +51,9 @@ class Confusion:
         if not self.n_rows:
             return ["no rows with a label"]
         wrong = round((1 - self.accuracy) * self.n_rows)
-        lines = [f"accuracy {self.accuracy:.2%} ({wrong:,} of {self.n_rows:,} rows wrong)"]
+        lines = [f"accuracy {self.accuracy:.2%} ({wrong:,} of {counted(self.n_rows, 'row')} wrong)"]
         if self.n_unlabelled:
-            lines.append(f"{self.n_unlabelled:,} rows without a label left out")
+            lines.append(f"{counted(self.n_unlabelled, 'row')} without a label left out")
         classes = sorted({number for pair in self.counts for number in pair})
         if len(classes) <= _MAX_CLASSES:
             return [*lines, "", *self._matrix(classes)]
@@ -90,6 +90,11 @@ class Confusion:
             f"  {self._name(actual)} for {self._name(predicted)}: {n:,}"
             for (actual, predicted), n in mistakes.most_common(_MAX_CONFUSIONS)
         ]
+
+
+def counted(number: int, what: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _share(part: int, whole: int) -> str:
@@ -180,6 +185,6 @@ def regression_lines(errors: Sequence[Errors]) -> list[str]:
     names = [f"target {number}: " if len(errors) > 1 else "" for number in range(len(errors))]
     return [
         f"{name}RMSE {e.rmse:.4g}, mean absolute error {e.mae:.4g}, R2 {e.r2:.4f} "
-        f"({e.n_rows:,} rows)"
+        f"({counted(e.n_rows, 'row')})"
         for name, e in zip(names, errors, strict=True)
     ]

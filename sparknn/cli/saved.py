@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparknn.cli.mistakes import UsageError
+from sparknn.cli.report import counted
 from sparknn.engine.quoting import quoted
 from sparknn.ml.rules import did_you_mean
 from sparknn.ml.schema import SchemaError
@@ -126,8 +127,8 @@ def left_out(before: int, after: int, *, labelled: bool) -> str:
         return ""
     label = ", or their label is unknown to the model" if labelled else ""
     return (
-        f"{before - after:,} of {before:,} rows were left out: their values are null, NaN or "
-        f"infinite{label}."
+        f"{before - after:,} of {counted(before, 'row')} were left out: their values are null, "
+        f"NaN or infinite{label}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -119,7 +120,15 @@ class Source:
         return self._nothing(key)
 
     def _nothing(self, key: str) -> str:
-        return f"{key}: there is no {'table ' * (self.format == 'table')}{self.path}."
+        if self.format == "table":
+            return f"{key}: there is no table {self.path}."
+        # A table's name has neither slashes nor an ending that names a format.
+        might_be_table = re.fullmatch(r"\w+(\.\w+){0,2}", self.path) and not any(
+            self.path.lower().endswith(ending) for ending in _ENDINGS
+        )
+        how = "--format table" if key.startswith("--") else "format = 'table' in [data]"
+        hint = f" If it is a table, say {how}." if might_be_table else ""
+        return f"{key}: there is no {self.path}.{hint}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sparknn.cli import columns, config, curve, estimator, holes
 from sparknn.cli.evaluate import load_model, no_model, print_report
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.overlaps import Place, overlapping
+from sparknn.cli.report import counted
 from sparknn.cli.session import master, open_session
 from sparknn.cli.tables import Source
 from sparknn.engine.quoting import quoted
@@ -198,11 +199,11 @@ def _without_rows(key: str, source: Source, rows: DataFrame) -> str:
 
 def _trained(network: NetworkModel) -> str:
     layers, summary = "-".join(map(str, network.layers)), network.summary
-    rounds, workers = summary.totalIterations, summary.n_workers
     return (
-        f"Trained {layers} on {summary.n_rows:,} rows with {workers} worker{'s' * (workers != 1)} "
-        f"in {summary.seconds:.1f} s: {rounds} round{'s' * (rounds != 1)}; of which "
-        f"{summary.ingest_s:.1f} s to take the rows in."
+        f"Trained {layers} on {counted(summary.n_rows, 'row')} with "
+        f"{counted(summary.n_workers, 'worker')} in {summary.seconds:.1f} s: "
+        f"{counted(summary.totalIterations, 'round')}; of which {summary.ingest_s:.1f} s to take "
+        f"the rows in."
     )
 
 

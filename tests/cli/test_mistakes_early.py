@@ -111,7 +111,7 @@ def test_mistakes_of_every_kind_are_told_together_before_spark(
     assert ran.status == 2
     assert "Starting Spark" not in ran.err
     for expected in (
-        "8 mistakes",
+        "job.toml with --set: 8 mistakes",
         "training.stepsize: unknown key",
         "training.maxIter = 0;",
         "data.train: there is no file:/nowhere.csv.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pyspark.ml.linalg import Vectors
 
-from sparknn.cli.report import Confusion, confusion, regression_errors, regression_lines
+from sparknn.cli.report import Confusion, confusion, counted, regression_errors, regression_lines
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -80,3 +80,9 @@ def test_a_constant_target_has_no_r2(spark: "SparkSession") -> None:
     (found,) = regression_errors(predicted, "label", "prediction")
     assert math.isnan(found.r2)
     assert regression_lines([]) == ["no rows with a label"]
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(n, "row") for n in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
+    lines = Confusion({(0, 0): 1}, n_unlabelled=1).lines()
+    assert lines[:2] == ["accuracy 100.00% (0 of 1 row wrong)", "1 row without a label left out"]

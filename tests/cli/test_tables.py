@@ -172,3 +172,11 @@ def test_an_error_is_not_logged_besides(
     with open_session("test"), pytest.raises(Exception, match="CAST_INVALID_INPUT"):
         broken.collect()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_may_be_a_table_gets_a_hint() -> None:
+    hints = ("--format table.", "format = 'table' in [data].")
+    for key, hint in zip(("--data", "data.train"), hints, strict=True):
+        assert Source.of("mydb.rows")._nothing(key).endswith(f"If it is a table, say {hint}")
+        for path in ("rows.csv", "./rows", "mydb.rows.parquet"):
+            assert Source.of(path)._nothing(key) == f"{key}: there is no {path}."

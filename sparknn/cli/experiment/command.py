@@ -13,6 +13,7 @@ from sparknn.cli.experiment.results import Results
 from sparknn.cli.experiment.settings import Settings, load
 from sparknn.cli.experiment.split import Rows, read_rows
 from sparknn.cli.experiment.trials import Run, Trial, run_trial, trials
+from sparknn.cli.report import counted
 from sparknn.cli.session import open_session
 from sparknn.ml.estimator import default_workers
 
@@ -43,11 +44,11 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
         rows = read_rows(spark, settings)
         n_slots = default_workers(spark)
         log.info(
-            "%s rows; %d fits, one after the other, with up to %d workers on %d cores.",
-            f"{rows.count:,}",
-            len(planned),
-            max(settings.workers),
-            n_slots,
+            "%s; %s, one after the other, with up to %s on %s.",
+            counted(rows.count, "row"),
+            counted(len(planned), "fit"),
+            counted(max(settings.workers), "worker"),
+            counted(n_slots, "core"),
         )
         results.open(n_slots, spark.version)
         try:
@@ -80,13 +81,15 @@ def carry_out(results: Results, planned: Sequence[Trial], fit: Callable[[Trial],
         if results.runs:
             _report(results)
             if len(results.runs) < len(planned):
-                log.warning("Stopped after %d of %d fits.", len(results.runs), len(planned))
+                fits = counted(len(planned), "fit")
+                log.warning("Stopped after %d of %s.", len(results.runs), fits)
 
 
 def _line(run: Run, left: float) -> str:
     if run.end is None:
         return f"failed. {run.problem}"
-    text = f"accuracy {run.accuracy:.2%}, {run.end.seconds:.1f} s in {run.end.round} rounds"
+    rounds = counted(run.end.round, "round")
+    text = f"accuracy {run.accuracy:.2%}, {run.end.seconds:.1f} s in {rounds}"
     return f"{text}; {_duration(left)} left" if left > 0 else text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparknn.cli.config import Table, apply_override, check_value, kind_of, read_toml
+from sparknn.cli.config import Table, apply_override, check_value, heading, kind_of, read_toml
 from sparknn.cli.experiment_keys import (
     ARM_PARAMS,
     NETWORK_PARAMS,
@@ -92,12 +92,12 @@ def load(path: str, overrides: Sequence[str] = ()) -> Settings:
     arms = _arms(table.get("arms"), mistakes)
     mistakes += _clashes(own)
     if mistakes:
-        raise UsageError(path, mistakes)
+        raise UsageError(heading(path, overrides), mistakes)
     features = own.get("data.features", "features")
     period = own.get("experiment.period", 5)
     others = own.get("experiment.periods", [])
     return Settings(
-        name=path,
+        name=heading(path, overrides),
         source=Source.of(own["data.train"], own.get("data.format"), own.get("data.options", {})),
         features=tuple(features) if isinstance(features, list) else (features,),
         label=own.get("data.label", "label"),
