@@ -110,6 +110,8 @@ def taken(
             f"{key or 'data.label'}: the rows have a column {_PREDICTED_LABEL!r} already, which is "
             f"where predictions of text go. Rename or drop it."
         )
+    if columns.indexed and not net.getOrDefault("predictionCol"):
+        mistakes.append("output.predictionCol: is empty; labels that are text need predictions.")
     for param in ("predictionCol", "probabilityCol", "rawPredictionCol"):
         name = net.getOrDefault(param) if net.hasParam(param) else ""
         if not name:

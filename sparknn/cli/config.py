@@ -163,6 +163,8 @@ def _clashes(own: Mapping[str, Any], params: Table) -> list[str]:
         )
     if "output.predictions" in own and "data.test" not in own:
         mistakes.append("output.predictions: needs data.test, whose rows are predicted.")
+    if params.get("output.predictionCol") == "" and "data.test" in own:
+        mistakes.append("output.predictionCol: is empty; data.test is measured by predictions.")
     return mistakes
 
 

@@ -146,6 +146,10 @@ def test_bad_overrides(override: str, expected: str, job_file) -> None:
             "output.predictions: needs data.test",
         ),
         (
+            "[data]\ntrain = 'r'\ntest = 't'\n[output]\npredictionCol = ''",
+            "output.predictionCol: is empty; data.test",
+        ),
+        (
             "[data]\ntrain = 'r'\nvalidationIndicator = 'v'\nvalidationFraction = 0.1",
             "data.validationFraction: not together with data.validationIndicator",
         ),

@@ -73,6 +73,7 @@ def test_text_is_no_class_number(points: Path, job: Path, tmp_path: Path, sparkn
         (["data.validationIndicator=id"], "data.validationIndicator: column 'id' is of type int"),
         (["output.predictionCol=colour"], "output.predictionCol: the rows have a column 'colour'"),
         (["output.predictionCol=ID"], "output.predictionCol: the rows have a column 'ID' already"),
+        (["output.predictionCol="], "output.predictionCol: is empty; labels that are text"),
         (["output.probabilityCol=prediction"], "output.probabilityCol: there is a column 'predic"),
         (["output.probabilityCol=features"], "output.probabilityCol: there is a column 'features"),
         (
