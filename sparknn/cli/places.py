@@ -61,7 +61,8 @@ def why_not_writable(path: str) -> str:
     The answer is tried out: rights alone do not tell it, for root or of a read-only disk.
     """
     parent = Path(path).absolute().parent
-    while not parent.exists():
+    # Path.exists raises where a folder on the way may not be entered.
+    while not os.path.exists(parent):
         parent = parent.parent
     if not parent.is_dir():
         return f"{parent} is no folder"
