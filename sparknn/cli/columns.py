@@ -1,23 +1,21 @@
-"""The stages around a network: columns assembled into features, text labels indexed and back."""
+"""What the columns that a job file names need before a network can read them, and are unfit for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparknn.ml.rules import did_you_mean
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
     from sparknn.cli.config import TrainConfig
     from sparknn.cli.estimator import Estimator
-    from sparknn.ml.model import NetworkModel
 
 # Names for the columns that the stages make.
-_FEATURES, _LABEL_INDEX, _PREDICTED_LABEL = "features", "labelIndex", "predictedLabel"
+_FEATURES, _LABEL_INDEX, PREDICTED_LABEL = "features", "labelIndex", "predictedLabel"
 
 
 @dataclass
@@ -32,6 +30,8 @@ class Columns:
         The columns that make up ``features``; empty if it is there already.
     indexed : str
         The text column that ``label`` numbers; empty if labels are numbers.
+    names : tuple of str
+        Its texts, by number, if a network that is continued from knows them; by default sorted.
     mistakes : list of str
         Columns that are missing or of the wrong type, by their keys.
     """
@@ -40,6 +40,7 @@ class Columns:
     label: str
     assembled: tuple[str, ...] = ()
     indexed: str = ""
+    names: tuple[str, ...] = ()
     mistakes: list[str] = field(default_factory=list)
 
 
@@ -103,11 +104,11 @@ def taken(
         added[same(columns.features)] = "made of data.features"
     if columns.indexed:
         added[same(columns.label)] = "made of data.label"
-        added[same(_PREDICTED_LABEL)] = "for the text of the prediction"
+        added[same(PREDICTED_LABEL)] = "for the text of the prediction"
     mistakes = []
-    if columns.indexed and same(_PREDICTED_LABEL) in there:
+    if columns.indexed and same(PREDICTED_LABEL) in there:
         mistakes.append(
-            f"{key or 'data.label'}: the rows have a column {_PREDICTED_LABEL!r} already, which is "
+            f"{key or 'data.label'}: the rows have a column {PREDICTED_LABEL!r} already, which is "
             f"where predictions of text go. Rename or drop it."
         )
     if columns.indexed and not net.getOrDefault("predictionCol"):
@@ -207,79 +208,6 @@ def _text_advice(type_: str) -> str:
     return " Turn categories into numbers first, with StringIndexer and OneHotEncoder." * (
         type_ == "string"
     )
-
-
-def fit(estimator: Estimator, columns: Columns, rows: DataFrame) -> Any:
-    """Fit the estimator and the stages around it.
-
-    Returns
-    -------
-    Transformer
-        The network's model itself if its columns need nothing, otherwise a ``PipelineModel``.
-    """
-    from pyspark.ml import Pipeline, PipelineModel
-    from pyspark.ml.feature import IndexToString
-
-    before = stages(columns, estimator.getOrDefault("handleInvalid"))
-    if not before:
-        return estimator.fit(rows)
-    fitted = Pipeline(stages=[*before, estimator]).fit(rows)
-    if not columns.indexed:
-        return fitted
-    names = IndexToString(
-        inputCol=estimator.getOrDefault("predictionCol"),
-        outputCol=_PREDICTED_LABEL,
-        labels=class_names(fitted, columns.label),
-    )
-    return PipelineModel([*fitted.stages, names])
-
-
-def stages(columns: Columns, handle_invalid: str = "error") -> list[Any]:
-    """What makes the columns that a network reads, in order; empty if they are there already."""
-    from pyspark.ml.feature import StringIndexer, VectorAssembler
-
-    made: list[Any] = []
-    if columns.assembled:
-        # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
-        made.append(
-            VectorAssembler(
-                inputCols=list(columns.assembled),
-                outputCol=columns.features,
-                handleInvalid="keep",
-            )
-        )
-    if columns.indexed:
-        made.append(
-            StringIndexer(
-                inputCol=columns.indexed,
-                outputCol=columns.label,
-                stringOrderType="alphabetAsc",
-                handleInvalid=handle_invalid,
-            )
-        )
-    return made
-
-
-def network_in(model: Any) -> NetworkModel | None:
-    """The last network in a model or a pipeline; None if there is none."""
-    from sparknn.ml.model import NetworkModel
-
-    if isinstance(model, NetworkModel):
-        return model
-    if hasattr(model, "bestModel"):  # CrossValidatorModel, TrainValidationSplitModel
-        return network_in(model.bestModel)
-    found = [network_in(stage) for stage in getattr(model, "stages", [])]
-    return next((stage for stage in reversed(found) if stage is not None), None)
-
-
-def class_names(model: Any, label: str) -> list[str]:
-    """The texts that the numbers in column ``label`` stand for; empty if they are just numbers."""
-    from pyspark.ml.feature import StringIndexerModel
-
-    for stage in getattr(model, "stages", []):
-        if isinstance(stage, StringIndexerModel) and stage.getOutputCol() == label:
-            return list(stage.labels)
-    return []
 
 
 def _type(schema: StructType, name: str) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparknn.cli import columns, holes, places, report, saved
+from sparknn.cli import holes, places, report, saved, stages
 from sparknn.cli.keys import FORMATS
 from sparknn.cli.mistakes import PathError, UsageError
 from sparknn.cli.session import open_session
@@ -117,7 +117,7 @@ def load_model(spark: SparkSession, path: str, key: str = "--model") -> tuple[An
             f"{cause_of(error)}). The directory is incomplete or was changed; copy it again, or "
             f"save the model again."
         ) from error
-    network = columns.network_in(model)
+    network = stages.network_in(model)
     if network is None:
         raise NoModelError(f"{path} holds a {type(model).__name__} without a neural network in it.")
     return model, network
@@ -162,7 +162,7 @@ def print_report(
         The rows with their predictions.
     """
     predicted = saved.transform(model, network, rows, labelled=True, key=key)
-    names = columns.class_names(model, network.getOrDefault("labelCol"))
+    names = stages.class_names(model, network.getOrDefault("labelCol"))
     try:
         lines, n_seen = _report(network, predicted, names)
     except Exception as error:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparknn.cli import columns, config, curve, estimator, holes
+from sparknn.cli import columns, config, curve, estimator, holes, stages
 from sparknn.cli.evaluate import load_model, no_model, print_report
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.overlaps import Place, overlapping
@@ -101,7 +101,7 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
     for key, target in [("output.model", job.model), ("output.predictions", job.predictions)]:
         if target is not None:
             target.check_free(spark, key)
-    _continue_from(job, net, spark)
+    initial = _continue_from(job, net, spark)
     # Before the first look already: Spark reads all of a CSV to find its columns' types.
     log.info("Reading %s ...", job.train.path)
     rows = job.train.read(spark, "data.train")
@@ -109,6 +109,8 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
     mistakes = found.mistakes or columns.taken(
         rows.schema, net, found, case_matters=case_matters(spark)
     )
+    if initial is not None and not mistakes:
+        mistakes = stages.continue_as(initial, found)
     if mistakes and (empty := _without_rows("data.train", job.train, rows)):
         mistakes = [empty]
     if job.test is not None:
@@ -117,7 +119,7 @@ def _train(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSessio
     if mistakes:
         raise UsageError(job.name, mistakes)
     model = _fit(job, net, found, rows)
-    network = columns.network_in(model)
+    network = stages.network_in(model)
     assert network is not None
     log.info("%s", _trained(network))
     if job.model is not None:
@@ -144,17 +146,24 @@ def _look_at_test(
     return [empty] if empty else mistakes
 
 
-def _continue_from(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSession) -> None:
-    """Give the estimator the network of a saved model or pipeline, if the job names one."""
+def _continue_from(job: config.TrainConfig, net: estimator.Estimator, spark: SparkSession) -> Any:
+    """Give the estimator the network of a saved model or pipeline, if the job names one.
+
+    Returns
+    -------
+    Transformer or None
+        That model or pipeline.
+    """
     path = net.getOrDefault("initialModel")
     if not path:
-        return
-    _, network = load_model(spark, path, "training.initialModel")
+        return None
+    model, network = load_model(spark, path, "training.initialModel")
     try:
         net.setParams(initialModel=network)
     except ParamError as error:
         problems = [f"training.initialModel{text}" for text in error.problems.values()]
         raise UsageError(job.name, problems) from None
+    return model
 
 
 def _fit(
@@ -163,7 +172,7 @@ def _fit(
     """Fit; what the library says of Params is said of keys."""
     try:
         estimator.point_to(net, job, found)
-        return columns.fit(net, found, rows)
+        return stages.fit(net, found, rows)
     except (ParamError, SchemaError) as error:
         raise UsageError(job.name, estimator.mistakes_in_keys(error, found)) from error
     except Exception as error:
@@ -184,6 +193,11 @@ def _told_of_rows(
         return (
             f"data.label: column {found.indexed!r} holds one class only ({text and text[0]!r}): "
             f"there is nothing to tell apart. Look for a filter that took the other classes away."
+        )
+    if found.names and "Unseen label" in str(error):
+        return (
+            f"data.label: column {found.indexed!r} holds texts that training.initialModel does not "
+            f"know; it knows {', '.join(found.names)}. {_SKIP}"
         )
     others = [name for name in (job.weight, job.validation_indicator) if name]
     told = holes.explained(error, rows, [*job.features, job.label, *others])

@@ -298,7 +298,7 @@ def test_an_interrupt_is_one_line(
                 raise Py4JError("Gateway must be connected to send cancel cmd.")  # noqa: B904
             raise
 
-    monkeypatch.setattr("sparknn.cli.columns.fit", interrupt)
+    monkeypatch.setattr("sparknn.cli.stages.fit", interrupt)
     ran = sparknn("train", trained / "job.toml", "--set", "output.overwrite=true")
     assert ran.status == 130
     assert ran.err.splitlines()[-1] == "sparknn: interrupted"

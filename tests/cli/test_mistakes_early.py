@@ -171,6 +171,29 @@ def test_a_saved_pipeline_can_be_continued_from(
     assert "training.initialModel: there is no model at /nowhere" in ran.err
 
 
+def test_continuing_takes_classes_and_features_for_what_they_were(
+    job: Path, points: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    """Of the three colours two are left, and would be numbered from 0 again."""
+    assert sparknn("train", job, "--set", "training.maxIter=3").status == 0
+    rows = (points / "points.csv").read_text().splitlines()
+    two = tmp_path / "two.csv"
+    two.write_text("\n".join(row for row in rows if "blue" not in row) + "\n")
+    more = [f"training.initialModel={tmp_path}/model", f"output.model={tmp_path}/second"]
+    more += [f"data.train={two}", "training.stepSize=1e-9"]
+    ran = sparknn("train", job, "--set", *more, f"data.test={points}/points.csv")
+    assert ran.status == 0, ran.err
+    assert float(ran.out.split("accuracy ")[1].partition("%")[0]) > 90
+    ran = sparknn("train", job, "--set", *more, "output.overwrite=true", "data.features=['y','x']")
+    assert ran.status == 2
+    assert "data.features: y, x; expected x, y, in this order, on which training.init" in ran.err
+    two.write_text("\n".join(row.replace("red", "pink") for row in rows) + "\n")
+    ran = sparknn("train", job, "--set", *more, "output.overwrite=true")
+    assert ran.status == 1
+    assert "data.label: column 'colour' holds texts that training.initialModel does not" in ran.err
+    assert "it knows blue, green, red." in ran.err
+
+
 @pytest.mark.parametrize("kept", ["", "{", '{"class": "pyspark.ml.pipeline.PipelineModel"}'])
 @pytest.mark.parametrize("stage", ["", "stages/1_*"])
 def test_a_model_whose_metadata_are_cut_off(

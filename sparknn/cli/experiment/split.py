@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparknn.cli import columns
+from sparknn.cli import columns, stages
 from sparknn.cli.config import TrainConfig
 from sparknn.cli.experiment.settings import Settings
 from sparknn.cli.mistakes import UsageError
@@ -65,9 +65,9 @@ def read_rows(spark: SparkSession, settings: Settings) -> Rows:
     )
     if found.mistakes:
         raise UsageError(settings.name, found.mistakes)
-    stages = columns.stages(found)
-    if stages:
-        data = Pipeline(stages=stages).fit(data).transform(data)
+    before = stages.around(found)
+    if before:
+        data = Pipeline(stages=before).fit(data).transform(data)
     data = data.select(quoted(found.features), quoted(found.label))
     if settings.rows is not None:
         share = settings.rows / max(data.count(), 1)
