@@ -99,13 +99,17 @@ def taken(
     """
     same = str if case_matters else str.lower
     there = {same(name) for name in schema.names}
-    added: dict[str, str] = {}
-    if columns.assembled:
-        added[same(columns.features)] = "made of data.features"
+    made = [(columns.features, "made of data.features")] * bool(columns.assembled)
+    made += [(columns.label, "made of data.label")] * bool(columns.indexed)
+    added = {same(name): how for name, how in made}
+    # Of training rows these names are free; of test rows they may not be.
+    mistakes = [
+        f"{key}: the rows have a column {name!r} already, which is {how}. Rename or drop it."
+        for name, how in made
+        if same(name) in there
+    ]
     if columns.indexed:
-        added[same(columns.label)] = "made of data.label"
         added[same(PREDICTED_LABEL)] = "for the text of the prediction"
-    mistakes = []
     if columns.indexed and same(PREDICTED_LABEL) in there:
         mistakes.append(
             f"{key or 'data.label'}: the rows have a column {PREDICTED_LABEL!r} already, which is "

@@ -168,6 +168,8 @@ def print_report(
     except Exception as error:
         read = saved.sources(model, network, rows, labelled=True)
         told = holes.explained(error, rows, read)
+        if "Unseen label" in str(error) and names:
+            told = f"there are labels besides those that the model knows, {', '.join(names)}"
         if told:
             raise ValueError(f"{key}: {told}. {advice}") from error
         raise

@@ -55,9 +55,29 @@ def _relation(one: Place, other: Place) -> str:
         return ""
     if one.is_table:
         return "is the table of" if _table(one.path) == _table(other.path) else ""
-    (system, mine), (other_system, its) = _parts(one.path), _parts(other.path)
-    both = zip(mine, its, strict=False)
+    found = (_between(one.path, each) for each in _alternatives(other.path))
+    return next(filter(None, found), "")
+
+
+def _alternatives(path: str) -> list[str]:
+    """The paths that braces stand for: ``{a,b}/c`` is ``a/c`` and ``b/c``."""
+    braces = re.search(r"\{([^{}]*)\}", path)
+    if braces is None:
+        return [path]
+    before, after = path[: braces.start()], path[braces.end() :]
+    return [
+        each for part in braces[1].split(",") for each in _alternatives(f"{before}{part}{after}")
+    ]
+
+
+def _between(path: str, other: str) -> str:
+    (system, mine), (other_system, its) = _parts(path), _parts(other)
+    both = list(zip(mine, its, strict=False))
     if system != other_system or not all(fnmatchcase(name, pattern) for name, pattern in both):
+        return ""
+    by_pattern = any(name != pattern for name, pattern in both)
+    if by_pattern and not system and not os.path.exists("/" + "/".join(mine)):
+        # Nothing is there that a pattern could mean.
         return ""
     if len(mine) == len(its):
         return "is the path of"
@@ -75,7 +95,6 @@ def _parts(path: str) -> tuple[str, list[str]]:
     system, rest = (f"{match[1].lower()}://{match[2] or ''}", match[3]) if match else ("", path)
     if system.startswith("file:"):
         system = ""
-    rest = re.sub(r"\{[^{}/]*\}", "*", rest)
     if not system:
         # No pattern can be resolved, only what stands before it.
         fixed, pattern = _before_pattern(os.path.abspath(rest))

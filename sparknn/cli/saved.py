@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.report import counted
+from sparknn.cli.stages import flat
 from sparknn.engine.quoting import quoted
 from sparknn.ml.rules import did_you_mean
 from sparknn.ml.schema import SchemaError
@@ -35,7 +36,7 @@ def transform(
     """
     own = rows.columns
     label = network.getOrDefault("labelCol")
-    for stage in _stages(model):
+    for stage in flat(model):
         if _numbers(stage, label):
             if not labelled:
                 continue
@@ -54,7 +55,7 @@ def transform(
 def sources(model: Any, network: Any, rows: DataFrame, *, labelled: bool) -> list[str]:
     """The columns of the rows that a model reads; among them the label, where it is needed."""
     label = network.getOrDefault("labelCol")
-    stages = [stage for stage in _stages(model) if labelled or not _numbers(stage, label)]
+    stages = [stage for stage in flat(model) if labelled or not _numbers(stage, label)]
     read = [name for stage in stages for name in _inputs(stage)] + [label] * labelled
     return [name for name in rows.columns if name in read]
 
@@ -67,7 +68,16 @@ def _check_label(label: str, rows: DataFrame, own: Sequence[str], key: str) -> N
 
 
 def _check_inputs(stage: Any, rows: DataFrame, own: Sequence[str], key: str) -> None:
-    """Say which columns are missing that a stage reads, before Spark does."""
+    """Say which columns are missing that a stage cannot do without, before Spark does.
+
+    Only of stages of which that is known: an indexer passes over what is not there.
+    """
+    from pyspark.ml.feature import VectorAssembler
+
+    from sparknn.ml.model import NetworkModel
+
+    if not isinstance(stage, VectorAssembler | NetworkModel):
+        return
     # Whether case matters, and what a dot means, the stage knows.
     there = {name.lower() for name in rows.columns}
     names = _inputs(stage)
@@ -104,7 +114,7 @@ def set_invalid(model: Any, network: Any, invalid: str | None) -> None:
 
     if invalid is None:
         return
-    for stage in _stages(model):
+    for stage in flat(model):
         if isinstance(stage, VectorAssembler) and stage.getHandleInvalid() != "keep":
             stage.setHandleInvalid(invalid)
         # Only where labels are needed are they looked at, and there is no prediction without one.
@@ -117,7 +127,7 @@ def leaves_out(model: Any) -> bool:
     """Whether any stage leaves rows out."""
     return any(
         stage.hasParam("handleInvalid") and stage.getOrDefault("handleInvalid") == "skip"
-        for stage in _stages(model)
+        for stage in flat(model)
     )
 
 
@@ -130,17 +140,6 @@ def left_out(before: int, after: int, *, labelled: bool) -> str:
         f"{before - after:,} of {counted(before, 'row')} were left out: their values are null, "
         f"NaN or infinite{label}."
     )
-
-
-def _stages(model: Any) -> Iterator[Any]:
-    """The stages of pipelines within pipelines and of the best of several models, in order."""
-    if hasattr(model, "bestModel"):
-        yield from _stages(model.bestModel)
-    elif hasattr(model, "stages"):
-        for stage in model.stages:
-            yield from _stages(stage)
-    else:
-        yield model
 
 
 def _names_or_null(stage: Any, rows: DataFrame) -> DataFrame | None:

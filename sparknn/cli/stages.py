@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sparknn.cli.columns import PREDICTED_LABEL
@@ -86,13 +87,27 @@ def network_in(model: Any) -> NetworkModel | None:
     return next((stage for stage in reversed(found) if stage is not None), None)
 
 
+def flat(model: Any) -> Iterator[Any]:
+    """The stages of pipelines within pipelines and of the best of several models, in order."""
+    if hasattr(model, "bestModel"):
+        yield from flat(model.bestModel)
+    elif hasattr(model, "stages"):
+        for stage in model.stages:
+            yield from flat(stage)
+    else:
+        yield model
+
+
 def class_names(model: Any, label: str) -> list[str]:
     """The texts that the numbers in column ``label`` stand for; empty if they are just numbers."""
     from pyspark.ml.feature import StringIndexerModel
 
-    for stage in getattr(model, "stages", []):
-        if isinstance(stage, StringIndexerModel) and stage.getOutputCol() == label:
-            return list(stage.labels)
+    for stage in flat(model):
+        if isinstance(stage, StringIndexerModel):
+            several = stage.isSet("outputCols")
+            made = stage.getOutputCols() if several else [stage.getOutputCol()]
+            if label in made:
+                return list(stage.labelsArray[made.index(label)])
     return []
 
 
@@ -114,7 +129,7 @@ def continue_as(model: Any, columns: Columns) -> list[str]:
                 "column '%s' are numbered in alphabetical order.",
                 columns.indexed,
             )
-    for stage in getattr(model, "stages", []):
+    for stage in flat(model):
         made = isinstance(stage, VectorAssembler) and stage.getOutputCol()
         if made and made == network.getOrDefault("featuresCol"):
             names = tuple(stage.getInputCols())

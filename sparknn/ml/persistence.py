@@ -220,7 +220,13 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
                 f"{str(found).rsplit('.', 1)[-1]}.load(path)."
             )
         self._check_version(path, metadata.get(SECTION))
-        if metadata[SECTION].get(SEAL) != seal(metadata):
+        found_seal = metadata[SECTION].get(SEAL)
+        if found_seal is None:
+            raise ModelFormatError(
+                f"{path}/metadata has no checksum: it was saved before sparknn wrote one, or was "
+                "edited. Save it again."
+            )
+        if found_seal != seal(metadata):
             raise ModelFormatError(
                 f"{path}/metadata does not match its checksum: it was changed after it was saved. "
                 "Copy it again, or save again."

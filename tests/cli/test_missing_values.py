@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sparknn import NeuralNetClassifier
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -206,3 +208,44 @@ def test_a_csv_without_rows(
         ran = sparknn("train", job, "--set", f"{key}={data}")
         assert ran.status == 2
         assert f"{key}: there are no rows in {data}{more}." in ran.err
+
+
+def test_pipelines_of_other_stages(spark: "SparkSession", tmp_path: Path, sparknn: Command) -> None:
+    """What a stage calls its features may be what it makes, and an indexer needs no label."""
+    from pyspark.ml import Pipeline
+    from pyspark.ml.feature import RFormula, StringIndexer, VectorAssembler
+
+    network = NeuralNetClassifier(hiddenLayers=[2], maxIter=1, numWorkers=1)
+    formula = RFormula(formula="colour ~ x + y", featuresCol="made", labelCol="index")
+    indexer = StringIndexer(inputCols=["kind", "colour"], outputCols=["kindIndex", "index"])
+    assembler = VectorAssembler(inputCols=["x", "y", "kindIndex"], outputCol="made")
+    rows = "id,x,y,kind,colour\n1,1,2,a,red\n2,2,1,b,blue\n3,0,1,a,red\n"
+    data, new = tmp_path / "data.csv", tmp_path / "new.csv"
+    data.write_text(rows)
+    new.write_text("x,y,kind\n1,2,a\n")
+    df = spark.read.csv(str(data), header=True, inferSchema=True)
+    network.setParams(featuresCol="made", labelCol="index")
+    for name, before in (("formula", [formula]), ("indexer", [indexer, assembler])):
+        model = tmp_path / name
+        Pipeline(stages=[*before, network]).fit(df).save(str(model))
+        ran = sparknn("evaluate", "--model", model, "--data", data)
+        assert ran.status == 0, ran.err
+        output = tmp_path / f"{name}-out"
+        ran = sparknn("predict", "--model", model, "--data", new, "--output", output)
+        assert ran.status == 0, ran.err
+    new.write_text("x,kind\n1,a\n")
+    ran = sparknn("predict", "--model", model, "--data", new, "--output", tmp_path / "none")
+    assert ran.status == 2
+    assert "--data: there is no column 'y'" in ran.err
+
+
+def test_evaluate_tells_of_labels_that_the_model_does_not_know(
+    models: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("x,y,colour\n1,1,pink\n")
+    ran = sparknn("evaluate", "--model", models / "error", "--data", data)
+    assert ran.status == 1
+    assert (
+        "--data: there are labels besides those that the model knows, blue, green, red" in ran.err
+    )

@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from models import classifier
+from pyspark.ml import PipelineModel
+from pyspark.ml.feature import StringIndexerModel, VectorAssembler
 
 from sparknn.cli import curve
+from sparknn.cli.columns import Columns
 from sparknn.cli.places import why_not_writable
+from sparknn.cli.stages import class_names, continue_as
 from sparknn.cli.tables import Target
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ def job(points: Path, tmp_path: Path) -> Path:
         ("x,y\n1,2\n", "data.test: there is no column 'colour' in"),
         ("x,y,colour\n1,many,red\n", "data.test: column 'y' is of type string; expected numbers"),
         ("x,y,colour,prediction\n1,2,red,1\n", "data.test: the rows have a column 'prediction'"),
+        ("x,y,colour,Features\n1,2,red,1\n", "data.test: the rows have a column 'features' alre"),
     ],
 )
 def test_test_rows_are_looked_at_before_the_training(
@@ -192,6 +198,21 @@ def test_continuing_takes_classes_and_features_for_what_they_were(
     assert ran.status == 1
     assert "data.label: column 'colour' holds texts that training.initialModel does not" in ran.err
     assert "it knows blue, green, red." in ran.err
+
+
+def test_classes_are_found_wherever_they_were_numbered(spark: "SparkSession") -> None:
+    indexer = StringIndexerModel.from_arrays_of_labels(
+        [["a", "b"], ["red", "blue"]], ["kind", "colour"], ["kindIndex", "label"]
+    )
+    inner = PipelineModel([indexer, VectorAssembler(inputCols=["x", "y"], outputCol="features")])
+    model = PipelineModel([inner, classifier(2, 2)])
+    assert class_names(model, "label") == ["red", "blue"]
+    found = Columns("features", "label", assembled=("x", "y"), indexed="colour")
+    assert continue_as(model, found) == []
+    assert found.names == ("red", "blue")
+    found = Columns("features", "label", assembled=("y", "x"))
+    (mistake,) = continue_as(model, found)
+    assert mistake.startswith("data.features: y, x; expected x, y, in this order")
 
 
 @pytest.mark.parametrize("kept", ["", "{", '{"class": "pyspark.ml.pipeline.PipelineModel"}'])

@@ -33,6 +33,8 @@ def overlap(output: str, other: str, *, tables: tuple[bool, bool] = (False, Fals
         ("rows", "rows/*.parquet"),
         ("rows/a.parquet", "rows/*.parquet"),
         ("link", "rows/{{a,b}}.parquet"),
+        ("rows", "{{rows,more}}/*.parquet"),
+        ("rows", "{{more,{{a,rows}}}}"),
         ("{here}", "rows/2024-*/part-?.csv"),
     ],
 )
@@ -41,6 +43,7 @@ def test_paths_that_touch(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.parquet").touch()
     (tmp_path / "link").symlink_to("rows")
     assert overlap(output.format(here=tmp_path), rows.format(here=tmp_path))
 
@@ -52,6 +55,9 @@ def test_paths_that_touch(
         ("out/rows", "rows"),
         ("rows/out.csv", "rows/*.parquet"),
         ("rows/c.parquet/x", "rows/[ab].parquet"),
+        ("rows/model", "rows/{jan,feb}/*.parquet"),
+        # Not there yet, so no part of the rows.
+        ("rows/model", "rows/*/*.parquet"),
         ("s3://bucket/rows", "s3://other/rows"),
         ("/rows", "hdfs://name/rows"),
     ],

@@ -259,7 +259,6 @@ def test_metadata_that_was_changed(
         lambda m: m["paramMap"].update(thresholds=[0.25, 0.5, 0.25]),
         lambda m: m["defaultParamMap"].update(predictionCol=None),
         lambda m: m["sparknn"]["summary"].update(n_rows=8),
-        lambda m: m["sparknn"].pop("metadataSha256"),
     ],
 )
 def test_metadata_that_make_sense_but_were_changed(
@@ -267,6 +266,12 @@ def test_metadata_that_make_sense_but_were_changed(
 ) -> None:
     change_metadata(damaged, change, sealed=False)
     with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
+        NeuralNetClassificationModel.load(str(damaged))
+
+
+def test_metadata_without_a_checksum(damaged: Path, spark: SparkSession) -> None:
+    change_metadata(damaged, lambda m: m["sparknn"].pop("metadataSha256"), sealed=False)
+    with pytest.raises(ModelFormatError, match="has no checksum: it was saved before sparknn"):
         NeuralNetClassificationModel.load(str(damaged))
 
 
