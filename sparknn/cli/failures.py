@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_TRACEBACK = "Traceback (most recent call last):"
+from sparknn.ml.causes import end_of_traceback
 
 
 def one_line(error: BaseException) -> str:
@@ -13,8 +13,8 @@ def one_line(error: BaseException) -> str:
     Errors of Spark carry a worker's traceback or a chain of Java causes; their last one is meant.
     """
     text = str(error).strip()
-    if _TRACEBACK in text:
-        return _end_of_traceback(text)
+    if end := end_of_traceback(text):
+        return _without_class(end)
     causes = re.findall(r"^Caused by: (.+)$", text, re.MULTILINE)
     if causes:
         return _without_class(causes[-1])
@@ -30,15 +30,6 @@ def one_line(error: BaseException) -> str:
 
 def _from_spark(error: BaseException) -> bool:
     return any(kind.__module__.startswith("pyspark.") for kind in type(error).__mro__)
-
-
-def _end_of_traceback(text: str) -> str:
-    """The exception's own line: the first that is not indented after the last traceback began."""
-    after = text[text.rindex(_TRACEBACK) + len(_TRACEBACK) :].splitlines()
-    for line in after:
-        if line and not line[0].isspace() and re.match(r"[\w.]+(: |$)", line):
-            return _without_class(line.rstrip("'\""))
-    return _tidy(text.splitlines()[0])
 
 
 def _without_class(line: str) -> str:

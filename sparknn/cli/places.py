@@ -116,10 +116,9 @@ def exists(spark: SparkSession, path: str) -> bool:
 def remove(spark: SparkSession, path: str) -> None:
     """Remove what a failed run has begun; if that fails too, say so and no more."""
     try:
-        context = spark.sparkContext
-        jvm = context._jvm
-        assert jvm is not None
-        place = jvm.org.apache.hadoop.fs.Path(path)
-        place.getFileSystem(context._jsc.hadoopConfiguration()).delete(place, True)
-    except Exception:  # the run's own failure matters more; Spark Connect has no JVM
+        # Spark Connect alone has no part of it.
+        from sparknn.ml import folders
+
+        folders.remove(spark, path)
+    except Exception:  # the run's own failure matters more
         log.warning("What was begun at %s is still there; remove it before the next run.", path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+_TRACEBACK = "Traceback (most recent call last):"
+
 
 def cause_of(error: Exception) -> str:
     """What an error says: of a chain of Java's, where the first is often py4j's, the last one.
@@ -11,9 +13,18 @@ def cause_of(error: Exception) -> str:
     Of a Python worker's, the last line of its traceback.
     """
     text = str(error)
-    _, traceback, rest = text.rpartition("Traceback (most recent call last):")
-    if traceback:
-        ends = re.findall(r"^\w.*$", rest, re.MULTILINE)
-        return ends[0] if ends else text.partition("\n")[0]
+    if _TRACEBACK in text:
+        return end_of_traceback(text) or text.partition("\n")[0]
     causes = re.findall(r"^(?:Caused by)?: (.+)$", text, re.MULTILINE)
     return str(causes[-1]) if causes else text.partition("\n")[0]
+
+
+def end_of_traceback(text: str) -> str:
+    """The exception's own line: the first that is not indented after the last traceback began.
+
+    Empty if there is no traceback.
+    """
+    _, found, after = text.rpartition(_TRACEBACK)
+    lines = after.splitlines() if found else []
+    own = (line for line in lines if re.match(r"[\w.]+(: |$)", line))
+    return next(own, "").rstrip("'\"")

@@ -14,21 +14,16 @@ def remove(spark: SparkSession, path: str) -> None:
     _overwrite(spark, path, True)
 
 
-def check_free(spark: SparkSession, path: str) -> None:
-    """See that there is nothing.
-
-    Raises
-    ------
-    FileExistsError
-        Without a message.
-    """
+def is_free(spark: SparkSession, path: str) -> bool:
+    """Whether there is nothing."""
     try:
         _overwrite(spark, path, False)
     except Exception as error:
         # An exception of Java's, whose class differs between versions of pyspark.
         if "already exists" not in str(error):
             raise
-        raise FileExistsError from error
+        return False
+    return True
 
 
 def _overwrite(spark: SparkSession, path: str, asked_for: bool) -> None:

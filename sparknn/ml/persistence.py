@@ -34,7 +34,7 @@ from sparknn.core.types import Float32Array
 from sparknn.engine.connect import is_connect
 from sparknn.engine.environment import WorkerEnvironmentError
 from sparknn.ml.causes import cause_of
-from sparknn.ml.folders import check_free, remove
+from sparknn.ml.folders import is_free, remove
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.theta_io import read_theta, write_theta
 
@@ -75,8 +75,8 @@ class StageWriter(MLWriter):
             return
         if self.shouldOverwrite:
             remove(self._session(), path)
-        else:
-            _check_free(self._session(), path)
+        elif not is_free(self._session(), path):
+            raise FileExistsError(_taken(path))
         try:
             self.saveImpl(path)
         except FileExistsError:
@@ -381,13 +381,6 @@ def _restore(stage: Params, metadata: dict[str, Any]) -> None:
             stacklevel=3,
         )
     stage._resetUid(metadata["uid"])
-
-
-def _check_free(spark: SparkSession, path: str) -> None:
-    try:
-        check_free(spark, path)
-    except FileExistsError as error:
-        raise FileExistsError(_taken(path)) from error
 
 
 def _remove_begun(spark: SparkSession, path: str) -> None:
