@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sparknn.ml.rules import did_you_mean
+from sparknn.ml.validators import did_you_mean
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType

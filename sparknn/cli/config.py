@@ -11,7 +11,7 @@ from typing import Any
 from sparknn.cli.keys import OWN_KEYS, PARAM_KEYS, SECTIONS, Key, homes_of, names_in
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.tables import Source, Target
-from sparknn.ml.rules import did_you_mean
+from sparknn.ml.validators import did_you_mean
 
 Table = dict[str, Any]
 

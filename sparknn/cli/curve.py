@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparknn.cli import places
-from sparknn.ml.rules import did_you_mean
+from sparknn.ml.validators import did_you_mean
 
 
 def problem(path: str) -> str:

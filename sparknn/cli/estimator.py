@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sparknn.cli.config import TrainConfig
 from sparknn.cli.keys import OWN_KEYS, PARAM_KEYS, SECTIONS, TASKS
-from sparknn.ml.declare import ParamError
+from sparknn.ml.checked_params import ParamError
 
 if TYPE_CHECKING:
     from sparknn.cli.columns import Columns

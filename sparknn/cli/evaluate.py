@@ -11,8 +11,8 @@ from sparknn.cli.keys import FORMATS
 from sparknn.cli.mistakes import PathError, UsageError
 from sparknn.cli.session import open_session
 from sparknn.cli.tables import Source
-from sparknn.ml.causes import cause_of
-from sparknn.ml.rules import did_you_mean
+from sparknn.engine.worker_errors import root_cause
+from sparknn.ml.validators import did_you_mean
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -114,7 +114,7 @@ def load_model(spark: SparkSession, path: str, key: str = "--model") -> tuple[An
         # Spark reports metadata that are cut off in as many ways as there are places to cut.
         raise NoModelError(
             f"{key}: the model at {path} cannot be read ({type(error).__name__}: "
-            f"{cause_of(error)}). The directory is incomplete or was changed; copy it again, or "
+            f"{root_cause(error)}). The directory is incomplete or was changed; copy it again, or "
             f"save the model again."
         ) from error
     network = stages.network_in(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sparknn.ml.causes import end_of_traceback
+from sparknn.engine.worker_errors import end_of_traceback
 
 
 def one_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sparknn.engine.quoting import quoted
+from sparknn.engine.sql import quote_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -47,7 +47,11 @@ def _holes(rows: DataFrame, names: Iterable[str]) -> list[str]:
 
     kinds = {name: rows.schema[name].dataType for name in names}
     counts = [
-        F.count(F.when(F.col(quoted(name)).isNull() | _unusable(F.col(quoted(name)), kind), 1))
+        F.count(
+            F.when(
+                F.col(quote_column(name)).isNull() | _unusable(F.col(quote_column(name)), kind), 1
+            )
+        )
         for name, kind in kinds.items()
     ]
     (n_rows, *n_holes) = rows.agg(F.count(F.lit(1)), *counts).head() or (0,)

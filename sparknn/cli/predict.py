@@ -12,8 +12,8 @@ from sparknn.cli.mistakes import UsageError
 from sparknn.cli.overlaps import Place, overlapping
 from sparknn.cli.session import open_session
 from sparknn.cli.tables import Source, Target
-from sparknn.engine.quoting import quoted
-from sparknn.ml.rules import did_you_mean
+from sparknn.engine.sql import quote_column
+from sparknn.ml.validators import did_you_mean
 
 log = logging.getLogger("sparknn.cli")
 
@@ -77,7 +77,7 @@ def run(
             )
         log.info("Predicting the rows of %s ...", source.path)
         started = time.perf_counter()
-        chosen = predicted.select(*map(quoted, names))
+        chosen = predicted.select(*map(quote_column, names))
         if saved.leaves_out(model):
             chosen = chosen.observe(after, F.count(F.lit(1)).alias("n"))
         try:

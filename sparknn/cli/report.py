@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sparknn.engine.quoting import quoted
+from sparknn.engine.sql import quote_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -108,8 +108,8 @@ def confusion(
     from pyspark.sql import functions as F
 
     pairs = predicted.groupBy(
-        F.col(quoted(label)).cast("double").alias("actual"),
-        F.col(quoted(prediction)).alias("predicted"),
+        F.col(quote_column(label)).cast("double").alias("actual"),
+        F.col(quote_column(prediction)).alias("predicted"),
     ).count()
     counts: dict[tuple[int, int], int] = {}
     unlabelled = 0
@@ -172,7 +172,7 @@ def _as_array(rows: DataFrame, name: str):  # type: ignore[no-untyped-def]
     from pyspark.sql.types import ArrayType
 
     type_ = rows.schema[name].dataType
-    column = F.col(quoted(name))
+    column = F.col(quote_column(name))
     if isinstance(type_, VectorUDT):
         return vector_to_array(column)
     return (column if isinstance(type_, ArrayType) else F.array(column)).cast("array<double>")

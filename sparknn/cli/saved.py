@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.report import counted
 from sparknn.cli.stages import flat
-from sparknn.engine.quoting import quoted
-from sparknn.ml.rules import did_you_mean
+from sparknn.engine.sql import quote_column
 from sparknn.ml.schema import SchemaError
+from sparknn.ml.validators import did_you_mean
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -151,7 +151,7 @@ def _names_or_null(stage: Any, rows: DataFrame) -> DataFrame | None:
         return None
     names = F.array(*map(F.lit, stage.getLabels()))
     # get gives null where there is no such class; names[number] would be an error.
-    number = F.col(quoted(stage.getInputCol())).cast("int")
+    number = F.col(quote_column(stage.getInputCol())).cast("int")
     return rows.withColumn(stage.getOutputCol(), F.get(names, number))
 
 

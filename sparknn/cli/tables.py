@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from sparknn.cli import places
 from sparknn.cli.mistakes import PathError
-from sparknn.engine.connect import is_connect
-from sparknn.engine.interrupts import interrupts_wait
-from sparknn.engine.quoting import quoted
+from sparknn.engine.interrupts import defer_interrupts
+from sparknn.engine.sql import is_connect, quote_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -230,7 +229,7 @@ def _interrupts_cancel(spark: SparkSession) -> AbstractContextManager[None]:
     """On an interrupt cancel what Spark does, and wait for it."""
     if is_connect(spark):  # its calls can be broken off anywhere
         return nullcontext()
-    return interrupts_wait(spark.sparkContext.cancelAllJobs)
+    return defer_interrupts(spark.sparkContext.cancelAllJobs)
 
 
 def _flat(rows: DataFrame) -> list[Column]:
@@ -242,7 +241,7 @@ def _flat(rows: DataFrame) -> list[Column]:
 
     columns = []
     for column in rows.schema.fields:
-        value = F.col(quoted(column.name))
+        value = F.col(quote_column(column.name))
         if isinstance(column.dataType, VectorUDT):
             value = F.to_json(vector_to_array(value)).alias(column.name)
         elif isinstance(column.dataType, ArrayType | MapType | StructType):

@@ -16,8 +16,8 @@ from sparknn.cli.overlaps import Place, overlapping
 from sparknn.cli.report import counted
 from sparknn.cli.session import master, open_session
 from sparknn.cli.tables import Source
-from sparknn.engine.quoting import quoted
-from sparknn.ml.declare import ParamError
+from sparknn.engine.sql import quote_column
+from sparknn.ml.checked_params import ParamError
 from sparknn.ml.schema import SchemaError, case_matters
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _told_of_rows(
     if "The DataFrame is empty" in str(error):
         return f"data.train: there are no rows in {job.train.path}."
     if found.indexed and "one class only" in str(error):
-        text = rows.select(quoted(found.indexed)).dropna().head()
+        text = rows.select(quote_column(found.indexed)).dropna().head()
         return (
             f"data.label: column {found.indexed!r} holds one class only ({text and text[0]!r}): "
             f"there is nothing to tell apart. Look for a filter that took the other classes away."

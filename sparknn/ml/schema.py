@@ -9,8 +9,8 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType, StructType
 
-from sparknn.engine.connect import is_connect
-from sparknn.ml.rules import did_you_mean
+from sparknn.engine.sql import is_connect
+from sparknn.ml.validators import did_you_mean
 
 
 class SchemaError(ValueError):
@@ -32,11 +32,11 @@ def check_is_dataframe(data: object, method: str, otherwise: str = "") -> None:
         return
     kind = type(data)
     home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    cure = "Make one first, with spark.createDataFrame(data)"
+    hint = "Make one first, with spark.createDataFrame(data)"
     if kind.__module__.startswith("pyspark.pandas"):
-        cure = "Call its to_spark() first"
+        hint = "Call its to_spark() first"
     raise TypeError(
-        f"{method} takes a Spark DataFrame; a {home}{kind.__qualname__} arrived. {cure}{otherwise}."
+        f"{method} takes a Spark DataFrame; a {home}{kind.__qualname__} arrived. {hint}{otherwise}."
     )
 
 
@@ -102,12 +102,12 @@ def feature_problem(schema: StructType, name: str) -> str | None:
     if isinstance(found, VectorUDT) or _is_numbers(found):
         return None
     if isinstance(found, NumericType | StringType):
-        cure = "Assemble it with VectorAssembler first."
+        hint = "Assemble it with VectorAssembler first."
         if isinstance(found, StringType):
-            cure = "Index and encode text first, then assemble it with VectorAssembler."
+            hint = "Index and encode text first, then assemble it with VectorAssembler."
     else:
-        cure = "Convert it to a vector or an array of doubles first."
-    return f"{_has_type(name, found)} expected a vector or an array of numbers. {cure}"
+        hint = "Convert it to a vector or an array of doubles first."
+    return f"{_has_type(name, found)} expected a vector or an array of numbers. {hint}"
 
 
 def case_matters(session: SparkSession) -> bool:
@@ -168,7 +168,7 @@ def _problem(
     holds: str,
     kind: type[DataType],
     expected: str,
-    cure: str,
+    hint: str,
 ) -> str | None:
     if name is None:
         return None
@@ -177,7 +177,7 @@ def _problem(
     found = schema[name].dataType
     if isinstance(found, kind):
         return None
-    return f"{_has_type(name, found)} expected {expected}. {cure}"
+    return f"{_has_type(name, found)} expected {expected}. {hint}"
 
 
 def _missing(schema: StructType, name: str, holds: str) -> str | None:

@@ -18,8 +18,8 @@ from sparknn.cli.experiment_keys import (
 from sparknn.cli.keys import Key
 from sparknn.cli.mistakes import UsageError
 from sparknn.cli.tables import Source
-from sparknn.ml.declare import ParamError
-from sparknn.ml.rules import did_you_mean
+from sparknn.ml.checked_params import ParamError
+from sparknn.ml.validators import did_you_mean
 
 
 @dataclass(frozen=True)

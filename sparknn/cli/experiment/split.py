@@ -9,7 +9,7 @@ from sparknn.cli import columns, stages
 from sparknn.cli.config import TrainConfig
 from sparknn.cli.experiment.settings import Settings
 from sparknn.cli.mistakes import UsageError
-from sparknn.engine.quoting import quoted
+from sparknn.engine.sql import quote_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -68,7 +68,7 @@ def read_rows(spark: SparkSession, settings: Settings) -> Rows:
     before = stages.around(found)
     if before:
         data = Pipeline(stages=before).fit(data).transform(data)
-    data = data.select(quoted(found.features), quoted(found.label))
+    data = data.select(quote_column(found.features), quote_column(found.label))
     if settings.rows is not None:
         share = settings.rows / max(data.count(), 1)
         place = _place(found.features, found.label, settings.seed, _DRAW)
@@ -95,6 +95,6 @@ def _place(features: str, label: str, seed: int, stream: int) -> Column:
     """
     from pyspark.sql import functions as F
 
-    content = (F.col(quoted(name)) for name in (features, label))
+    content = (F.col(quote_column(name)) for name in (features, label))
     hashed = F.xxhash64(F.lit(seed), F.lit(stream), *content)
     return F.pmod(hashed, F.lit(_STEPS)) / F.lit(_STEPS)

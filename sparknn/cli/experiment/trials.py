@@ -11,8 +11,8 @@ from typing import Any
 from sparknn.cli.config import Table
 from sparknn.cli.experiment.settings import Arm, Settings
 from sparknn.cli.experiment.split import Rows, with_test_column
-from sparknn.core.fit import DivergedError
-from sparknn.core.history import RoundRecord
+from sparknn.core.training.fit_state import DivergedError
+from sparknn.core.training.history import RoundRecord
 
 
 @dataclass(frozen=True)
