@@ -54,7 +54,7 @@ def test_a_network_and_its_theta_belong_together() -> None:
     network = Network((2, 2))
     with pytest.raises(ValueError, match="or neither"):
         NeuralNetClassificationModel(network)
-    with pytest.raises(ValueError, match=r"theta has shape \(3,\).*takes \(6,\)"):
+    with pytest.raises(ValueError, match=r"theta has shape \(3,\); expected \(6,\)"):
         NeuralNetClassificationModel(network, np.zeros(3, dtype=np.float32))
 
 
