@@ -157,7 +157,7 @@ def test_what_cannot_be_read_is_passed_over(
     found = again(checkpoints)
     assert same(found.latest(), snapshot(1))
     warnings = [item.getMessage() for item in caplog.records if item.levelno == logging.WARNING]
-    assert ["cannot be read" in text and checkpoints.folder(2) in text for text in warnings] == (
+    assert ["Skipped unreadable" in text and checkpoints.folder(2) in text for text in warnings] == (
         [True] if warned else []
     )
     # Its place is needed again, and it is not what is kept.
