@@ -54,7 +54,7 @@ def checkpoints(spark: SparkSession, tmp_path: Path) -> Checkpoints:
 
 
 def again(checkpoints: Checkpoints) -> Checkpoints:
-    """Those that a driver finds that starts again."""
+    """Return what a restarted driver finds."""
     return Checkpoints(checkpoints.spark, checkpoints.path, checkpoints.every)
 
 
@@ -145,7 +145,7 @@ def flip_bits(folder: Path) -> None:
         (lambda folder: [path.unlink() for path in (folder / "metadata").iterdir()], False),
     ],
 )
-def test_what_cannot_be_read_is_passed_over(
+def test_unreadable_checkpoints_are_skipped(
     checkpoints: Checkpoints,
     damage: Callable[[Path], object],
     warned: bool,
@@ -157,9 +157,9 @@ def test_what_cannot_be_read_is_passed_over(
     found = again(checkpoints)
     assert same(found.latest(), snapshot(1))
     warnings = [item.getMessage() for item in caplog.records if item.levelno == logging.WARNING]
-    assert ["Skipped unreadable" in text and checkpoints.folder(2) in text for text in warnings] == (
-        [True] if warned else []
-    )
+    assert [
+        "Skipped unreadable" in text and checkpoints.folder(2) in text for text in warnings
+    ] == ([True] if warned else [])
     # Its place is needed again, and it is not what is kept.
     found.write(snapshot(3))
     found.write(snapshot(2))

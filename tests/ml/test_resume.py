@@ -127,7 +127,7 @@ def same(one: Any, other: Any) -> bool:
 def test_an_interrupted_fit_continues(
     settings: dict[str, Any], rows: DataFrame, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = small(**settings).fit(rows)
+    expected = small(**settings).fit(rows)
     estimator = small(folder, **settings)
     interrupt(estimator, rows)
     # A round is logged before its checkpoint; with validation rows, in the next round's.
@@ -136,7 +136,7 @@ def test_an_interrupted_fit_continues(
     assert checkpoints_in(folder) == [[f"round-{n_kept - 1}", f"round-{n_kept}"]]
     with caplog.at_level(logging.INFO, logger="sparknn"), rounds() as run:
         model = estimator.fit(rows)
-    assert same(model, whole)
+    assert same(model, expected)
     assert run == list(range(3, N_ROUNDS))
     assert f"Continuing from round {n_kept + 1} of {N_ROUNDS}, checkpoint {folder}" in caplog.text
     assert checkpoints_in(folder) == []
@@ -322,16 +322,16 @@ def test_a_checkpoint_wins_over_the_model_it_started_from(rows: DataFrame, folde
 
 def test_a_damaged_checkpoint_costs_a_round(rows: DataFrame, folder: Path) -> None:
     interrupt(small(folder), rows)
-    ((fit,), whole) = folder.iterdir(), small().fit(rows)
+    ((fit,), expected) = folder.iterdir(), small().fit(rows)
     (values,) = (fit / "round-3" / "float64").glob("part-*")
     values.write_bytes(values.read_bytes()[:-8])
     with rounds() as run:
-        assert same(seldom(folder).fit(rows), whole)
+        assert same(seldom(folder).fit(rows), expected)
     assert run[0] == 2
     assert checkpoints_in(folder) == []
 
 
-def test_maps_go_on_together(rows: DataFrame, folder: Path) -> None:
+def test_maps_continue_together(rows: DataFrame, folder: Path) -> None:
     """One has ended before the driver dies, and two train alike."""
     estimator = small(folder)
     maps = [
@@ -340,14 +340,14 @@ def test_maps_go_on_together(rows: DataFrame, folder: Path) -> None:
         {estimator.thresholds: [0.2, 0.3, 0.5], estimator.dropout: 0.1},
         {estimator.dropout: 0.1},
     ]
-    whole = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
+    expected = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
     # Rounds 0 and 1 of four maps, then 2 and 3 of three.
     with rounds(die_at=14), pytest.raises(Interrupted):
         estimator.fit(rows, maps)
     assert sorted(checkpoints_in(folder)) == [["round-1"], *3 * [["round-2", "round-3"]]]
     with rounds() as run:
         again = estimator.fit(rows, maps)
-    assert [same(mine, yours) for mine, yours in zip(again, whole, strict=True)] == [True] * 4
+    assert [same(mine, yours) for mine, yours in zip(again, expected, strict=True)] == [True] * 4
     assert run == [1, 3, 3, 3, 4, 4, 4, 5, 5, 5]
     assert checkpoints_in(folder) == []
 
@@ -382,15 +382,15 @@ def test_folds_share_a_folder(rows: DataFrame, folder: Path) -> None:
             seed=5,
         )
 
-    whole = search(None).fit(rows)
+    expected = search(None).fit(rows)
     # In the second round of the second fold.
     with rounds(die_at=10), pytest.raises(Interrupted):
         search(folder).fit(rows)
     assert checkpoints_in(folder) == [["round-1"], ["round-1"]]
     with rounds() as run:
         again = search(folder).fit(rows)
-    assert again.avgMetrics == whole.avgMetrics
-    assert same(again.bestModel, whole.bestModel)
+    assert again.avgMetrics == expected.avgMetrics
+    assert same(again.bestModel, expected.bestModel)
     assert run == [0, 0, 1, 1, 2, 2, 1, 1, 2, 2, 0, 1, 2]
     assert checkpoints_in(folder) == []
 
@@ -431,7 +431,7 @@ def wait_for(happened: Callable[[], bool], timeout_s: float) -> bool:
 def test_a_killed_driver_is_no_loss(
     rows: DataFrame, spark: SparkSession, folder: Path, tmp_path: Path
 ) -> None:
-    """Killed where it stands, and taken up by another process."""
+    """Killed in the middle of a round, and continued by another process."""
     path = str(tmp_path / "rows")
     rows.coalesce(1).write.parquet(path)
     df = spark.read.parquet(path)
@@ -451,9 +451,9 @@ def test_a_killed_driver_is_no_loss(
         )
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
-        _, said = driver.communicate()
-    assert reached, said
-    assert driver.returncode == -signal.SIGKILL, said
+        _, stderr = driver.communicate()
+    assert reached, stderr
+    assert driver.returncode == -signal.SIGKILL, stderr
     settings: dict[str, Any] = {"validationFraction": 0.2, "maxIter": 15}
     with rounds() as run:
         model = small(folder, **settings).fit(df)
