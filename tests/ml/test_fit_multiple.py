@@ -142,7 +142,7 @@ def test_maps_of_another_estimator_are_refused(rows: DataFrame) -> None:
         with pytest.raises(ValueError, match=f"belongs to {other.uid}; this estimator is"):
             classifier.fit(rows, maps)
     for maps in ({type(classifier).maxIter: 1}, [{type(classifier).maxIter: 1}]):
-        with pytest.raises(ValueError, match=r"to no estimator: give estimator\.maxIter"):
+        with pytest.raises(ValueError, match=r"not to an instance\. Use estimator\.maxIter"):
             classifier.fit(rows, maps)
     with pytest.raises(TypeError, match="A parameter map is a int"):
         classifier.fit(rows, [3])  # type: ignore[list-item,call-overload]
