@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
 
 from sparknn.engine.quoting import quoted
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+log = logging.getLogger("sparknn.cli")
 
 # A wider matrix does not fit on a screen; its commonest mistakes are listed instead.
 _MAX_CLASSES = 20
 _MAX_CONFUSIONS = 10
+
+
+def report(
+    predicted: DataFrame, label: str, prediction: str, names: Sequence[str], *, classifies: bool
+) -> tuple[list[str], int]:
+    """Return the lines of a report, and the number of rows that it saw."""
+    if classifies:
+        found = confusion(predicted, label, prediction, names)
+        return found.lines(), found.n_rows + found.n_unlabelled
+    errors = regression_errors(predicted, label, prediction)
+    return regression_lines(errors), max((e.n_rows for e in errors), default=0)
 
 
 @dataclass(frozen=True)
@@ -24,15 +40,15 @@ class Confusion:
 
     Parameters
     ----------
-    counts : dict of (int, int) to int
-        By (actual, predicted).
+    counts : dict of (float, float) to int
+        By (actual, predicted). A label that is no class number is wrong, not rounded.
     names : sequence of str
-        What the numbers stand for; empty if nothing but themselves.
+        The texts of the classes, by number; empty if there are none.
     n_unlabelled : int
-        Rows left out because they have no label or no prediction.
+        Rows without a label or a prediction.
     """
 
-    counts: Mapping[tuple[int, int], int]
+    counts: Mapping[tuple[float, float], int]
     names: Sequence[str] = ()
     n_unlabelled: int = 0
 
@@ -47,7 +63,7 @@ class Confusion:
         return right / self.n_rows if self.n_rows else math.nan
 
     def lines(self) -> list[str]:
-        """Accuracy, and the matrix or, for many classes, the commonest mistakes."""
+        """Return accuracy, and the matrix or, for many classes, the commonest mistakes."""
         if not self.n_rows:
             return ["no rows with a label"]
         wrong = round((1 - self.accuracy) * self.n_rows)
@@ -55,30 +71,24 @@ class Confusion:
         if self.n_unlabelled:
             lines.append(f"{counted(self.n_unlabelled, 'row')} without a label left out")
         classes = sorted({number for pair in self.counts for number in pair})
-        if len(classes) <= _MAX_CLASSES:
-            return [*lines, "", *self._matrix(classes)]
-        return [*lines, "", *self._commonest()]
+        shown = self._matrix(classes) if len(classes) <= _MAX_CLASSES else self._commonest()
+        return [*lines, "", *shown]
 
-    def _name(self, number: int) -> str:
-        return self.names[number] if 0 <= number < len(self.names) else str(number)
+    def _name(self, number: float) -> str:
+        known = number.is_integer() and 0 <= number < len(self.names)
+        return self.names[int(number)] if known else f"{number:g}"
 
-    def _matrix(self, classes: Sequence[int]) -> list[str]:
+    def _matrix(self, classes: Sequence[float]) -> list[str]:
         """Actual classes down, predicted ones across, zeros as dots."""
-        header = ["actual \\ predicted", *map(self._name, classes), "recall"]
-        table = [header]
+        table = [["actual \\ predicted", *map(self._name, classes), "recall"]]
         for actual in classes:
             row = [self.counts.get((actual, predicted), 0) for predicted in classes]
-            right = self.counts.get((actual, actual), 0)
-            table.append(
-                [self._name(actual), *(str(n) if n else "." for n in row), _share(right, sum(row))]
-            )
-        table.append(["precision"])
-        for predicted in classes:
-            column = sum(self.counts.get((actual, predicted), 0) for actual in classes)
-            right = self.counts.get((predicted, predicted), 0)
-            table[-1].append(_share(right, column))
-        table[-1].append("")
-        widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+            share = _share(self.counts.get((actual, actual), 0), sum(row))
+            table.append([self._name(actual), *(str(n) if n else "." for n in row), share])
+        columns = {p: sum(self.counts.get((a, p), 0) for a in classes) for p in classes}
+        shares = [_share(self.counts.get((p, p), 0), n) for p, n in columns.items()]
+        table.append(["precision", *shares, ""])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         return [
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in table
@@ -97,6 +107,17 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
+def left_out(before: int, after: int, *, labelled: bool) -> None:
+    """Log how many rows were left out, if any were."""
+    if before > after:
+        log.info(
+            "%s of %s were left out: their values are null, NaN or infinite%s.",
+            f"{before - after:,}",
+            counted(before, "row"),
+            ", or their label is unknown to the model" if labelled else "",
+        )
+
+
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}%" if whole else "-"
 
@@ -105,19 +126,17 @@ def confusion(
     predicted: DataFrame, label: str, prediction: str, names: Sequence[str] = ()
 ) -> Confusion:
     """Count the rows of a transformed DataFrame by label and prediction."""
-    from pyspark.sql import functions as F
-
     pairs = predicted.groupBy(
         F.col(quoted(label)).cast("double").alias("actual"),
         F.col(quoted(prediction)).alias("predicted"),
     ).count()
-    counts: dict[tuple[int, int], int] = {}
+    counts: Counter[tuple[float, float]] = Counter()
     unlabelled = 0
     for actual, guess, count in pairs.collect():
         if actual is None or guess is None or math.isnan(actual) or math.isnan(guess):
             unlabelled += count
         else:
-            counts[int(actual), int(guess)] = counts.get((int(actual), int(guess)), 0) + count
+            counts[actual, guess] += count
     return Confusion(counts, names, unlabelled)
 
 
@@ -140,9 +159,7 @@ class Errors:
 
 
 def regression_errors(predicted: DataFrame, label: str, prediction: str) -> list[Errors]:
-    """The errors of every target of a transformed DataFrame, in their order."""
-    from pyspark.sql import functions as F
-
+    """Measure every target of a transformed DataFrame, in their order."""
     pairs = predicted.select(
         F.posexplode(
             F.arrays_zip(
@@ -164,13 +181,8 @@ def regression_errors(predicted: DataFrame, label: str, prediction: str) -> list
     ]
 
 
-def _as_array(rows: DataFrame, name: str):  # type: ignore[no-untyped-def]
-    """A column of numbers, vectors or arrays as one of arrays of doubles."""
-    from pyspark.ml.functions import vector_to_array
-    from pyspark.ml.linalg import VectorUDT
-    from pyspark.sql import functions as F
-    from pyspark.sql.types import ArrayType
-
+def _as_array(rows: DataFrame, name: str) -> Column:
+    """Return a column of numbers, vectors or arrays as arrays of doubles."""
     type_ = rows.schema[name].dataType
     column = F.col(quoted(name))
     if isinstance(type_, VectorUDT):
@@ -179,7 +191,7 @@ def _as_array(rows: DataFrame, name: str):  # type: ignore[no-untyped-def]
 
 
 def regression_lines(errors: Sequence[Errors]) -> list[str]:
-    """A line a target."""
+    """Return one line per target."""
     if not errors:
         return ["no rows with a label"]
     names = [f"target {number}: " if len(errors) > 1 else "" for number in range(len(errors))]

@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 
-from sparknn.engine.base import DataError, Facts, Intake
+from sparknn.engine.base import ColumnProblem, DataError, Facts, Intake
 from sparknn.engine.decode import Columns
 from sparknn.engine.partitioner import partition_keys
 from sparknn.engine.quoting import quoted
@@ -111,23 +111,31 @@ def check(handles: list[Handle], intake: Intake) -> Facts:
         n_seen += note["seen"]
         n_skipped += note["skipped"]
     if n_seen == 0:
-        raise DataError("The DataFrame is empty: there is nothing to train on.")
+        raise DataError("The DataFrame is empty: there is nothing to train on.", reason="empty")
 
     label_sizes = _take_label_sizes(bad)
     problems = _problems(bad, intake, n_seen)
-    if len(sizes) > 1:
-        problems.append(
-            f"column '{intake.features}' has rows of different sizes: {_counted(sizes)}. "
-            f"Every row must have the same number of features"
+    problems += [
+        ColumnProblem(
+            column,
+            "sizes",
+            f"column '{column}' has {rows} of different sizes: {_counted(found)}. "
+            f"Every row must have the same number of {entries}",
+            found.total(),
+            n_seen,
         )
-    if len(label_sizes) > 1:
-        problems.append(
-            f"column '{intake.label}' has targets of different sizes: {_counted(label_sizes)}. "
-            f"Every row must have the same number of targets"
+        for column, found, rows, entries in (
+            (intake.features, sizes, "rows", "features"),
+            (intake.label, label_sizes, "targets", "targets"),
         )
+        if len(found) > 1
+    ]
     if problems:
         raise DataError(
-            "The training data cannot be used: " + "; ".join(problems) + "." + _advice(bad, intake)
+            f"The training data cannot be used: {'; '.join(map(str, problems))}."
+            f"{_advice(bad, intake)}",
+            reason="columns",
+            problems=problems,
         )
 
     n_rows = sum(handle.n_rows for handle in handles)
@@ -156,6 +164,8 @@ def check(handles: list[Handle], intake: Intake) -> Facts:
 
 
 _LABEL_SIZE = "label size "
+# What ``decode`` counts besides missing values.
+_REASONS = {"negative": "negative", "not a whole number": "fraction"}
 
 
 def _take_label_sizes(bad: Counter[str]) -> Counter[int]:
@@ -165,7 +175,7 @@ def _take_label_sizes(bad: Counter[str]) -> Counter[int]:
     return sizes
 
 
-def _problems(bad: Counter[str], intake: Intake, n_seen: int) -> list[str]:
+def _problems(bad: Counter[str], intake: Intake, n_seen: int) -> list[ColumnProblem]:
     names = {
         "features": intake.features,
         "label": intake.label,
@@ -175,9 +185,11 @@ def _problems(bad: Counter[str], intake: Intake, n_seen: int) -> list[str]:
     problems = []
     for reason, count in bad.items():
         what, _, fault = reason.partition(": ")
-        skippable = fault.startswith(("null", "NaN"))
-        if count and not (skippable and intake.skip_invalid):
-            problems.append(f"column '{names[what]}' is {fault} in {count} of {n_seen} rows")
+        kind = _REASONS.get(fault, "missing")
+        column = names[what]
+        if count and column and not (kind == "missing" and intake.skip_invalid):
+            message = f"column '{column}' is {fault}"
+            problems.append(ColumnProblem(column, kind, message, count, n_seen))
     return problems
 
 

@@ -110,7 +110,8 @@ def count_classes(label: str, seen: dict[int, float], declared: Declaration | No
             raise DataError(
                 f"{only}: there is nothing to tell apart. Look for a filter that took the other "
                 f"classes away; labels indexed by StringIndexer keep their number of classes, and "
-                f"numClasses tells it of others."
+                f"numClasses tells it of others.",
+                reason="one class",
             )
         log.warning(
             "%s of the %d that %s declares; the model will predict it.",

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
 from sparknn.engine.environment import explained
+from sparknn.engine.filesystem import literal
 from sparknn.engine.worker import settle
 
 Number = TypeVar("Number", np.float32, np.float64)
@@ -64,7 +65,7 @@ def read_theta(
         If the workers' Python lacks what they need.
     """
     dtype = np.dtype(number).newbyteorder("<").str
-    frame = spark.read.parquet(path)
+    frame = spark.read.parquet(literal(path))
     columns = {item.name: item.dataType for item in frame.schema.fields}
     values = columns.get("values")
     if not isinstance(values, ArrayType) or values.elementType.typeName() != _ELEMENTS[dtype]:

@@ -1,0 +1,223 @@
+"""The stages around a network: columns assembled into features, text labels indexed and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.feature import IndexToString, StringIndexer, StringIndexerModel, VectorAssembler
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import DataFrame
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DoubleType,
+    NumericType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from sparknn.cli.keys import PARAM_KEYS
+from sparknn.ml.schema import SchemaError, check_training_schema, missing_problem
+
+_PREDICTED_LABEL = "predictedLabel"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of the rows need before a network can read them.
+
+    Parameters
+    ----------
+    features, label : str
+        The columns that the network reads.
+    assembled : tuple of str
+        The columns that make up ``features``; empty if it is there already.
+    indexed : str
+        The text column that ``label`` numbers; empty if labels are numbers.
+    names : tuple of str
+        Its texts, by number, if a network that training starts from knows them; otherwise sorted.
+    """
+
+    features: str
+    label: str
+    assembled: tuple[str, ...] = ()
+    indexed: str = ""
+    names: tuple[str, ...] = ()
+
+    @property
+    def made(self) -> dict[str, str]:
+        """The columns that stages make, and the key of what they are made of."""
+        features = {self.features: "data.features"} if self.assembled else {}
+        return features | ({self.label: "data.label"} if self.indexed else {})
+
+
+def plan_columns(
+    schema: StructType, features: Sequence[str], label: str, *, classifies: bool
+) -> Columns:
+    """Find out from the rows' schema which stages the named columns need."""
+    kinds = {item.name: item.dataType for item in schema.fields}
+    ready = len(features) == 1 and isinstance(
+        kinds.get(features[0]), VectorUDT | ArrayType | type(None)
+    )
+    is_text = classifies and isinstance(kinds.get(label), StringType)
+    return Columns(
+        features=features[0] if ready else free_name(schema, "features"),
+        label=free_name(schema, "labelIndex") if is_text else label,
+        assembled=() if ready else tuple(features),
+        indexed=label if is_text else "",
+    )
+
+
+def column_mistakes(
+    schema: StructType, columns: Columns, estimator: Any, key: str = "", *, case_matters: bool
+) -> list[str]:
+    """Return the columns that are missing, of the wrong type, or in the way.
+
+    Parameters
+    ----------
+    estimator : NeuralNetClassifier or NeuralNetRegressor
+        Its own check does most of it, on the schema as the stages before it leave it.
+    key : str
+        What named the rows; by default the key that named the column.
+    """
+    param_of = {
+        estimator.getOrDefault(name): PARAM_KEYS[name]
+        for name in ("predictionCol", "probabilityCol", "rawPredictionCol")
+        if estimator.hasParam(name)
+    }
+    param_of[_PREDICTED_LABEL] = "data.label"
+    mistakes = [f"{key or 'data.features'}: {text}" for text in _assembly_problems(schema, columns)]
+    if columns.indexed in columns.assembled and columns.indexed:
+        mistakes.append(f"data.features: column '{columns.indexed}' is the label.")
+    mistakes += [f"{key or 'data.label'}: {text}" for text in _label_problems(schema, columns)]
+    mistakes += [
+        f"{key or made_of}: column '{name}' exists already, and would be made of {made_of}. "
+        f"Rename or drop it."
+        for name, made_of in columns.made.items()
+        if free_name(schema, name) != name
+    ]
+    outputs = [name for name in param_of if name != _PREDICTED_LABEL or columns.indexed]
+    # As the stages leave it. What they read was checked above, whatever is wrong with it.
+    kinds = {columns.features: VectorUDT(), columns.label: DoubleType()}
+    fields = [StructField(name, kinds[name]) for name in columns.made]
+    weight, indicator = (
+        estimator.getOrDefault(name) if estimator.isDefined(name) else None
+        for name in ("weightCol", "validationIndicatorCol")
+    )
+    try:
+        check_training_schema(
+            StructType([*(f for f in schema.fields if f.name not in columns.made), *fields]),
+            features=columns.features,
+            label=columns.label,
+            classifies=estimator._classifies,
+            weight=None if key else weight,
+            validation_indicator=None if key else indicator,
+            outputs=outputs,
+            case_matters=case_matters,
+        )
+    except SchemaError as error:
+        mistakes += [
+            f"{key or PARAM_KEYS.get(each.param) or param_of[each.column]}: {each.message}"
+            for each in error.problems
+        ]
+    return mistakes
+
+
+def _assembly_problems(schema: StructType, columns: Columns) -> Iterator[str]:
+    for name in columns.assembled:
+        if problem := missing_problem(schema, name, "featuresCol", "features"):
+            yield problem.message
+            continue
+        kind = schema[name].dataType
+        if not isinstance(kind, NumericType | BooleanType | VectorUDT):
+            text = " Encode text first, with StringIndexer and OneHotEncoder." * isinstance(
+                kind, StringType
+            )
+            yield (
+                f"column '{name}' has type {kind.simpleString()}; expected numbers, or a single "
+                f"column of vectors or arrays.{text}"
+            )
+        elif "." in name:
+            yield (
+                f"column '{name}' has a dot in its name, which VectorAssembler takes for a field "
+                f"of a struct. Rename the column."
+            )
+
+
+def _label_problems(schema: StructType, columns: Columns) -> Iterator[str]:
+    """Yield what is wrong with a label that is to be indexed."""
+    name = columns.indexed
+    if not name:
+        return
+    if problem := missing_problem(schema, name, "labelCol", "labels"):
+        yield problem.message
+    elif not isinstance(schema[name].dataType, StringType | NumericType):
+        found = schema[name].dataType.simpleString()
+        yield f"column '{name}' has type {found}; expected text, as for training."
+    elif "." in name:
+        yield (
+            f"column '{name}' has a dot in its name, which StringIndexer takes for a field of a "
+            f"struct. Rename the column."
+        )
+
+
+def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:
+    """Return the stages that make the columns a network reads; none if they are there."""
+    made: list[Any] = []
+    if columns.assembled:
+        # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
+        made.append(
+            VectorAssembler(
+                inputCols=list(columns.assembled),
+                outputCol=columns.features,
+                handleInvalid="keep",
+            )
+        )
+    if columns.names:
+        names, indexed = list(columns.names), columns.indexed
+        made.append(StringIndexerModel.from_labels(names, indexed, columns.label, handle_invalid))
+    elif columns.indexed:
+        made.append(
+            StringIndexer(
+                inputCol=columns.indexed,
+                outputCol=columns.label,
+                stringOrderType="alphabetAsc",
+                handleInvalid=handle_invalid,
+            )
+        )
+    return made
+
+
+def fit(estimator: Any, columns: Columns, rows: DataFrame) -> Any:
+    """Fit the estimator and the stages around it.
+
+    Returns
+    -------
+    Transformer
+        The network's model itself if its columns need nothing, otherwise a ``PipelineModel``.
+    """
+    estimator._set(featuresCol=columns.features, labelCol=columns.label)
+    before = preprocessing(columns, estimator.getHandleInvalid())
+    if not before:
+        return estimator.fit(rows)
+    fitted = Pipeline(stages=[*before, estimator]).fit(rows)
+    if not columns.indexed:
+        return fitted
+    names = IndexToString(
+        inputCol=estimator.getPredictionCol(),
+        outputCol=_PREDICTED_LABEL,
+        labels=fitted.stages[-2].labels,
+    )
+    return PipelineModel([*fitted.stages, names])
+
+
+def free_name(schema: StructType, name: str) -> str:
+    """Return ``name`` with underscores until no column is called so, in whatever case."""
+    taken = {each.lower() for each in schema.names}
+    while name.lower() in taken:
+        name += "_"
+    return name
