@@ -14,23 +14,23 @@ from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import BooleanType, DataType, DoubleType, StructType
 
-from sparknn.core.averaging import weight_unit
-from sparknn.core.fit import Averaging, Fit
-from sparknn.core.network import Network
-from sparknn.core.plan import Plan
-from sparknn.core.rounds import run
-from sparknn.core.rows import ArrayRows, Rows
-from sparknn.engine.base import Facts, Intake
+from sparknn.core.config import AveragingConfig, TrainConfig
+from sparknn.core.data.rows import ArrayRows, Rows
+from sparknn.core.nn.network import Network
+from sparknn.core.training.aggregation import weight_scale_for
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run
+from sparknn.engine.interface import DatasetInfo, DataSpec
 from sparknn.engine.local import LocalEngine
 from sparknn.engine.rdd import RddEngine
-from sparknn.engine.spill import Handle
+from sparknn.engine.spill import ShardHandle
 
 Array = np.ndarray[Any, Any]
 
 
-def intake(**changes: Any) -> Intake:
+def spec(**changes: Any) -> DataSpec:
     """A classification on columns ``features`` and ``label``, two workers."""
-    return replace(Intake("features", "label", classifies=True, n_workers=2, seed=3), **changes)
+    return replace(DataSpec("features", "label", classifies=True, n_workers=2, seed=3), **changes)
 
 
 def frame(
@@ -77,10 +77,10 @@ def _sparse(x: Array) -> SparseVector:
     return SparseVector(len(x), entries.tolist(), x[entries].astype(float).tolist())
 
 
-_HANDLES: dict[str, list[Handle]] = {}
+_HANDLES: dict[str, list[ShardHandle]] = {}
 
 
-def handles_of(engine: RddEngine) -> list[Handle]:
+def handles_of(engine: RddEngine) -> list[ShardHandle]:
     """The handles of the shards, by partition. In local mode the shards are on this disk."""
     if engine._fit_id not in _HANDLES:
         assert engine._handles is not None
@@ -101,14 +101,14 @@ def stored(rows: Rows) -> ArrayRows:
 
 def shards(engine: RddEngine) -> list[tuple[ArrayRows, ArrayRows]]:
     """Training and validation rows of every worker, read back from its shard."""
-    shape = (engine.facts.n_features, engine.facts.n_targets)
+    shape = (engine.info.n_features, engine.info.n_targets)
     pairs = [handle.rows(*shape) for handle in handles_of(engine)]
     return [(stored(rows), stored(validation)) for rows, validation in pairs]
 
 
 def plain_engine(engine: RddEngine) -> LocalEngine:
     """The reference engine over the same shards."""
-    return LocalEngine(shards(engine), weight_unit(engine.facts.weight_sum))
+    return LocalEngine(shards(engine), weight_scale_for(engine.info.weight_sum))
 
 
 def shard_bytes(engine: RddEngine) -> list[dict[str, bytes]]:
@@ -126,21 +126,25 @@ def multiset(X: Array, *others: Array) -> list[tuple[float, ...]]:
     return sorted(map(tuple, np.hstack(parts).tolist()))
 
 
-def network_for(facts: Facts, *, classifies: bool = True, hidden: int = 5) -> Network:
+def network_for(info: DatasetInfo, *, classifies: bool = True, hidden: int = 5) -> Network:
     """A small network that fits what was taken in."""
-    n_out = max(facts.class_weights) + 1 if classifies else facts.n_targets
+    n_out = max(info.class_weights) + 1 if classifies else info.n_targets
     loss = "crossEntropy" if classifies else "squared"
-    return Network((facts.n_features, hidden, max(n_out, 2) if classifies else n_out), loss=loss)
+    return Network((info.n_features, hidden, max(n_out, 2) if classifies else n_out), loss=loss)
 
 
-def trained(engine: Any, plans: Sequence[Plan], averaging: Averaging | None = None) -> list[Fit]:
+def trained(
+    engine: Any, configs: Sequence[TrainConfig], averaging: AveragingConfig | None = None
+) -> list[FitState]:
     """All plans trained together on an engine."""
-    fits = [Fit(plan, averaging or Averaging(), engine.n_workers) for plan in plans]
+    fits = [
+        FitState(config, averaging or AveragingConfig(), engine.n_workers) for config in configs
+    ]
     run(engine, fits)
     return fits
 
 
-def outcome(fits: Sequence[Fit]) -> list[tuple[Any, ...]]:
+def outcome(fits: Sequence[FitState]) -> list[tuple[Any, ...]]:
     """What must be equal to the byte: networks, losses, drift and scores of every round."""
     numbers = ("loss", "validation_loss", "validation_metric", "drift", "agreement", "step_norm")
     return [

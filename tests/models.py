@@ -4,8 +4,8 @@ import numpy as np
 from pyspark.sql import DataFrame
 
 from sparknn import NeuralNetClassificationModel, NeuralNetRegressionModel
-from sparknn.core.history import RoundRecord
-from sparknn.core.network import Network
+from sparknn.core.nn.network import Network
+from sparknn.core.training.history import RoundRecord
 from sparknn.ml.summary import TrainingSummary
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from sparknn.core.averaging import Report, Score, Total, merge_all
-from sparknn.core.fit import Averaging, Fit
-from sparknn.core.network import Network
-from sparknn.core.plan import Job, Plan
-from sparknn.core.runner import RoundResult
+from sparknn.core.config import AveragingConfig, RoundRequest, TrainConfig
+from sparknn.core.nn.network import Network
+from sparknn.core.training.aggregation import ValidationSums, WorkerReport, WorkerSum, merge_sums
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.runner import RoundResult
 
 NETWORK = Network((1, 1), loss="squared")
 
@@ -25,39 +25,39 @@ class ScriptedEngine:
     def __init__(
         self,
         losses: Sequence[float] | None = None,
-        fails: Callable[[Job, int, int], bool] = lambda job, round_, partition: False,
+        fails: Callable[[RoundRequest, int, int], bool] = lambda request, round_, partition: False,
     ) -> None:
         self.losses = losses
         self.has_validation = losses is not None
         self.fails = fails
-        self.asked: list[tuple[int, list[Job]]] = []
+        self.asked: list[tuple[int, list[RoundRequest]]] = []
 
-    def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
-        self.asked.append((round_, list(jobs)))
-        workers = [[self._total(job, round_, p) for job in jobs] for p in range(2)]
-        return RoundResult(merge_all(*workers), broadcast_s=0.25, job_s=0.5)
+    def run_round(self, requests: Sequence[RoundRequest], round_: int) -> RoundResult:
+        self.asked.append((round_, list(requests)))
+        workers = [[self._total(request, round_, p) for request in requests] for p in range(2)]
+        return RoundResult(merge_sums(*workers), broadcast_s=0.25, job_s=0.5)
 
-    def _total(self, job: Job, round_: int, partition: int) -> Total:
+    def _total(self, request: RoundRequest, round_: int, partition: int) -> WorkerSum:
         score = None
         if self.losses is not None and partition == 0:
-            score = Score(2 * self.losses[int(job.state[0, 0])], 1.0, 2.0, 2)
-        if not job.train:
-            return Total.of(None, Report(partition, score=score))
-        state = job.state + np.float32(np.nan if self.fails(job, round_, partition) else 1)
-        report = Report(
+            score = ValidationSums(2 * self.losses[int(request.state[0, 0])], 1.0, 2.0, 2)
+        if not request.train:
+            return WorkerSum.from_worker(None, WorkerReport(partition, score=score))
+        state = request.state + np.float32(np.nan if self.fails(request, round_, partition) else 1)
+        report = WorkerReport(
             partition, weight=1.0, n_rows=1, n_steps=4, share=0.5, loss_sum=3.0, score=score
         )
-        return Total.of(state, report)
+        return WorkerSum.from_worker(state, report)
 
 
-def scripted_fit(max_iter: int, averaging: Averaging | None = None, **more: Any) -> Fit:
+def scripted_fit(max_iter: int, averaging: AveragingConfig | None = None, **more: Any) -> FitState:
     """A fit that starts at 0, so that a network's parameters count the rounds it has seen."""
-    plan = Plan(NETWORK, max_iter=max_iter, solver=more.pop("solver", "sgd"))
+    config = TrainConfig(NETWORK, max_iter=max_iter, solver=more.pop("solver", "sgd"))
     theta = np.zeros(NETWORK.n_params, np.float32)
-    return Fit(plan, averaging or Averaging(), 2, theta=theta, **more)
+    return FitState(config, averaging or AveragingConfig(), 2, theta=theta, **more)
 
 
-def rounds_seen(fit: Fit) -> float:
+def rounds_seen(fit: FitState) -> float:
     """How many rounds the final network has moved."""
     assert fit.theta is not None
     return float(fit.theta[0])

@@ -108,7 +108,7 @@ def test_estimators_use_no_rdd(path: Path) -> None:
         ("core", "import pyspark"),
         ("core", "def f():\n    from pyspark.sql import SparkSession"),
         ("core", "import pandas as pd"),
-        ("core", "from sparknn.engine.base import Engine"),
+        ("core", "from sparknn.engine.interface import Engine"),
         ("core", "from ..engine import base"),
         ("core", "from .. import engine"),
         ("core", "from sparknn import ml"),
@@ -135,7 +135,7 @@ def test_a_wrong_import_is_found(layer: str, source: str) -> None:
         ("core", "import math\nimport numpy as np\nfrom numpy.typing import NDArray"),
         (
             "core",
-            "from sparknn.core.network import Network\nfrom . import losses\nfrom .types import F",
+            "from sparknn.core.nn.network import N\nfrom . import losses\nfrom .types import F",
         ),
         (
             "engine",

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from sparknn.core.averaging import weight_unit
-from sparknn.core.batches import Batch, mini_batches, random_stream, room_for
-from sparknn.core.network import Network
-from sparknn.core.plan import Job, Plan
-from sparknn.core.rows import ArrayRows, Rows, SparseSlice
-from sparknn.core.solvers import SOLVERS
+from sparknn.core.config import RoundRequest, TrainConfig
+from sparknn.core.data.batches import Batch, allocate_buffers, mini_batches, rng_for
+from sparknn.core.data.rows import ArrayRows, Rows, SparseSlice
+from sparknn.core.nn.network import Network
+from sparknn.core.nn.solvers import SOLVERS
+from sparknn.core.training.aggregation import weight_scale_for
 from sparknn.engine.local import LocalEngine
 
 Array = np.ndarray[Any, Any]
@@ -36,7 +36,7 @@ def curve(n: int, d: int = 4, k: int = 1, seed: int = 0) -> tuple[Array, Array]:
 
 def data_for(network: Network, n: int, seed: int = 0) -> tuple[Array, Array]:
     """Rows that ``network`` may be trained on."""
-    make = blobs if network.objective.classifies else curve
+    make = blobs if network.loss_fn.classifies else curve
     return make(n, network.layers[0], network.layers[-1], seed)
 
 
@@ -46,13 +46,19 @@ def empty_rows(d: int, k: int = 0) -> ArrayRows:
 
 
 def one_by_one(
-    rows: Rows, plan: Plan, round_: int, rng: np.random.Generator, unit: float | None = None
+    rows: Rows,
+    config: TrainConfig,
+    round_: int,
+    rng: np.random.Generator,
+    weight_scale: float | None = None,
 ) -> Iterator[Batch]:
     """The mini-batches of a round; each overwrites the ``X`` of the one before."""
-    return mini_batches(rows, plan, round_, rng, cycle(room_for(rows, plan, 1)), unit)
+    return mini_batches(
+        rows, config, round_, rng, cycle(allocate_buffers(rows, config, 1)), weight_scale
+    )
 
 
-def full_batch(network: Network, **changes: Any) -> Plan:
+def full_batch(network: Network, **changes: Any) -> TrainConfig:
     """One plain step over all rows a round, nothing scheduled, guarded or remembered."""
     plain: dict[str, Any] = {
         "solver": "sgd",
@@ -61,17 +67,17 @@ def full_batch(network: Network, **changes: Any) -> Plan:
         "max_change": 0.0,
         "shuffle": False,
     }
-    return Plan(network, **(plain | changes))
+    return TrainConfig(network, **(plain | changes))
 
 
-def job_of(plan: Plan, theta: Array | None = None, **changes: Any) -> Job:
+def job_of(config: TrainConfig, theta: Array | None = None, **changes: Any) -> RoundRequest:
     """A job at the start of a fit; its state may not be written."""
     if theta is None:
-        theta = plan.network.init(random_stream(plan.seed, 9))
-    n_buffers = SOLVERS[plan.solver].n_buffers if plan.local_state == "average" else 0
+        theta = config.network.init(rng_for(config.seed, 9))
+    n_buffers = SOLVERS[config.solver].n_buffers if config.local_state == "average" else 0
     state = np.vstack([theta[None], np.zeros((n_buffers, theta.size))]).astype(np.float32)
     state.flags.writeable = False
-    return Job(plan, state, **changes)
+    return RoundRequest(config, state, **changes)
 
 
 def engine_of(
@@ -92,7 +98,7 @@ def engine_of(
         scored = ArrayRows(*validation) if validation is not None and worker == 0 else none
         shards.append((ArrayRows(X[a:b], y[a:b], weight), scored))
     total = float(len(X) if sample_weight is None else sample_weight.sum())
-    return LocalEngine(shards, weight_unit(total), drop)
+    return LocalEngine(shards, weight_scale_for(total), drop)
 
 
 @dataclass

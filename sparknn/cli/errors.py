@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sparknn.ml.causes import end_of_traceback
+from sparknn.engine.worker_errors import end_of_traceback
 
 
 class UsageError(ValueError):

@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, NumericType
 
-from sparknn.engine.quoting import quoted
+from sparknn.engine.sql import quote_column
 
 _LARGEST = 3.4028235e38  # of float32, which networks compute in
 
@@ -39,12 +39,12 @@ def count_invalid(
     """
     checks: dict[str, Column] = {}
     for name in dict.fromkeys(name for name in columns if name in rows.columns):
-        kind, value = rows.schema[name].dataType, F.col(quoted(name))
+        kind, value = rows.schema[name].dataType, F.col(quote_column(name))
         what = "null" if kind.typeName() == "string" else "null, NaN or infinite"
         checks[f"column '{name}' is {what}"] = value.isNull() | _is_unusable(value, kind)
     if names and label in rows.columns:
         known = f"column '{label}' is none of the labels that the model knows ({', '.join(names)})"
-        value = F.col(quoted(label))
+        value = F.col(quote_column(label))
         checks[known] = value.isNotNull() & ~value.cast("string").isin(*names)
     counts = [F.count(F.when(check, 1)) for check in checks.values()]
     n_rows, *n_invalid = rows.agg(F.count(F.lit(1)), *counts).head() or (0,)

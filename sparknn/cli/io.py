@@ -16,10 +16,9 @@ from pyspark.sql.types import ArrayType, MapType, StructType
 
 from sparknn.cli.keys import OUTPUT_FORMATS
 from sparknn.engine import filesystem
-from sparknn.engine.connect import is_connect
-from sparknn.engine.interrupts import interrupts_wait
-from sparknn.engine.quoting import quoted
-from sparknn.ml.causes import cause_of, error_class
+from sparknn.engine.interrupts import defer_interrupts
+from sparknn.engine.sql import is_connect, quote_column
+from sparknn.engine.worker_errors import error_class, root_cause
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -107,7 +106,7 @@ class Source:
             if error_class(error) == "TABLE_OR_VIEW_NOT_FOUND":
                 return f"{key}: there is no table {self.path}."
             if error_class(error) != "PATH_NOT_FOUND":
-                return f"{key}: {self.path} cannot be read ({cause_of(error)})."
+                return f"{key}: {self.path} cannot be read ({root_cause(error)})."
             how = "--format table" if key.startswith("--") else "format = 'table' in [data]"
             hint = "" if "/" in self.path else f" If it is a table, use {how}."
             return f"{key}: there is no {self.path}.{hint}"
@@ -148,7 +147,7 @@ class Target:
         try:
             filesystem.probe_parent(spark, self.path)
         except Exception as error:  # every file system has errors of its own
-            return f"{key}: {self.path} cannot be written ({cause_of(error)})."
+            return f"{key}: {self.path} cannot be written ({root_cause(error)})."
         return ""
 
     def _exists(self, spark: SparkSession) -> bool:
@@ -176,7 +175,7 @@ class Target:
         remote = is_connect(spark)
         ours = not (remote or self.format == "table" or self._exists(spark))
         # An interrupt cancels the write, and waits for its end.
-        waiting = nullcontext() if remote else interrupts_wait(spark.sparkContext.cancelAllJobs)
+        waiting = nullcontext() if remote else defer_interrupts(spark.sparkContext.cancelAllJobs)
         try:
             with waiting:
                 yield
@@ -210,7 +209,7 @@ def _flat(rows: DataFrame) -> list[Column]:
     """Return a DataFrame's columns, with vectors and nested types as JSON text."""
     columns = []
     for column in rows.schema.fields:
-        value = F.col(quoted(column.name))
+        value = F.col(quote_column(column.name))
         if isinstance(column.dataType, VectorUDT):
             value = F.to_json(vector_to_array(value)).alias(column.name)
         elif isinstance(column.dataType, ArrayType | MapType | StructType):

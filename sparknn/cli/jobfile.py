@@ -11,8 +11,8 @@ from typing import Any
 from sparknn.cli.errors import raise_mistakes
 from sparknn.cli.io import Source, Target, output_problem
 from sparknn.cli.keys import PARAM_KEYS, TRAIN, Key, Schema, new_estimator
-from sparknn.ml.declare import ParamError
-from sparknn.ml.rules import did_you_mean
+from sparknn.ml.checked_params import ParamError
+from sparknn.ml.validators import did_you_mean
 
 
 @dataclass
@@ -104,7 +104,7 @@ def load_train(path: str, overrides: Sequence[str] = ()) -> TrainJob:
     weight, indicator = given["data.weight"], given["data.validationIndicator"]
     estimator._set(weightCol=weight, validationIndicatorCol=indicator)
     try:
-        estimator._check_together()
+        estimator._check_combinations()
     except ParamError as error:
         file.mistakes += mistakes_in(error)
     predictions = given["output.predictions"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparknn.ml.rules import did_you_mean
+from sparknn.ml.validators import did_you_mean
 
 FORMATS = ("parquet", "csv", "libsvm", "json", "orc", "table")
 #: What rows can be written as: libsvm holds nothing but labels and features.

@@ -207,10 +207,11 @@ def fit(estimator: Any, columns: Columns, rows: DataFrame) -> Any:
     fitted = Pipeline(stages=[*before, estimator]).fit(rows)
     if not columns.indexed:
         return fitted
+    indexer: Any = fitted.stages[-2]
     names = IndexToString(
         inputCol=estimator.getPredictionCol(),
         outputCol=_PREDICTED_LABEL,
-        labels=fitted.stages[-2].labels,
+        labels=list(indexer.labels),
     )
     return PipelineModel([*fitted.stages, names])
 

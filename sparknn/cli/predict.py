@@ -14,9 +14,8 @@ from sparknn.cli.io import Source, Target, overlaps
 from sparknn.cli.report import left_out
 from sparknn.cli.saved_model import load
 from sparknn.cli.session import open_session
-from sparknn.engine.connect import is_connect
-from sparknn.engine.quoting import quoted
-from sparknn.ml.rules import did_you_mean
+from sparknn.engine.sql import is_connect, quote_column
+from sparknn.ml.validators import did_you_mean
 
 log = logging.getLogger("sparknn.cli")
 
@@ -44,7 +43,7 @@ def run(
     with open_session("sparknn predict", verbose=verbose) as spark:
         mistakes = [source.problem(spark, "--data"), target.problem(spark, "--output")]
         if not is_connect(spark):
-            read = [("--data", source), ("--model", Target(model_path, "model"))]
+            read = [("--data", source), ("--model", Source(model_path, "model"))]
             mistakes += overlaps(spark, read, [("--output", target)])
         raise_mistakes("command line", mistakes)
         saved = load(spark, model_path)
@@ -67,7 +66,7 @@ def run(
         )
         log.info("Predicting the rows of %s ...", source.path)
         started = time.perf_counter()
-        chosen = predicted.select(*map(quoted, names))
+        chosen = predicted.select(*map(quote_column, names))
         if saved.skips:
             chosen = chosen.observe(after, F.count(F.lit(1)).alias("n"))
         try:

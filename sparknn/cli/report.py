@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
-from sparknn.engine.quoting import quoted
+from sparknn.engine.sql import quote_column
 
 log = logging.getLogger("sparknn.cli")
 
@@ -127,8 +127,8 @@ def confusion(
 ) -> Confusion:
     """Count the rows of a transformed DataFrame by label and prediction."""
     pairs = predicted.groupBy(
-        F.col(quoted(label)).cast("double").alias("actual"),
-        F.col(quoted(prediction)).alias("predicted"),
+        F.col(quote_column(label)).cast("double").alias("actual"),
+        F.col(quote_column(prediction)).alias("predicted"),
     ).count()
     counts: Counter[tuple[float, float]] = Counter()
     unlabelled = 0
@@ -184,7 +184,7 @@ def regression_errors(predicted: DataFrame, label: str, prediction: str) -> list
 def _as_array(rows: DataFrame, name: str) -> Column:
     """Return a column of numbers, vectors or arrays as arrays of doubles."""
     type_ = rows.schema[name].dataType
-    column = F.col(quoted(name))
+    column = F.col(quote_column(name))
     if isinstance(type_, VectorUDT):
         return vector_to_array(column)
     return (column if isinstance(type_, ArrayType) else F.array(column)).cast("array<double>")

@@ -14,12 +14,12 @@ from pyspark.sql import functions as F
 
 from sparknn.cli.errors import UsageError, raise_mistakes
 from sparknn.engine.filesystem import literal
-from sparknn.engine.quoting import quoted
-from sparknn.ml.causes import cause_of
+from sparknn.engine.sql import quote_column
+from sparknn.engine.worker_errors import root_cause
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.persistence import ModelFormatError
-from sparknn.ml.rules import did_you_mean
 from sparknn.ml.schema import SchemaError
+from sparknn.ml.validators import did_you_mean
 
 
 class NoModelError(ValueError):
@@ -167,7 +167,7 @@ def load(spark: SparkSession, path: str, key: str = "--model") -> SavedModel:
         # Spark reports metadata that are cut off in as many ways as there are places to cut.
         raise NoModelError(
             f"{key}: the model at {path} cannot be read ({type(error).__name__}: "
-            f"{cause_of(error)}). The directory is incomplete or was changed; copy it again, or "
+            f"{root_cause(error)}). The directory is incomplete or was changed; copy it again, or "
             f"save the model again."
         ) from error
     found = SavedModel.of(model)
@@ -201,8 +201,11 @@ def _split(indexer: Any, label: str) -> list[Any]:
     numbering = StringIndexerModel.from_labels(*own[0], invalid)
     if not others:
         return [numbering]
-    rest = map(list, zip(*others, strict=True))
-    return [StringIndexerModel.from_arrays_of_labels(*rest, invalid), numbering]
+    arrays, sources, made = map(list, zip(*others, strict=True))
+    return [
+        StringIndexerModel.from_arrays_of_labels(arrays, sources, made, invalid),
+        numbering,
+    ]
 
 
 def _apply(stage: Any, rows: DataFrame) -> DataFrame:
@@ -210,7 +213,7 @@ def _apply(stage: Any, rows: DataFrame) -> DataFrame:
     if not (isinstance(stage, IndexToString) and stage.isSet("labels")):
         return stage.transform(rows)
     names = F.array(*map(F.lit, stage.getLabels()))
-    number = F.col(quoted(stage.getInputCol())).cast("int")
+    number = F.col(quote_column(stage.getInputCol())).cast("int")
     # get gives null where there is no such class; names[number] would be an error.
     return rows.withColumn(stage.getOutputCol(), F.get(names, number))
 

@@ -21,9 +21,9 @@ from sparknn.cli.pipeline import Columns, column_mistakes, fit, plan_columns
 from sparknn.cli.report import counted
 from sparknn.cli.saved_model import SavedModel, load
 from sparknn.cli.session import master, open_session
-from sparknn.engine.base import DataError
-from sparknn.engine.quoting import quoted
-from sparknn.ml.declare import ParamError
+from sparknn.engine.interface import DataError
+from sparknn.engine.sql import quote_column
+from sparknn.ml.checked_params import ParamError
 from sparknn.ml.schema import SchemaError, case_matters
 
 log = logging.getLogger("sparknn.cli")
@@ -165,7 +165,7 @@ def _row_problem(error: Exception, job: TrainJob, columns: Columns, rows: DataFr
     if reason == "empty":
         return f"data.train: there are no rows in {job.train.path}."
     if reason == "one class" and columns.indexed:
-        text = rows.select(quoted(columns.indexed)).dropna().head()
+        text = rows.select(quote_column(columns.indexed)).dropna().head()
         return (
             f"data.label: column '{columns.indexed}' holds one class only ({text and text[0]!r}); "
             f"at least two are needed. Check for a filter that removed the others."

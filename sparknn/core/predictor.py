@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparknn.core.losses import softmax
-from sparknn.core.network import Network
+from sparknn.core.nn.losses import softmax
+from sparknn.core.nn.network import Network
 from sparknn.core.types import Float32Array, Float64Array, FloatArray
 
 # Rows that go through the network at a time. Measured (784-300-10, one thread): 1.15 times the time
@@ -42,7 +42,7 @@ class LocalPredictor:
 
     Examples
     --------
-    >>> from sparknn.core.network import Network
+    >>> from sparknn.core.nn.network import Network
     >>> network = Network((2, 2))
     >>> theta = np.array([1, 0, 0, 1, 0, 0], dtype=np.float32)
     >>> LocalPredictor(network, theta).predict([[3.0, 1.0], [0.0, 2.0]])
@@ -63,7 +63,7 @@ class LocalPredictor:
 
     @property
     def classifies(self) -> bool:
-        return self.network.objective.classifies
+        return self.network.loss_fn.classifies
 
     def __getstate__(self) -> dict[str, Any]:
         # Plain values only: a pickle outlives changes of our classes' private fields.

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from sparknn.engine.base import Intake
+    from sparknn.engine.interface import DataSpec
     from sparknn.engine.rdd import RddEngine
 
 
-def open_engine(df: DataFrame, intake: Intake, aggregation_depth: int = 2) -> RddEngine:
+def open_engine(df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> RddEngine:
     """Take rows in and be ready to train on them; use it in a ``with`` block.
 
     Raises
@@ -21,4 +21,4 @@ def open_engine(df: DataFrame, intake: Intake, aggregation_depth: int = 2) -> Rd
     """
     from sparknn.engine.rdd import RddEngine
 
-    return RddEngine(df, intake, aggregation_depth)
+    return RddEngine(df, spec, aggregation_depth)

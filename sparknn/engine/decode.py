@@ -21,7 +21,7 @@ _MOST_WEIGHT = 1e290
 
 
 @dataclass(frozen=True)
-class Columns:
+class BatchColumns:
     """Which columns a batch has, and what they mean.
 
     Parameters
@@ -62,7 +62,7 @@ class Features:
         return self.values[entries], self.columns[entries], counts
 
 
-class Notes:
+class IngestCounts:
     """What a source partition has to tell the driver besides its rows: counts, by reason."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Notes:
 Decoded = tuple[Features, FloatArray, FloatArray, NDArray[np.bool_], NDArray[np.bool_]]
 
 
-def decode(spec: Columns, batch: pa.RecordBatch, notes: Notes) -> Decoded | None:
+def decode(spec: BatchColumns, batch: pa.RecordBatch, notes: IngestCounts) -> Decoded | None:
     """Arrow columns to numpy, and which rows are fit to train on; None if none can be used.
 
     Every column is checked, so that one pass finds all mistakes.
@@ -136,7 +136,7 @@ def _present(column: pa.Array) -> NDArray[np.bool_]:
 
 
 def _numbers(
-    column: pa.Array, notes: Notes
+    column: pa.Array, notes: IngestCounts
 ) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
     """Values, shape (n,) or, from arrays, (n, k); which rows are there; which are finite."""
     known = _present(column)
@@ -159,7 +159,7 @@ def _numbers(
 
 
 def _features(
-    spec: Columns, batch: pa.RecordBatch, present: NDArray[np.bool_], notes: Notes
+    spec: BatchColumns, batch: pa.RecordBatch, present: NDArray[np.bool_], notes: IngestCounts
 ) -> tuple[NDArray[np.bool_], Features | None]:
     """Which rows are finite, and the features: None if their sizes differ or there are none."""
     n = batch.num_rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sparknn.core.batches import pieces
-from sparknn.core.rows import Rows
+from sparknn.core.data.batches import iter_chunks
+from sparknn.core.data.rows import Rows
 
 # Rows that are hashed at a time take about this much.
 _PIECE_BYTES = 8 << 20
@@ -33,7 +33,7 @@ def digest(rows: Rows, salt: int = 0) -> int:
     width = rows.n_features + rows.n_targets + 1
     m = np.random.PCG64(_SEED).random_raw(width) | np.uint64(1)
     total = 0
-    for X, y, weight in pieces(rows, max(1, _PIECE_BYTES // (8 * width))):
+    for X, y, weight in iter_chunks(rows, max(1, _PIECE_BYTES // (8 * width))):
         words = np.hstack(
             # -0.0 is not kept among entries: it counts as 0.
             [(X + 0.0).view(np.uint32), _bits(y).reshape(len(X), -1), _bits(weight)[:, None]],

@@ -16,37 +16,37 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 
-from sparknn.engine.base import ColumnProblem, DataError, Facts, Intake
-from sparknn.engine.decode import Columns
+from sparknn.engine.decode import BatchColumns
+from sparknn.engine.interface import ColumnProblem, DataError, DatasetInfo, DataSpec
 from sparknn.engine.partitioner import partition_keys
-from sparknn.engine.quoting import quoted
 from sparknn.engine.scatter import BLOCK_DDL, Scatter, scatter
-from sparknn.engine.spill import HANDLE_DDL, Handle, Spill, spill_batches, spill_rows
+from sparknn.engine.spill import HANDLE_DDL, ShardHandle, Spill, spill_batches, spill_rows
+from sparknn.engine.sql import quote_column
 
 
-def shard_handles(df: DataFrame, intake: Intake, fit_id: str) -> RDD[str]:
+def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
     """A lazy RDD of one handle a worker, as JSON; evaluating it writes the shards."""
-    keys = partition_keys(intake.n_workers)
-    columns = Columns(
-        classifies=intake.classifies,
-        vectors=isinstance(df.schema[intake.features].dataType, VectorUDT),
-        has_weight=intake.weight is not None,
-        has_indicator=intake.validation_indicator is not None,
+    keys = partition_keys(spec.n_workers)
+    columns = BatchColumns(
+        classifies=spec.classifies,
+        vectors=isinstance(df.schema[spec.features].dataType, VectorUDT),
+        has_weight=spec.weight is not None,
+        has_indicator=spec.validation_indicator is not None,
     )
     deal = Scatter(
         keys=keys,
         columns=columns,
-        seed=intake.seed,
-        shuffle=intake.shuffle,
-        validation_fraction=intake.validation_fraction,
+        seed=spec.seed,
+        shuffle=spec.shuffle,
+        validation_fraction=spec.validation_fraction,
     )
-    write = Spill(fit_id, keys, intake.classifies)
+    write = Spill(fit_id, keys, spec.classifies)
     # Shuffled, a block's sequence starts with a random number.
-    order = ("sequence", "source") if intake.shuffle else ("source", "sequence")
+    order = ("sequence", "source") if spec.shuffle else ("source", "sequence")
     blocks = (
-        df.select(*_columns(df, intake))
+        df.select(*_columns(df, spec))
         .mapInArrow(partial(scatter, deal), BLOCK_DDL)
-        .repartition(intake.n_workers, "key")
+        .repartition(spec.n_workers, "key")
         .sortWithinPartitions("role", *order)
     )
     if _limits_arrow_bytes(df):
@@ -63,10 +63,10 @@ def _limits_arrow_bytes(df: DataFrame) -> bool:
     return df.sparkSession.conf.isModifiable("spark.sql.execution.arrow.maxBytesPerBatch")
 
 
-def _columns(df: DataFrame, intake: Intake) -> list[Column]:
-    features, label = F.col(quoted(intake.features)), F.col(quoted(intake.label))
+def _columns(df: DataFrame, spec: DataSpec) -> list[Column]:
+    features, label = F.col(quote_column(spec.features)), F.col(quote_column(spec.label))
     columns = []
-    if isinstance(df.schema[intake.features].dataType, VectorUDT):
+    if isinstance(df.schema[spec.features].dataType, VectorUDT):
         # The vector's own fields cost a fifth of vector_to_array.
         vector = F.unwrap_udt(features)
         columns += [
@@ -76,11 +76,11 @@ def _columns(df: DataFrame, intake: Intake) -> list[Column]:
             vector["indices"].alias("indices"),
         ]
     else:
-        element = getattr(df.schema[intake.features].dataType, "elementType", None)
+        element = getattr(df.schema[spec.features].dataType, "elementType", None)
         # Spark casts small integers in 2.4 times the time that it takes to pass them on.
         small = isinstance(element, ByteType | ShortType | IntegerType)
         columns.append((features if small else features.cast("array<float>")).alias("x"))
-    label_type = df.schema[intake.label].dataType
+    label_type = df.schema[spec.label].dataType
     if isinstance(label_type, VectorUDT):
         # vector_to_array refuses null.
         columns.append(F.when(label.isNotNull(), vector_to_array(label)).alias("y"))
@@ -88,14 +88,14 @@ def _columns(df: DataFrame, intake: Intake) -> list[Column]:
         columns.append(label.cast("array<double>").alias("y"))
     else:
         columns.append(label.cast("double").alias("y"))
-    if intake.weight is not None:
-        columns.append(F.col(quoted(intake.weight)).cast("double").alias("w"))
-    if intake.validation_indicator is not None:
-        columns.append(F.col(quoted(intake.validation_indicator)).alias("validation"))
+    if spec.weight is not None:
+        columns.append(F.col(quote_column(spec.weight)).cast("double").alias("w"))
+    if spec.validation_indicator is not None:
+        columns.append(F.col(quote_column(spec.validation_indicator)).alias("validation"))
     return columns
 
 
-def check(handles: list[Handle], intake: Intake) -> Facts:
+def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
     """What was taken in; an error that names everything wrong with it.
 
     Raises
@@ -114,7 +114,7 @@ def check(handles: list[Handle], intake: Intake) -> Facts:
         raise DataError("The DataFrame is empty: there is nothing to train on.", reason="empty")
 
     label_sizes = _take_label_sizes(bad)
-    problems = _problems(bad, intake, n_seen)
+    problems = _problems(bad, spec, n_seen)
     problems += [
         ColumnProblem(
             column,
@@ -125,15 +125,15 @@ def check(handles: list[Handle], intake: Intake) -> Facts:
             n_seen,
         )
         for column, found, rows, entries in (
-            (intake.features, sizes, "rows", "features"),
-            (intake.label, label_sizes, "targets", "targets"),
+            (spec.features, sizes, "rows", "features"),
+            (spec.label, label_sizes, "targets", "targets"),
         )
         if len(found) > 1
     ]
     if problems:
         raise DataError(
             f"The training data cannot be used: {'; '.join(map(str, problems))}."
-            f"{_advice(bad, intake)}",
+            f"{_advice(bad, spec)}",
             reason="columns",
             problems=problems,
         )
@@ -141,17 +141,17 @@ def check(handles: list[Handle], intake: Intake) -> Facts:
     n_rows = sum(handle.n_rows for handle in handles)
     n_validation = sum(handle.n_validation for handle in handles)
     if n_rows == 0:
-        raise DataError(_why_no_rows(intake, n_seen, n_skipped, n_validation))
+        raise DataError(_why_no_rows(spec, n_seen, n_skipped, n_validation))
     n_features = next(iter(sizes))
     if n_features == 0:
-        raise DataError(f"Column '{intake.features}' holds rows without any features.")
+        raise DataError(f"Column '{spec.features}' holds rows without any features.")
     n_targets = next(iter(label_sizes), 1)
     if n_targets == 0:
-        raise DataError(f"Column '{intake.label}' holds rows without any targets.")
+        raise DataError(f"Column '{spec.label}' holds rows without any targets.")
     classes: Counter[int] = Counter()
     for handle in handles:
         classes.update({int(label): weight for label, weight in handle.class_weights.items()})
-    return Facts(
+    return DatasetInfo(
         n_features=n_features,
         n_targets=n_targets,
         n_rows=n_rows,
@@ -175,19 +175,19 @@ def _take_label_sizes(bad: Counter[str]) -> Counter[int]:
     return sizes
 
 
-def _problems(bad: Counter[str], intake: Intake, n_seen: int) -> list[ColumnProblem]:
+def _problems(bad: Counter[str], spec: DataSpec, n_seen: int) -> list[ColumnProblem]:
     names = {
-        "features": intake.features,
-        "label": intake.label,
-        "weight": intake.weight,
-        "validation indicator": intake.validation_indicator,
+        "features": spec.features,
+        "label": spec.label,
+        "weight": spec.weight,
+        "validation indicator": spec.validation_indicator,
     }
     problems = []
     for reason, count in bad.items():
         what, _, fault = reason.partition(": ")
         kind = _REASONS.get(fault, "missing")
         column = names[what]
-        if count and column and not (kind == "missing" and intake.skip_invalid):
+        if count and column and not (kind == "missing" and spec.skip_invalid):
             message = f"column '{column}' is {fault}"
             problems.append(ColumnProblem(column, kind, message, count, n_seen))
     return problems
@@ -197,10 +197,10 @@ def _counted(sizes: Counter[int]) -> str:
     return ", ".join(f"{size} ({count} rows)" for size, count in sizes.most_common(5))
 
 
-def _advice(bad: Counter[str], intake: Intake) -> str:
+def _advice(bad: Counter[str], spec: DataSpec) -> str:
     advice = ""
     reasons = {reason for reason, count in bad.items() if count}
-    if not intake.skip_invalid and any(": null" in r or ": NaN" in r for r in reasons):
+    if not spec.skip_invalid and any(": null" in r or ": NaN" in r for r in reasons):
         advice += " Set handleInvalid='skip' to leave out rows with null, NaN or infinite values."
     if reasons & {"label: negative", "label: not a whole number"}:
         advice += (
@@ -210,12 +210,12 @@ def _advice(bad: Counter[str], intake: Intake) -> str:
     return advice
 
 
-def _why_no_rows(intake: Intake, n_seen: int, n_skipped: int, n_validation: int) -> str:
+def _why_no_rows(spec: DataSpec, n_seen: int, n_skipped: int, n_validation: int) -> str:
     parts = [f"{n_skipped} were skipped as invalid"] if n_skipped else []
     if n_validation:
-        by = intake.validation_indicator
+        by = spec.validation_indicator
         parts.append(f"{n_validation} are validation rows" + (f" by column '{by}'" if by else ""))
     n_weightless = n_seen - n_skipped - n_validation
     if n_weightless:
-        parts.append(f"{n_weightless} have weight 0 in column '{intake.weight}'")
+        parts.append(f"{n_weightless} have weight 0 in column '{spec.weight}'")
     return f"No row is left to train on: of {n_seen} rows " + ", ".join(parts) + "."

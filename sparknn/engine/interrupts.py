@@ -32,7 +32,7 @@ _APART_S = 1.0
 
 
 @contextmanager
-def interrupts_wait(cancel: Callable[[], None] | None = None) -> Iterator[None]:
+def defer_interrupts(cancel: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an interrupt back until what is inside has ended, one way or another; then raise it.
 
     Parameters
@@ -56,7 +56,7 @@ def interrupts_wait(cancel: Callable[[], None] | None = None) -> Iterator[None]:
     ):
         yield
         return
-    held = _Held(cancel)
+    held = _DeferringHandler(cancel)
     signal.signal(signal.SIGINT, held)
     try:
         yield
@@ -74,12 +74,12 @@ def _raises(handler: object) -> bool:
     """Whether a handler is Python's own, the one that pyspark puts in its place, or ours."""
     return (
         handler is signal.default_int_handler
-        or isinstance(handler, _Held)
+        or isinstance(handler, _DeferringHandler)
         or (getattr(handler, "__module__", None) or "").partition(".")[0] == "pyspark"
     )
 
 
-class _Held:
+class _DeferringHandler:
     """A handler of SIGINT that cancels instead of raising."""
 
     # When the last one that was interrupted ended, and when its Control-C was pressed first.
@@ -89,8 +89,8 @@ class _Held:
         self.interrupted = False
         self._cancel = cancel
         self._ended = threading.Event()
-        follows = time.monotonic() - _Held._last_end < _APART_S
-        self._pressed = _Held._last_press if follows else math.inf
+        follows = time.monotonic() - _DeferringHandler._last_end < _APART_S
+        self._pressed = _DeferringHandler._last_press if follows else math.inf
         self._thread: threading.Thread | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -103,7 +103,7 @@ class _Held:
             self.interrupted = True
             if not self._ended.is_set():
                 # In another thread, as this one may be in the middle of a call.
-                thread = threading.Thread(target=self._press_on, daemon=True)
+                thread = threading.Thread(target=self._cancel_until_done, daemon=True)
                 thread.start()
                 self._thread = thread
 
@@ -112,10 +112,10 @@ class _Held:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-        _Held._last_end = time.monotonic() if self.interrupted else -math.inf
-        _Held._last_press = self._pressed
+        _DeferringHandler._last_end = time.monotonic() if self.interrupted else -math.inf
+        _DeferringHandler._last_press = self._pressed
 
-    def _press_on(self) -> None:
+    def _cancel_until_done(self) -> None:
         """Cancel until it has ended, and say after a while what is being waited for."""
         silent_until = time.monotonic() + _SILENT_S
         n_failures, said = 0, False

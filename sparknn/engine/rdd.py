@@ -20,16 +20,16 @@ from typing import TypeVar, cast
 from pyspark import RDD, Broadcast, SparkContext, StorageLevel
 from pyspark.sql import DataFrame
 
-from sparknn.core.averaging import Total, merge_all, weight_unit
-from sparknn.core.plan import Job
-from sparknn.core.runner import RoundResult
+from sparknn.core.config import RoundRequest
+from sparknn.core.training.aggregation import WorkerSum, merge_sums, weight_scale_for
+from sparknn.core.training.runner import RoundResult
 from sparknn.engine import tasks
-from sparknn.engine.base import Facts, Intake, Moments
-from sparknn.engine.environment import WorkerEnvironmentError, explained
 from sparknn.engine.ingest import check, shard_handles
-from sparknn.engine.interrupts import interrupts_wait
-from sparknn.engine.moments import combine
-from sparknn.engine.spill import Handle
+from sparknn.engine.interface import DatasetInfo, DataSpec, FeatureStatistics
+from sparknn.engine.interrupts import defer_interrupts
+from sparknn.engine.spill import ShardHandle
+from sparknn.engine.statistics import combine
+from sparknn.engine.worker_errors import WorkerEnvironmentError, translate_worker_errors
 
 log = logging.getLogger("sparknn")
 T = TypeVar("T")
@@ -44,63 +44,65 @@ class RddEngine:
     Parameters
     ----------
     df : DataFrame
-    intake : Intake
+    spec : DataSpec
     aggregation_depth : int
         Of ``treeAggregate``.
 
     Attributes
     ----------
-    facts : Facts
+    info : DatasetInfo
     ingest_s : float
         Seconds that reading, shuffling and writing the shards took.
     """
 
-    def __init__(self, df: DataFrame, intake: Intake, aggregation_depth: int = 2) -> None:
+    def __init__(self, df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> None:
         self._sc: SparkContext = df.sparkSession.sparkContext
         self._depth = aggregation_depth
-        self._intake = intake
+        self._spec = spec
         self._fit_id = uuid.uuid4().hex
         self._tag = f"sparknn-{self._fit_id}"
-        self._moments: Moments | None = None
-        self._handles: RDD[Handle] | None = None
+        self._moments: FeatureStatistics | None = None
+        self._handles: RDD[ShardHandle] | None = None
         self._folders: set[tuple[str, str]] = set()
-        self.n_workers = intake.n_workers
+        self.n_workers = spec.n_workers
         try:
-            self.facts: Facts = self._ingest(df)
-            self.has_validation = self.facts.n_validation > 0
-            self._unit = weight_unit(self.facts.weight_sum)
-            self._shape = (self.facts.n_features, self.facts.n_targets)
+            self.info: DatasetInfo = self._ingest(df)
+            self.has_validation = self.info.n_validation > 0
+            self._weight_scale = weight_scale_for(self.info.weight_sum)
+            self._shape = (self.info.n_features, self.info.n_targets)
         except BaseException:
             self.close()
             raise
 
-    def _ingest(self, df: DataFrame) -> Facts:
+    def _ingest(self, df: DataFrame) -> DatasetInfo:
         started = time.perf_counter()
         log.info(
             "Reading rows and %s them to %s ...",
-            "shuffling" if self._intake.shuffle else "dealing",
+            "shuffling" if self._spec.shuffle else "dealing",
             _workers(self.n_workers),
         )
-        with self._cancellable("sparknn: rows to shards"), explained():
+        with self._cancellable("sparknn: rows to shards"), translate_worker_errors():
             # The twin of the cached handles: evaluating it writes a shard again.
-            self._twin = shard_handles(df, self._intake, self._fit_id)
-            self._handles = self._twin.map(Handle.from_json).persist(StorageLevel.MEMORY_AND_DISK)
+            self._uncached_handles = shard_handles(df, self._spec, self._fit_id)
+            self._handles = self._uncached_handles.map(ShardHandle.from_json).persist(
+                StorageLevel.MEMORY_AND_DISK
+            )
             handles = sorted(self._handles.collect(), key=lambda handle: handle.partition)
             # Inside: an interrupt is raised at the end, and clean-up needs them.
-            self._folders = {handle.place for handle in handles}
-        facts = check(handles, self._intake)
+            self._folders = {handle.location for handle in handles}
+        info = check(handles, self._spec)
         self.ingest_s = time.perf_counter() - started
         log.info(
             "Took in %s training and %s validation rows of %s features for %s in %.1f s%s.",
-            f"{facts.n_rows:,}",
-            f"{facts.n_validation:,}",
-            f"{facts.n_features:,}",
+            f"{info.n_rows:,}",
+            f"{info.n_validation:,}",
+            f"{info.n_features:,}",
             _workers(self.n_workers),
             self.ingest_s,
-            f"; skipped {facts.n_skipped:,} invalid rows" if facts.n_skipped else "",
+            f"; skipped {info.n_skipped:,} invalid rows" if info.n_skipped else "",
         )
-        _look_at_spread(handles)
-        return facts
+        _warn_if_skewed(handles)
+        return info
 
     def __enter__(self) -> RddEngine:
         return self
@@ -119,17 +121,17 @@ class RddEngine:
 
         Not Spark's default parallelism, which is whatever a user sets for shuffles.
         """
-        with interrupts_wait():
+        with defer_interrupts():
             context = self._sc._jsc.sc()
             profile = context.resourceProfileManager().defaultResourceProfile()
             return max(1, int(context.maxNumConcurrentTasks(profile)))
 
-    def run_round(self, jobs: Sequence[Job], round_: int) -> RoundResult:
+    def run_round(self, requests: Sequence[RoundRequest], round_: int) -> RoundResult:
         """Run every job on every worker; the same jobs and round give the same bytes."""
         assert self._handles is not None
         started = time.perf_counter()
-        with self._cancellable(f"sparknn: round {round_ + 1}, {len(jobs)} networks"):
-            broadcast = self._sc.broadcast(list(jobs))
+        with self._cancellable(f"sparknn: round {round_ + 1}, {len(requests)} networks"):
+            broadcast = self._sc.broadcast(list(requests))
             try:
                 sent = time.perf_counter()
                 totals = self._train(broadcast, round_)
@@ -138,23 +140,23 @@ class RddEngine:
                 broadcast.destroy()
         return RoundResult(totals, broadcast_s=sent - started, job_s=ended - sent)
 
-    def _train(self, broadcast: Broadcast[list[Job]], round_: int) -> list[Total]:
+    def _train(self, broadcast: Broadcast[list[RoundRequest]], round_: int) -> list[WorkerSum]:
         assert self._handles is not None
-        task = partial(tasks.train, broadcast, round_, self._unit, self._shape)
+        task = partial(tasks.train, broadcast, round_, self._weight_scale, self._shape)
         # No zero value: it would be pickled into every task. A partition has one element.
         totals = self._handles.mapPartitions(task).treeAggregate(
-            cast(list[Total], None), tasks.only, merge_all, self._depth
+            cast(list[WorkerSum], None), tasks.take_single, merge_sums, self._depth
         )
         missing = _missing(totals)
         return self._train_missing(task, round_, totals, missing) if missing else totals
 
     def _train_missing(
         self,
-        task: Callable[[Iterable[Handle]], Iterator[list[Total]]],
+        task: Callable[[Iterable[ShardHandle]], Iterator[list[WorkerSum]]],
         round_: int,
-        totals: list[Total],
+        totals: list[WorkerSum],
         missing: list[int],
-    ) -> list[Total]:
+    ) -> list[WorkerSum]:
         """For workers whose task found no shard: write it again and train, in one task."""
         log.warning(
             "Round %d: %d shards were not where their tasks ran; writing them again.",
@@ -162,31 +164,31 @@ class RddEngine:
             len(missing),
         )
         found = self._rewritten(task, missing)
-        return reduce(merge_all, found, [_without(total, set(missing)) for total in totals])
+        return reduce(merge_sums, found, [_without(total, set(missing)) for total in totals])
 
-    def moments(self) -> Moments:
+    def statistics(self) -> FeatureStatistics:
         """Moments of the training rows' features and targets; computed at the first call."""
         if self._moments is None:
             sums = self._from_shards(
-                "moments of the features", partial(tasks.shard_moments, self._shape)
+                "moments of the features", partial(tasks.shard_statistics, self._shape)
             )
-            self._moments = combine(sums, self.facts.n_features)
+            self._moments = combine(sums, self.info.n_features)
         return self._moments
 
     def digest(self) -> str:
         """A hash of all rows: the same for the same rows, in whatever order Spark returns them."""
         # Drawn validation rows are others in another order; those of a column are not.
-        salt = 0 if self._intake.validation_indicator is None else 1
+        salt = 0 if self._spec.validation_indicator is None else 1
         parts = self._from_shards(
             "digest of the rows", partial(tasks.shard_digest, self._shape, salt)
         )
         return f"{sum(parts) % (1 << 64):016x}"
 
-    def _from_shards(self, what: str, task: Callable[[Handle], T]) -> list[T]:
+    def _from_shards(self, what: str, task: Callable[[ShardHandle], T]) -> list[T]:
         """What ``task`` makes of every worker's shard, by partition."""
         assert self._handles is not None
         with self._cancellable(f"sparknn: {what}"):
-            each = partial(tasks.each, task)
+            each = partial(tasks.map_shards, task)
             parts = self._handles.mapPartitions(each).collect()
             missing = [partition for partition, result in parts if result is None]
             if missing:
@@ -195,14 +197,14 @@ class RddEngine:
         return [found[partition] for partition in range(self.n_workers)]
 
     def _rewritten(
-        self, task: Callable[[Iterable[Handle]], Iterator[T]], missing: list[int]
+        self, task: Callable[[Iterable[ShardHandle]], Iterator[T]], missing: list[int]
     ) -> list[T]:
         """Write shards again, and run a task on each of them where it then is."""
-        found = self._sc.runJob(self._twin, partial(tasks.rewrite, task), missing)
+        found = self._sc.runJob(self._uncached_handles, partial(tasks.rewrite, task), missing)
         self._folders |= {place for place, _ in found}
         return [result for _, result in found]
 
-    @interrupts_wait()
+    @defer_interrupts()
     def close(self) -> None:
         """Remove the shards and the cached handles."""
         if self._sc._jsc is None:
@@ -214,7 +216,7 @@ class RddEngine:
             if self._handles is not None:
                 self._handles.unpersist()
                 self._handles = None
-            with explained():
+            with translate_worker_errors():
                 self._remove_shards()
         except WorkerEnvironmentError as error:
             # Where Python cannot run, it has written nothing; why the fit failed says the rest.
@@ -229,7 +231,7 @@ class RddEngine:
         self._folders = set()
 
     def _remove_shards(self) -> None:
-        with self._described("sparknn: removing shards"):
+        with self._job_description("sparknn: removing shards"):
             left = self._folders
             for _ in range(_CLEANING_TRIES):
                 n_tasks = max(self._sc.defaultParallelism, 1)
@@ -246,11 +248,11 @@ class RddEngine:
     def _cancellable(self, what: str) -> Iterator[None]:
         """Name the jobs inside, and see that an interrupt cancels them."""
         cancel = partial(self._sc.cancelJobsWithTag, self._tag)
-        with interrupts_wait(cancel), self._described(what):
+        with defer_interrupts(cancel), self._job_description(what):
             yield
 
     @contextmanager
-    def _described(self, what: str) -> Iterator[None]:
+    def _job_description(self, what: str) -> Iterator[None]:
         """Name and tag the jobs inside. The job group is the user's; it is left alone."""
         # Threads of pyspark's tuning share one set of properties from Spark 4 on: a tag that is put
         # there marks the jobs of other fits too, and what cancels ours would cancel theirs.
@@ -269,16 +271,16 @@ def _workers(n: int) -> str:
     return f"{n} worker{'s' * (n != 1)}"
 
 
-def _missing(totals: list[Total]) -> list[int]:
+def _missing(totals: list[WorkerSum]) -> list[int]:
     return sorted(r.partition for r in totals[0].reports if r.left_out == "missing")
 
 
-def _without(total: Total, partitions: set[int]) -> Total:
+def _without(total: WorkerSum, partitions: set[int]) -> WorkerSum:
     kept = tuple(r for r in total.reports if r.partition not in partitions)
-    return Total(total.values, kept)
+    return WorkerSum(total.values, kept)
 
 
-def _look_at_spread(handles: list[Handle]) -> None:
+def _warn_if_skewed(handles: list[ShardHandle]) -> None:
     """Say so when one executor got more shards than another: it is the last one in every round."""
     counts = Counter(str(Path(handle.folder).parent) for handle in handles)
     if counts and max(counts.values()) > min(counts.values()) + 1:

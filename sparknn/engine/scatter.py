@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import TaskContext
 
-from sparknn.core.batches import random_stream
+from sparknn.core.data.batches import rng_for
 from sparknn.core.types import FloatArray
-from sparknn.engine.decode import Columns, Features, Notes, decode
+from sparknn.engine.decode import BatchColumns, Features, IngestCounts, decode
+from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.shards import Block
-from sparknn.engine.worker import settle
 
 # Blocks are cut to about this size, so that no row that Spark moves is large.
 _BLOCK_BYTES = 4 << 20
@@ -57,14 +57,14 @@ class Scatter:
     ----------
     keys : tuple of int
         For each worker a number that Spark's hash partitioner sends to that worker's partition.
-    columns : Columns
+    columns : BatchColumns
     seed : int
     shuffle : bool
     validation_fraction : float
     """
 
     keys: tuple[int, ...]
-    columns: Columns
+    columns: BatchColumns
     seed: int
     shuffle: bool
     validation_fraction: float
@@ -76,20 +76,20 @@ def _bytes(array: NDArray[Any]) -> memoryview:
 
 def scatter(task: Scatter, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Cut every batch into blocks; at the end, one row with the notes of this partition."""
-    settle()
+    freeze_gc()
     context = TaskContext.get()
     assert context is not None
     source = context.partitionId()
     n_workers = len(task.keys)
-    notes = Notes()
+    notes = IngestCounts()
     # Where dealing goes on: batches smaller than the number of workers still reach all of them.
-    next_worker = int(random_stream(task.seed, _SCATTER_STREAM, source, 0).integers(n_workers))
+    next_worker = int(rng_for(task.seed, _SCATTER_STREAM, source, 0).integers(n_workers))
     sequence = 0
     for number, batch in enumerate(batches, start=1):
         batch = _with_weight(task, batch, notes)
         if batch.num_rows == 0:
             continue
-        rng = random_stream(task.seed, _SCATTER_STREAM, source, number)
+        rng = rng_for(task.seed, _SCATTER_STREAM, source, number)
         # Drawn for every row, so that what is invalid does not change the draw of the others.
         draw = rng.random(batch.num_rows)
         order = rng.permutation(batch.num_rows) if task.shuffle else np.arange(batch.num_rows)
@@ -110,7 +110,7 @@ def scatter(task: Scatter, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Rec
     yield _row(task.keys[source % n_workers], NOTES, source, 0, _note_block(notes))
 
 
-def _with_weight(task: Scatter, batch: pa.RecordBatch, notes: Notes) -> pa.RecordBatch:
+def _with_weight(task: Scatter, batch: pa.RecordBatch, notes: IngestCounts) -> pa.RecordBatch:
     """Without the rows of weight 0, which are as good as not there, whatever else they hold."""
     if not task.columns.has_weight:
         return batch
@@ -130,12 +130,14 @@ def _deal(
         yield (first + offset) % n_workers, index[offset::n_workers]
 
 
-def _cut(features: Features, index: NDArray[np.int64], pieces: int) -> Iterator[NDArray[np.int64]]:
+def _cut(
+    features: Features, index: NDArray[np.int64], iter_chunks: int
+) -> Iterator[NDArray[np.int64]]:
     if features.dense is not None:
         row_bytes = 4.0 * features.n_features
     else:
         row_bytes = 8.0 * len(features.values) / max(len(features.starts) - 1, 1)
-    n_rows = max(1, min(-(-len(index) // pieces), int(_BLOCK_BYTES / max(row_bytes, 1.0))))
+    n_rows = max(1, min(-(-len(index) // iter_chunks), int(_BLOCK_BYTES / max(row_bytes, 1.0))))
     for start in range(0, len(index), n_rows):
         yield index[start : start + n_rows]
 
@@ -146,7 +148,7 @@ def _block(features: Features, y: FloatArray, w: FloatArray, index: NDArray[np.i
     return Block(len(index), features.n_features, x, y_bytes, w_bytes, columns, counts)
 
 
-def _note_block(notes: Notes) -> Block:
+def _note_block(notes: IngestCounts) -> Block:
     empty = memoryview(b"")
     return Block(0, 0, memoryview(notes.to_json().encode()), empty, empty, empty, empty)
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparknn.core.rows import DenseSlice, SparseSlice
+from sparknn.core.data.rows import DenseSlice, SparseSlice
 from sparknn.core.types import FloatArray
 
 # Rows that are made dense at a time take about this much; so do those by which a shard chooses.
@@ -135,7 +135,7 @@ class ShardWriter:
 
 
 class ShardRows:
-    """The rows of a shard, as ``sparknn.core.rows.Rows``.
+    """The rows of a shard, as ``sparknn.core.data.rows.Rows``.
 
     Parameters
     ----------

@@ -15,10 +15,10 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import Row
 
-from sparknn.core.rows import Rows
+from sparknn.core.data.rows import Rows
+from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.scatter import NOTES, TRAIN, VALIDATION
 from sparknn.engine.shards import SCRATCH_PREFIX, Block, ShardRows, ShardWriter, scratch_folder
-from sparknn.engine.worker import settle
 
 HANDLE_SCHEMA = pa.schema([("handle", pa.string())])
 HANDLE_DDL = "handle string"
@@ -43,7 +43,7 @@ class Spill:
 
 
 @dataclass
-class Handle:
+class ShardHandle:
     """Where a worker's shard is, and what is in it.
 
     Parameters
@@ -73,15 +73,15 @@ class Handle:
     notes: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def from_json(cls, text: str) -> Handle:
+    def from_json(cls, text: str) -> ShardHandle:
         return cls(**json.loads(text))
 
     @property
-    def place(self) -> tuple[str, str]:
+    def location(self) -> tuple[str, str]:
         """Host, and the folder of all shards of this fit there."""
         return self.host, str(Path(self.folder).parent)
 
-    def here(self) -> Handle | None:
+    def find_local(self) -> ShardHandle | None:
         """A handle to the shard on this machine's disk; None if it is not there.
 
         It may have been written again, after its first folder was lost.
@@ -91,7 +91,7 @@ class Handle:
         fit_id = Path(self.folder).parent.name.removeprefix(SCRATCH_PREFIX)
         others = scratch_folder(fit_id, self.partition).glob(f"{self.partition}-*")
         marks = (_read_mark(folder) for folder in sorted(others))
-        return next((Handle.from_json(mark) for mark in marks if mark), None)
+        return next((ShardHandle.from_json(mark) for mark in marks if mark), None)
 
     def rows(self, n_features: int, n_targets: int) -> tuple[Rows, Rows]:
         """Training and validation rows."""
@@ -139,12 +139,12 @@ def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
     str
         The handle as JSON.
     """
-    settle()
+    freeze_gc()
     context = TaskContext.get()
     assert context is not None
     partition = context.partitionId()
     folder = scratch_folder(task.fit_id, partition) / f"{partition}-{context.taskAttemptId()}"
-    handle = Handle(partition, socket.gethostname(), str(folder), task.classifies)
+    handle = ShardHandle(partition, socket.gethostname(), str(folder), task.classifies)
     writers = {TRAIN: ShardWriter(folder / "train"), VALIDATION: ShardWriter(folder / "validation")}
     classes: Counter[int] = Counter()
     try:

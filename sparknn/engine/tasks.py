@@ -15,69 +15,74 @@ from typing import TypeVar
 
 from pyspark import Broadcast
 
-from sparknn.core.averaging import Report, Total
-from sparknn.core.plan import Job
-from sparknn.core.training import work
+from sparknn.core.config import RoundRequest
+from sparknn.core.training.aggregation import WorkerReport, WorkerSum
+from sparknn.core.training.worker_round import run_worker
 from sparknn.engine.digest import digest
-from sparknn.engine.moments import Sums, measure
+from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.shards import scratch_folder
-from sparknn.engine.spill import Handle
-from sparknn.engine.worker import settle
+from sparknn.engine.spill import ShardHandle
+from sparknn.engine.statistics import Sums, measure
 
 T = TypeVar("T")
 
 
 def train(
-    broadcast: Broadcast[list[Job]],
+    broadcast: Broadcast[list[RoundRequest]],
     round_: int,
-    unit: float,
+    weight_scale: float,
     shape: tuple[int, int],
-    handles: Iterable[Handle],
-) -> Iterator[list[Total]]:
+    handles: Iterable[ShardHandle],
+) -> Iterator[list[WorkerSum]]:
     """Every job's total on a worker's shard of ``shape`` (features, targets)."""
-    settle()
+    freeze_gc()
     for handle in handles:
-        jobs = broadcast.value
-        if here := handle.here():
+        requests = broadcast.value
+        if here := handle.find_local():
             rows, validation = here.rows(*shape)
-            yield work(jobs, rows, validation, round_, handle.partition, unit)
+            yield run_worker(requests, rows, validation, round_, handle.partition, weight_scale)
         else:
-            yield [Total.of(None, Report(handle.partition, left_out="missing")) for _ in jobs]
+            yield [
+                WorkerSum.from_worker(None, WorkerReport(handle.partition, left_out="missing"))
+                for _ in requests
+            ]
 
 
-def only(nothing_yet: list[Total], totals: list[Total]) -> list[Total]:
+def take_single(nothing_yet: list[WorkerSum], totals: list[WorkerSum]) -> list[WorkerSum]:
     """What ``treeAggregate`` does with a partition's only element."""
     return totals
 
 
-def each(task: Callable[[Handle], T], handles: Iterable[Handle]) -> Iterator[tuple[int, T | None]]:
+def map_shards(
+    task: Callable[[ShardHandle], T], handles: Iterable[ShardHandle]
+) -> Iterator[tuple[int, T | None]]:
     """A worker's number, and what ``task`` makes of its shard; None if the shard is not there."""
-    settle()
+    freeze_gc()
     for handle in handles:
-        here = handle.here()
+        here = handle.find_local()
         yield handle.partition, None if here is None else task(here)
 
 
-def shard_moments(shape: tuple[int, int], handle: Handle) -> Sums:
+def shard_statistics(shape: tuple[int, int], handle: ShardHandle) -> Sums:
     """Of the training rows."""
     rows, _ = handle.rows(*shape)
     return measure(rows)
 
 
-def shard_digest(shape: tuple[int, int], salt: int, handle: Handle) -> int:
+def shard_digest(shape: tuple[int, int], salt: int, handle: ShardHandle) -> int:
     """Of all rows; ``salt`` is for the validation rows."""
     rows, validation = handle.rows(*shape)
     return digest(rows) + digest(validation, salt)
 
 
 def rewrite(
-    task: Callable[[Iterable[Handle]], Iterator[T]], texts: Iterable[str]
+    task: Callable[[Iterable[ShardHandle]], Iterator[T]], texts: Iterable[str]
 ) -> Iterator[tuple[tuple[str, str], T]]:
     """Evaluate a twin's partition, which writes its shard; it stays, for the rounds to come."""
     for text in texts:
-        handle = Handle.from_json(text)
+        handle = ShardHandle.from_json(text)
         for result in task([handle]):
-            yield handle.place, result
+            yield handle.location, result
 
 
 def remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:

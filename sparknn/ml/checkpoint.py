@@ -26,18 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
-from sparknn.core.fit import Fit
-from sparknn.core.snapshot import Snapshot
+from sparknn.core.training.fit_state import FitState, Snapshot
 from sparknn.engine import filesystem
 from sparknn.engine.filesystem import list_names, literal, remove
-from sparknn.engine.interrupts import interrupts_wait
-from sparknn.ml.causes import cause_of
+from sparknn.engine.interrupts import defer_interrupts
+from sparknn.engine.worker_errors import root_cause
 from sparknn.ml.summary import TrainingSummary, json_number
-from sparknn.ml.theta_io import read_theta, write_theta
+from sparknn.ml.weights_io import read_weights, write_weights
 
 log = logging.getLogger("sparknn")
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # The last one, and the one before it in case the last one is damaged.
 _KEPT = 2
 _TYPES: Mapping[str, Any] = {"float32": np.float32, "float64": np.float64}
@@ -49,7 +48,7 @@ class CheckpointError(OSError):
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one fit; as ``Fit.after_round`` it writes them.
+    """The checkpoints of one fit; as ``FitState.on_checkpoint`` it writes them.
 
     Parameters
     ----------
@@ -66,7 +65,7 @@ class Checkpoints:
     # Rounds after which there is one; the first are the first to be removed.
     _rounds: list[int] = field(default_factory=list, init=False)
 
-    def __call__(self, fit: Fit) -> None:
+    def __call__(self, fit: FitState) -> None:
         """A round has ended. A full disk must not cost the fit: it goes on, and says so."""
         if len(fit.history) % self.every:
             return
@@ -79,7 +78,7 @@ class Checkpoints:
             seconds = time.perf_counter() - started
             log.info("Wrote a checkpoint after round %d in %.1f s.", len(fit.history), seconds)
 
-    @interrupts_wait()
+    @defer_interrupts()
     def write(self, saved: Snapshot) -> None:
         """Write a checkpoint, then remove those that are no longer needed.
 
@@ -92,19 +91,19 @@ class Checkpoints:
         what = f"The checkpoint after round {n_rounds} cannot be written to {self.path}"
         last = max(self._rounds, default=0)
         left = f"the last one is of round {last}" if last else "there is none before it"
-        cure = f"The fit goes on; {left}."
-        with _explained(what, cure):
+        hint = f"The fit goes on; {left}."
+        with _explained(what, hint):
             # What a driver left that died while it wrote.
             remove(self.spark, folder)
             vectors, metadata = _pack(saved)
             for name, vector in vectors.items():
-                write_theta(self.spark, vector, os.path.join(folder, name), "error")
+                write_weights(self.spark, vector, os.path.join(folder, name), "error")
             _write_line(self.spark, json.dumps(metadata), os.path.join(folder, "metadata"))
             self._rounds = [*(old for old in self._rounds if old != n_rounds), n_rounds]
             while len(self._rounds) > _KEPT:
                 remove(self.spark, self.folder(self._rounds.pop(0)))
 
-    @interrupts_wait()
+    @defer_interrupts()
     def latest(self) -> Snapshot | None:
         """The last checkpoint that can be read; None if there is none.
 
@@ -121,14 +120,14 @@ class Checkpoints:
                 log.warning(
                     "The checkpoint %s cannot be read, and is passed over: %s",
                     folder,
-                    cause_of(error),
+                    root_cause(error),
                 )
                 continue
             self._rounds = [other for other in found if other <= n_rounds]
             return saved
         return None
 
-    @interrupts_wait()
+    @defer_interrupts()
     def clear(self) -> None:
         """Remove all of them, once the fit has given its model."""
         try:
@@ -136,7 +135,7 @@ class Checkpoints:
         except Exception as error:
             # Must not stand between the user and the model.
             log.warning(
-                "The checkpoints in %s could not be removed: %s", self.path, cause_of(error)
+                "The checkpoints in %s could not be removed: %s", self.path, root_cause(error)
             )
 
     def folder(self, n_rounds: int) -> str:
@@ -167,12 +166,12 @@ def probe(spark: SparkSession, folder: str) -> None:
 
 
 @contextmanager
-def _explained(what: str, cure: str) -> Iterator[None]:
+def _explained(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         # Every file system has errors of its own; the cause is kept.
-        raise CheckpointError(f"{what} ({cause_of(error)}). {cure}") from error
+        raise CheckpointError(f"{what} ({root_cause(error)}). {hint}") from error
 
 
 def _write_line(spark: SparkSession, line: str, path: str) -> None:
@@ -216,7 +215,7 @@ def _read(spark: SparkSession, folder: str) -> Snapshot:
     for _, kind, shape in metadata["arrays"]:
         sizes[kind] += int(np.prod(shape))
     vectors = {
-        kind: read_theta(spark, os.path.join(folder, kind), size, _TYPES[kind])
+        kind: read_weights(spark, os.path.join(folder, kind), size, _TYPES[kind])
         for kind, size in sizes.items()
     }
     if _checksum(vectors, metadata) != checksum:

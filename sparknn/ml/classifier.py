@@ -8,14 +8,13 @@ from pyspark.ml.classification import ProbabilisticClassifier
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructField
 
-from sparknn.core.network import Network
-from sparknn.engine.base import Engine, Intake
-from sparknn.ml.declare import ParamError
+from sparknn.core.nn.network import Network
+from sparknn.engine.interface import DataSpec, Engine
+from sparknn.ml.checked_params import ParamError
 from sparknn.ml.estimator import NetworkEstimator
-from sparknn.ml.fitting import Target
 from sparknn.ml.keywords import ClassifierKeywords, documented
 from sparknn.ml.labels import (
-    Declaration,
+    DeclaredClasses,
     balanced_weights,
     count_classes,
     declared_classes,
@@ -28,6 +27,7 @@ from sparknn.ml.params import (
     class_thresholds,
     model_handle_invalid,
 )
+from sparknn.ml.training_setup import Target
 
 
 class NeuralNetClassificationModel(ClassificationNetworkModel, ClassifierParams):
@@ -75,25 +75,25 @@ class NeuralNetClassifier(
     def _outputs(self) -> list[str]:
         return [self.getRawPredictionCol(), self.getProbabilityCol(), self.getPredictionCol()]
 
-    def _intake(self, dataset: DataFrame) -> Intake:
-        intake = super()._intake(dataset)
+    def _spec(self, dataset: DataFrame) -> DataSpec:
+        spec = super()._spec(dataset)
         # Params that contradict the column's metadata shall fail before any job runs.
-        declared = self._declared(dataset.schema[intake.label])
+        declared = self._declared(dataset.schema[spec.label])
         if declared is not None:
             self._check_thresholds(declared.n_classes)
-        return intake
+        return spec
 
     def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
-        seen = engine.facts.class_weights
+        seen = engine.info.class_weights
         declared = self._declared(label) or self._implied(max(seen, default=0), initial)
         n_classes = count_classes(label.name, seen, declared)
-        warn_of_identifier(label.name, n_classes, engine.facts.n_rows)
+        warn_of_identifier(label.name, n_classes, engine.info.n_rows)
         self._check_thresholds(n_classes)
         balanced = self.getClassWeight() == "balanced"
         class_weight = balanced_weights(seen, n_classes) if balanced else None
         return Target(n_classes, "crossEntropy", class_weight=class_weight)
 
-    def _declared(self, label: StructField) -> Declaration | None:
+    def _declared(self, label: StructField) -> DeclaredClasses | None:
         """How many classes the label column or ``numClasses`` declares.
 
         Raises
@@ -107,18 +107,18 @@ class NeuralNetClassifier(
         if found is not None and found.n_classes != n_classes:
             problem = (
                 f" = {n_classes}; label column '{label.name}' has {found.n_classes} classes: "
-                f"{found.by} declares them. Leave numClasses at 0. {found.cure}"
+                f"{found.by} declares them. Leave numClasses at 0. {found.hint}"
             )
             raise ParamError(type(self).__name__, {"numClasses": problem})
-        cure = "Raise numClasses, or look for labels that are no classes."
-        return Declaration(n_classes, "numClasses", cure)
+        hint = "Raise numClasses, or look for labels that are no classes."
+        return DeclaredClasses(n_classes, "numClasses", hint)
 
-    def _implied(self, largest: int, initial: Network | None) -> Declaration | None:
+    def _implied(self, largest: int, initial: Network | None) -> DeclaredClasses | None:
         """Classes known to the model to continue from or the thresholds, if not to these rows."""
         if initial is not None:
-            known = Declaration(initial.layers[-1], "the model to continue from")
+            known = DeclaredClasses(initial.layers[-1], "the model to continue from")
         elif self.isDefined(self.thresholds):
-            known = Declaration(len(self.getThresholds()), "the length of thresholds")
+            known = DeclaredClasses(len(self.getThresholds()), "the length of thresholds")
         else:
             return None
         return known if known.n_classes > largest else None

@@ -11,36 +11,25 @@ from pyspark.ml.base import Model, Predictor
 from pyspark.ml.param import Param, Params
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import StructField
 
-from sparknn.core.network import Network
-from sparknn.core.types import Float32Array
-from sparknn.engine.base import Engine, Intake
-from sparknn.engine.connect import is_connect
-from sparknn.engine.interrupts import interrupts_wait
-from sparknn.ml.declare import ParamError
-from sparknn.ml.fitting import Target
-from sparknn.ml.model import NetworkModel
-from sparknn.ml.params import NetworkParams
+from sparknn.engine.interface import DataSpec
+from sparknn.engine.interrupts import defer_interrupts
+from sparknn.engine.sql import is_connect
+from sparknn.ml.checked_params import ParamError
+from sparknn.ml.fit import Trainable, fit_models
+from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
 from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
-from sparknn.ml.together import Group, ModelIterator
-from sparknn.ml.train import train_all
 
 ParamMap = Mapping[Param[Any], Any]
 # Whose params those of a class are.
-_NOBODY = Params._dummy().uid
+_UNBOUND = Params._dummy().uid
 
 
-class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritable):
+class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
     """Base of both estimators; their whole state is their Params."""
 
-    _model_class: ClassVar[type[NetworkModel]]
     _classifies: ClassVar[bool]
-
-    @abstractmethod
-    def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
-        """What to predict, from the rows that were taken in and the network to continue from."""
 
     @abstractmethod
     def _outputs(self) -> list[str]:
@@ -62,12 +51,12 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
         ParamError, SchemaError, DataError, ValueError
         """
         if isinstance(params, Mapping):
-            self._refuse_strangers(params)
+            self._check_param_owners(params)
         return super().fit(dataset, params)
 
     def _fit(self, dataset: DataFrame) -> Any:
-        intake = self._intake(dataset)
-        (outcome,) = train_all(dataset, intake, [self], [""])
+        spec = self._spec(dataset)
+        (outcome,) = fit_models(dataset, spec, [self], [""])
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -97,20 +86,20 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
         """
         copies = [self.copy() for _ in paramMaps]
         names = [_name(index, paramMaps) for index in range(len(paramMaps))]
-        groups: dict[tuple[Intake, int], list[int]] = {}
+        groups: dict[tuple[DataSpec, int], list[int]] = {}
         for index, paramMap in enumerate(paramMaps):
             try:
-                self._refuse_strangers(paramMap)
+                self._check_param_owners(paramMap)
                 copies[index] = self.copy(paramMap)
-                intake = copies[index]._intake(dataset)
+                spec = copies[index]._spec(dataset)
             except Exception as error:
                 error.add_note(_note(index, paramMaps))
                 raise
-            groups.setdefault((intake, copies[index].getAggregationDepth()), []).append(index)
+            groups.setdefault((spec, copies[index].getAggregationDepth()), []).append(index)
 
-        def train(intake: Intake, indices: Sequence[int]) -> list[Any]:
+        def train(spec: DataSpec, indices: Sequence[int]) -> list[Any]:
             chosen = [copies[index] for index in indices]
-            outcomes = train_all(dataset, intake, chosen, [names[index] for index in indices])
+            outcomes = fit_models(dataset, spec, chosen, [names[index] for index in indices])
             for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, Exception):
                     outcome.add_note(_note(index, paramMaps))
@@ -118,12 +107,12 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
 
         return ModelIterator(
             [
-                Group(indices, partial(train, intake, indices))
-                for (intake, _), indices in groups.items()
+                FitGroup(indices, partial(train, spec, indices))
+                for (spec, _), indices in groups.items()
             ]
         )
 
-    def _refuse_strangers(self, paramMap: ParamMap) -> None:
+    def _check_param_owners(self, paramMap: ParamMap) -> None:
         """Spark ignores params of other stages; those of a sister estimator are a mistake."""
         if not isinstance(paramMap, Mapping):
             raise TypeError(
@@ -131,7 +120,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
             )
         for param in paramMap:
             parent = param.parent if isinstance(param, Param) else ""
-            if parent == _NOBODY:
+            if parent == _UNBOUND:
                 name = type(self).__name__
                 raise ValueError(
                     f"Param '{param.name}' belongs to a class and to no estimator: give estimator."
@@ -143,8 +132,8 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
                     f"Build the parameter maps from the params of the estimator that is fitted."
                 )
 
-    @interrupts_wait()
-    def _intake(self, dataset: DataFrame) -> Intake:
+    @defer_interrupts()
+    def _spec(self, dataset: DataFrame) -> DataSpec:
         """The rows to take in, once params and columns are known to be usable.
 
         Raises
@@ -160,7 +149,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
                 "not have. Fit where the session is not a remote one (on Databricks: on a cluster "
                 "of dedicated access), and save the model; load and transform work here too."
             )
-        self._check_together()
+        self._check_combinations()
         weight, indicator = (
             self.getOrDefault(param) or None if self.isDefined(param) else None
             for param in (self.weightCol, self.validationIndicatorCol)
@@ -175,7 +164,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
             outputs=self._outputs(),
             case_matters=case_matters(dataset.sparkSession),
         )
-        return Intake(
+        return DataSpec(
             features=self.getFeaturesCol(),
             label=self.getLabelCol(),
             classifies=self._classifies,
@@ -188,7 +177,7 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
             skip_invalid=self.getHandleInvalid() == "skip",
         )
 
-    def _check_together(self) -> None:
+    def _check_combinations(self) -> None:
         """Each param is checked when it is set; here, those that must agree with each other."""
         problems = {}
         indicator = self.isDefined(self.validationIndicatorCol) and bool(
@@ -201,11 +190,11 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
                 f"'{self.getValidationIndicatorCol()}'. Clear one of them."
             )
         if not indicator and not fraction:
-            cure = "needs validation rows: set validationIndicatorCol or validationFraction."
+            hint = "needs validation rows: set validationIndicatorCol or validationFraction."
             if self.getPatience():
-                problems["patience"] = f" = {self.getPatience()}; {cure}"
+                problems["patience"] = f" = {self.getPatience()}; {hint}"
             if self.getFinalWeights() in ("best", "combine"):
-                problems["finalWeights"] = f" = '{self.getFinalWeights()}'; {cure}"
+                problems["finalWeights"] = f" = '{self.getFinalWeights()}'; {hint}"
         if problems:
             raise ParamError(type(self).__name__, problems)
 
@@ -217,15 +206,6 @@ class NetworkEstimator(NetworkParams, Predictor[Any], MLReadable[Any], MLWritabl
     def read(cls) -> EstimatorReader[Any]:
         """A reader: ``Estimator.read().load(path)``."""
         return EstimatorReader(cls)
-
-    def _start(self, session: SparkSession) -> tuple[Network, Float32Array] | None:
-        """The network to continue from, if any."""
-        model = self.getInitialModel()
-        if not model:
-            return None
-        if isinstance(model, str):
-            model = self._model_class.read().session(session).load(model)
-        return model.network, model.theta
 
 
 def default_workers(session: SparkSession) -> int:

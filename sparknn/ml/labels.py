@@ -10,7 +10,7 @@ import numpy as np
 from pyspark.sql.types import StructField
 
 from sparknn.core.types import Float64Array
-from sparknn.engine.base import DataError
+from sparknn.engine.interface import DataError
 
 log = logging.getLogger("sparknn")
 
@@ -26,7 +26,7 @@ _ONE_VS_REST = re.compile(r"mc2b\$\d+")
 
 
 @dataclass(frozen=True)
-class Declaration:
+class DeclaredClasses:
     """A number of classes that holds whether or not the rows have all of them.
 
     Parameters
@@ -34,31 +34,31 @@ class Declaration:
     n_classes : int
     by : str
         What declares it.
-    cure : str
+    hint : str
         What to do if it is wrong.
     """
 
     n_classes: int
     by: str
-    cure: str = ""
+    hint: str = ""
 
 
-def declared_classes(label: StructField) -> Declaration | None:
+def declared_classes(label: StructField) -> DeclaredClasses | None:
     """How many classes a label column itself declares; None if it does not.
 
     StringIndexer and VectorIndexer put the number in its metadata (``ml_attr``). A column of
     OneVsRest's has two classes; its rows are all of one where a fold lacks the class.
     """
     if n_classes := _in_metadata(label):
-        return Declaration(
+        return DeclaredClasses(
             n_classes,
             "its metadata",
             "The metadata is from another indexing: index the labels again with StringIndexer, or "
             "drop the metadata with a cast to double.",
         )
     if _ONE_VS_REST.fullmatch(label.name):
-        cure = "If OneVsRest did not make the column, rename it."
-        return Declaration(2, "its name, as OneVsRest gives it,", cure)
+        hint = "If OneVsRest did not make the column, rename it."
+        return DeclaredClasses(2, "its name, as OneVsRest gives it,", hint)
     return None
 
 
@@ -73,7 +73,7 @@ def _in_metadata(label: StructField) -> int | None:
     return 2 if attributes["type"] == "binary" else None
 
 
-def count_classes(label: str, seen: dict[int, float], declared: Declaration | None) -> int:
+def count_classes(label: str, seen: dict[int, float], declared: DeclaredClasses | None) -> int:
     """The number of classes to train for, 2 or more.
 
     Parameters
@@ -82,7 +82,7 @@ def count_classes(label: str, seen: dict[int, float], declared: Declaration | No
         The column's name.
     seen : dict of int to float
         Weight of each class in the data.
-    declared : Declaration, optional
+    declared : DeclaredClasses, optional
         If the number does not come from the rows.
 
     Raises
@@ -94,7 +94,7 @@ def count_classes(label: str, seen: dict[int, float], declared: Declaration | No
     if declared is not None and largest >= declared.n_classes:
         raise DataError(
             f"Label column '{label}' holds class {largest:g}, but {declared.by} declares "
-            f"{declared.n_classes} classes (0 to {declared.n_classes - 1}). {declared.cure}"
+            f"{declared.n_classes} classes (0 to {declared.n_classes - 1}). {declared.hint}"
         )
     n_classes = largest + 1 if declared is None else declared.n_classes
     sparse = n_classes > max(_FEW_CLASSES, _MOST_GAPS * len(seen))

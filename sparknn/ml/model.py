@@ -1,7 +1,7 @@
 """What the fitted models have in common: a network, its parameters, and how it predicts.
 
 A model's whole state is its Params, ``network``, ``theta`` and ``summary``; the last three are
-never changed after construction, so copies may share them. They share too the delivery of a large
+never changed after construction, so copies may share them. They share too the broadcast of a large
 network to the executors.
 """
 
@@ -18,11 +18,11 @@ from pyspark.ml.param.shared import HasHandleInvalid
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 
-from sparknn.core.network import Network
+from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array
-from sparknn.engine.delivery import Delivery
-from sparknn.ml.declare import CheckedParams, setter
+from sparknn.engine.broadcast import CachedBroadcast
+from sparknn.ml.checked_params import CheckedParams, setter
 from sparknn.ml.params import model_handle_invalid
 from sparknn.ml.persistence import ModelReader, ModelWriter
 from sparknn.ml.summary import TrainingSummary
@@ -60,7 +60,7 @@ class NetworkModel(
         self._network = network
         self._theta = None if theta is None else _frozen(theta)
         self._summary = summary
-        self._delivery: Delivery[LocalPredictor] = Delivery()
+        self._broadcast: CachedBroadcast[LocalPredictor] = CachedBroadcast()
         if (network is None) != (theta is None):
             raise ValueError("A model takes a network and its theta, or neither.")
         if network is not None and theta is not None and theta.shape != (network.n_params,):
@@ -158,7 +158,7 @@ class NetworkModel(
         return append_predictions(
             dataset,
             self.toLocal(),
-            self._delivery,
+            self._broadcast,
             features=self.getFeaturesCol(),
             outputs=self._outputs(),
             handle_invalid=self.getHandleInvalid(),

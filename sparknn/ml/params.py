@@ -29,14 +29,14 @@ from pyspark.ml.param.shared import (
     HasWeightCol,
 )
 
-from sparknn.core.activations import ACTIVATIONS
-from sparknn.core.final import FINAL_WEIGHTS
-from sparknn.core.losses import LOSSES
-from sparknn.core.outer import OUTER_STEPS
-from sparknn.core.schedules import SCHEDULES
-from sparknn.core.solvers import SOLVERS
-from sparknn.ml.declare import AUTO, AutoOr, CheckedParams, Declared, getter, setter
-from sparknn.ml.rules import Choice, Each, Range
+from sparknn.core.nn.activations import ACTIVATIONS
+from sparknn.core.nn.losses import LOSSES
+from sparknn.core.nn.schedules import SCHEDULES
+from sparknn.core.nn.solvers import SOLVERS
+from sparknn.core.training.averaging import AVERAGING_RULES
+from sparknn.core.training.final_weights import FINAL_WEIGHTS
+from sparknn.ml.checked_params import AUTO, AutoOr, CheckedParam, CheckedParams, getter, setter
+from sparknn.ml.validators import Each, OneOf, Range
 
 _INT, _FLOAT = TypeConverters.toInt, TypeConverters.toFloat
 _BOOLEAN, _STRING = TypeConverters.toBoolean, TypeConverters.toString
@@ -48,21 +48,21 @@ _COUNT = Range(1)
 class _Architecture(CheckedParams):
     """What the network looks like. Its first and last size come from the data."""
 
-    hiddenLayers = Declared(
+    hiddenLayers = CheckedParam(
         "hiddenLayers",
         "sizes of the hidden layers, first to last; an empty list trains a linear model",
         TypeConverters.toListInt,
         [100],
         Each(_COUNT),
     )
-    activation = Declared(
+    activation = CheckedParam(
         "activation",
         "nonlinearity of the hidden layers",
         _STRING,
         "relu",
-        Choice(tuple(ACTIVATIONS)),
+        OneOf(tuple(ACTIVATIONS)),
     )
-    dropout = Declared(
+    dropout = CheckedParam(
         "dropout",
         "share of the hidden units that each training step leaves out",
         _FLOAT,
@@ -80,37 +80,37 @@ class _LocalTraining(
 ):
     """What every worker does with its rows."""
 
-    seed = Declared("seed", "decides every random choice of a fit", _INT, 0)
-    solver: Declared[Any] = Declared(
+    seed = CheckedParam("seed", "decides every random choice of a fit", _INT, 0)
+    solver: CheckedParam[Any] = CheckedParam(
         "solver",
         "how a worker turns gradients into steps",
         _STRING,
         AUTO,
-        Choice((AUTO, *SOLVERS)),
+        OneOf((AUTO, *SOLVERS)),
     )
-    stepSize: Declared[Any] = Declared(
+    stepSize: CheckedParam[Any] = CheckedParam(
         "stepSize",
         "peak of the step size; 'auto' chooses it for the solver",
         _AUTO_FLOAT,
         AUTO,
         Range(0, open_low=True),
     )
-    stepSizeSchedule = Declared(
+    stepSizeSchedule = CheckedParam(
         "stepSizeSchedule",
         "step size over a fit: level, or rising over the first tenth and then falling to 0, in a "
         "straight line or half a cosine",
         _STRING,
         "linear",
-        Choice(tuple(SCHEDULES)),
+        OneOf(tuple(SCHEDULES)),
     )
-    momentum = Declared(
+    momentum = CheckedParam(
         "momentum",
         "of the solvers momentum and ngsgd; in adam and adamw, the decay of the first moment",
         _FLOAT,
         0.9,
         Range(0, 1, open_high=True),
     )
-    regParam: Declared[Any] = Declared(
+    regParam: CheckedParam[Any] = CheckedParam(
         "regParam",
         "L2 penalty on weights, not on biases; 'auto': 1 / rows (or the sum of their weights, if "
         "more), 0.01 at most; 0 from 10,000 on, and where initialModel is set",
@@ -118,43 +118,43 @@ class _LocalTraining(
         AUTO,
         Range(0),
     )
-    batchSize: Declared[Any] = Declared(
+    batchSize: CheckedParam[Any] = CheckedParam(
         "batchSize",
         "rows in a mini-batch; 'auto' chooses it for the number of rows",
         _AUTO_INT,
         AUTO,
         _COUNT,
     )
-    localEpochs: Declared[Any] = Declared(
+    localEpochs: CheckedParam[Any] = CheckedParam(
         "localEpochs",
         "passes over a worker's rows in each round; 'auto': 1, more where a worker has few rows",
         _AUTO_INT,
         AUTO,
         _COUNT,
     )
-    miniBatchFraction = Declared(
+    miniBatchFraction = CheckedParam(
         "miniBatchFraction",
         "share of a worker's rows that a round draws",
         _FLOAT,
         1.0,
         Range(0, 1, open_low=True),
     )
-    period = Declared(
+    period = CheckedParam(
         "period",
         "'fixed': every round does localEpochs passes over miniBatchFraction of the rows; 'auto': "
         "it does several times that while it is short against what a round costs, and as the step "
         "size falls. The fit then depends on measured times, and is not the same to the byte",
         _STRING,
         "fixed",
-        Choice(("fixed", "auto")),
+        OneOf(("fixed", "auto")),
     )
-    shuffle = Declared(
+    shuffle = CheckedParam(
         "shuffle",
         "whether rows are dealt to the workers at random, and put in a new order for every pass",
         _BOOLEAN,
         True,
     )
-    maxChange = Declared(
+    maxChange = CheckedParam(
         "maxChange",
         "largest norm of what a mini-batch adds in sgd, and to the velocity in momentum and ngsgd; "
         "0 for no limit",
@@ -190,8 +190,8 @@ class _ModelOrPath:
 class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     """How many workers there are, how their networks become one, and when the rounds end."""
 
-    maxIter = Declared("maxIter", "number of rounds", _INT, 20, _COUNT)
-    numWorkers = Declared(
+    maxIter = CheckedParam("maxIter", "number of rounds", _INT, 20, _COUNT)
+    numWorkers = CheckedParam(
         "numWorkers",
         "networks that are trained side by side and averaged; 0 for Spark's default parallelism, "
         "which grows as executors register: set it where a fit shall be the same again",
@@ -199,58 +199,58 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
         0,
         Range(0),
     )
-    averaging: Declared[Any] = Declared(
+    averaging: CheckedParam[Any] = CheckedParam(
         "averaging",
         "how the driver moves from the workers' mean to the next network; 'auto' chooses rule, "
         "averagingMomentum and averagingRate by the number of workers",
         _STRING,
         AUTO,
-        Choice((AUTO, *OUTER_STEPS)),
+        OneOf((AUTO, *AVERAGING_RULES)),
     )
-    averagingMomentum: Declared[Any] = Declared(
+    averagingMomentum: CheckedParam[Any] = CheckedParam(
         "averagingMomentum",
         "share of the last rounds' movement that the next round keeps",
         _AUTO_FLOAT,
         AUTO,
         Range(0, 1, open_high=True),
     )
-    averagingRate: Declared[Any] = Declared(
+    averagingRate: CheckedParam[Any] = CheckedParam(
         "averagingRate",
         "multiplies the movement of each round",
         _AUTO_FLOAT,
         AUTO,
         Range(0, open_low=True),
     )
-    localState: Declared[Any] = Declared(
+    localState: CheckedParam[Any] = CheckedParam(
         "localState",
         "whether the solvers' buffers are averaged like the network, or start each round at 0",
         _STRING,
         AUTO,
-        Choice((AUTO, "average", "reset")),
+        OneOf((AUTO, "average", "reset")),
     )
-    finalWeights: Declared[Any] = Declared(
+    finalWeights: CheckedParam[Any] = CheckedParam(
         "finalWeights",
         "the network that a fit ends with: the last round's, the best by validation loss, a moving "
         "average over rounds, or the best mean of the last rounds; 'auto' is best with validation "
         "rows and last without",
         _STRING,
         AUTO,
-        Choice((AUTO, *FINAL_WEIGHTS)),
+        OneOf((AUTO, *FINAL_WEIGHTS)),
     )
-    patience = Declared(
+    patience = CheckedParam(
         "patience",
         "rounds without a better validation loss after which a fit stops; 0 for never",
         _INT,
         0,
         Range(0),
     )
-    tol = Declared(
+    tol = CheckedParam(
         "tol", "by how much a validation loss must fall to count as better", _FLOAT, 0.0, Range(0)
     )
-    aggregationDepth = Declared(
+    aggregationDepth = CheckedParam(
         "aggregationDepth", "depth of the tree that adds up the workers", _INT, 2, _COUNT
     )
-    initialModel: Declared[Any] = Declared(
+    initialModel: CheckedParam[Any] = CheckedParam(
         "initialModel",
         "a model, or the path of a saved one, to continue from: features and classes must be the "
         "same, and hiddenLayers and activation if they are set; '' starts afresh",
@@ -277,21 +277,21 @@ class _Rows(
 ):
     """Which rows are trained on, and what is done to them first."""
 
-    standardization = Declared(
+    standardization = CheckedParam(
         "standardization",
         "whether features are brought to mean 0 and a common scale in the fit; the model takes "
         "them as they are",
         _BOOLEAN,
         True,
     )
-    handleInvalid = Declared(
+    handleInvalid = CheckedParam(
         "handleInvalid",
         "what becomes of rows with null, NaN or infinite values in training",
         _STRING,
         "error",
-        Choice(("error", "skip")),
+        OneOf(("error", "skip")),
     )
-    validationFraction = Declared(
+    validationFraction = CheckedParam(
         "validationFraction",
         "share of the rows drawn for validation; not together with validationIndicatorCol",
         _FLOAT,
@@ -321,7 +321,7 @@ class _CountOrNone:
 class _Checkpoints(CheckedParams, HasCheckpointInterval):
     """How a fit survives its driver."""
 
-    checkpointDir = Declared(
+    checkpointDir = CheckedParam(
         "checkpointDir",
         "a folder, on any file system that Spark knows, to write the state of a fit to. Another "
         "fit with the same settings and rows then continues from there. A fit removes what it "
@@ -329,7 +329,7 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
         _STRING,
         "",
     )
-    checkpointInterval = Declared(
+    checkpointInterval = CheckedParam(
         "checkpointInterval",
         "rounds between two checkpoints, if there is a checkpointDir: one costs about a second, "
         "and what a driver loses that dies is the rounds since the last",
@@ -346,15 +346,15 @@ class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoin
     """What classifier, regressor and their models have in common."""
 
 
-def model_handle_invalid() -> Declared[str]:
+def model_handle_invalid() -> CheckedParam[str]:
     """``handleInvalid`` of a model: a row that cannot be predicted can be kept as well."""
-    return Declared(
+    return CheckedParam(
         "handleInvalid",
         "what becomes of rows whose features are null, or hold null, NaN or infinite values: an "
         "error, left out, or kept with null predictions",
         _STRING,
         "error",
-        Choice(("error", "skip", "keep")),
+        OneOf(("error", "skip", "keep")),
     )
 
 
@@ -371,9 +371,9 @@ class _Thresholds:
         return "two or more, each >= 0, at most one of them 0"
 
 
-def class_thresholds() -> Declared[Any]:
+def class_thresholds() -> CheckedParam[Any]:
     """``thresholds`` of the classifier and its model, in place of Spark's, which takes anything."""
-    return Declared(
+    return CheckedParam(
         "thresholds",
         "one number a class: the class with the largest probability / threshold is predicted",
         TypeConverters.toListFloat,
@@ -384,13 +384,13 @@ def class_thresholds() -> Declared[Any]:
 class ClassifierParams(NetworkParams):
     """Params of the classifier and its model that Spark's classifiers do not have."""
 
-    classWeight = Declared(
+    classWeight = CheckedParam(
         "classWeight",
         "'balanced' gives all classes the same total weight in the loss; the means and scales of "
         "standardization, unlike with weightCol, do not count it",
         _STRING,
         "none",
-        Choice(("none", "balanced")),
+        OneOf(("none", "balanced")),
     )
     setClassWeight, getClassWeight = setter(classWeight), getter(classWeight)
 
@@ -398,7 +398,7 @@ class ClassifierParams(NetworkParams):
 class HasNumClasses(CheckedParams):
     """``numClasses`` of the classifier alone: its model has a property of that name."""
 
-    numClasses = Declared(
+    numClasses = CheckedParam(
         "numClasses",
         "number of classes, for labels without metadata of which the rows may lack some, such as "
         "those of a fold; 0: as the metadata says, or else the largest label does",
@@ -412,12 +412,12 @@ class HasNumClasses(CheckedParams):
 class RegressorParams(NetworkParams, HasLoss):
     """Params of the regressor and its model."""
 
-    loss = Declared(
+    loss = CheckedParam(
         "loss",
         "what the fit makes small; huber is squared up to an error of one standard deviation of "
         "the target, and absolute beyond",
         _STRING,
         "squared",
-        Choice(tuple(name for name, loss in LOSSES.items() if not loss.classifies)),
+        OneOf(tuple(name for name, loss in LOSSES.items() if not loss.classifies)),
     )
     setLoss = setter(loss)

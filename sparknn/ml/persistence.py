@@ -27,16 +27,15 @@ from pyspark.ml.util import DefaultParamsWriter, MLReader, MLWriter
 from pyspark.sql import SparkSession
 
 from sparknn import __version__
-from sparknn.core.activations import ACTIVATIONS
-from sparknn.core.losses import LOSSES
-from sparknn.core.network import Network
+from sparknn.core.nn.activations import ACTIVATIONS
+from sparknn.core.nn.losses import LOSSES
+from sparknn.core.nn.network import Network
 from sparknn.core.types import Float32Array
-from sparknn.engine.connect import is_connect
-from sparknn.engine.environment import WorkerEnvironmentError
 from sparknn.engine.filesystem import exists, literal, remove
-from sparknn.ml.causes import cause_of, error_class
+from sparknn.engine.sql import is_connect
+from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
 from sparknn.ml.summary import TrainingSummary
-from sparknn.ml.theta_io import read_theta, write_theta
+from sparknn.ml.weights_io import read_weights, write_weights
 
 log = logging.getLogger("sparknn")
 
@@ -159,7 +158,7 @@ class ModelWriter(StageWriter):
         """Write everything, the metadata first: a save that was cut off is then seen to be one."""
         model: Any = self.instance
         super().saveImpl(path)
-        write_theta(self._session(), model.theta, os.path.join(path, "theta"), self._mode())
+        write_weights(self._session(), model.theta, os.path.join(path, "theta"), self._mode())
 
     def _section(self) -> dict[str, Any]:
         model: Any = self.instance
@@ -200,7 +199,7 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
         except Exception as error:
             # Of a damaged file, or a file system that Spark does not know or may not enter.
             raise ModelFormatError(
-                f"{path}/metadata cannot be read ({cause_of(error)})."
+                f"{path}/metadata cannot be read ({root_cause(error)})."
             ) from error
         try:
             (line,) = lines or []
@@ -324,7 +323,7 @@ def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
         if saved["activation"] not in ACTIVATIONS or saved["loss"] not in LOSSES:
             raise ValueError(f"activation = {saved['activation']!r}, loss = {saved['loss']!r}")
         network = Network(tuple(layers), saved["activation"], saved["loss"])
-        if network.objective.classifies != issubclass(cls, ClassificationModel):
+        if network.loss_fn.classifies != issubclass(cls, ClassificationModel):
             raise ValueError(f"loss = {saved['loss']!r} for a {cls.__name__}")
         if section["numParams"] != network.n_params:
             raise ValueError(f"numParams = {section['numParams']!r} for layers = {layers!r}")
@@ -341,13 +340,13 @@ def _theta(
     spark: SparkSession, path: str, network: Network, section: dict[str, Any]
 ) -> Float32Array:
     try:
-        theta = read_theta(spark, os.path.join(path, "theta"), network.n_params, np.float32)
+        theta = read_weights(spark, os.path.join(path, "theta"), network.n_params, np.float32)
     except WorkerEnvironmentError:
         raise
     except Exception as error:
         # Spark reports a damaged file in many ways; the cause is kept.
         raise ModelFormatError(
-            f"The parameters in {path}/theta cannot be read ({cause_of(error)}). The "
+            f"The parameters in {path}/theta cannot be read ({root_cause(error)}). The "
             "directory is incomplete or was changed; copy it again, or save the model again."
         ) from error
     if not np.isfinite(theta).all():
@@ -388,7 +387,7 @@ def _remove_begun(spark: SparkSession, path: str) -> None:
         remove(spark, path)
     except Exception as error:
         # Must not stand in the way of why the save failed.
-        log.warning("What was begun at %s is still there (%s).", path, cause_of(error))
+        log.warning("What was begun at %s is still there (%s).", path, root_cause(error))
 
 
 def _taken(path: str) -> str:

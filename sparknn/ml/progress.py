@@ -6,9 +6,9 @@ import logging
 import math
 from dataclasses import dataclass
 
-from sparknn.core.fit import Fit
-from sparknn.core.history import RoundRecord
-from sparknn.ml.fitting import in_label_units
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.history import RoundRecord
+from sparknn.ml.training_setup import in_target_units
 
 log = logging.getLogger("sparknn")
 
@@ -29,9 +29,9 @@ class Progress:
     uid: str
     name: str = ""
 
-    def __call__(self, fit: Fit, record: RoundRecord) -> None:
+    def __call__(self, fit: FitState, record: RoundRecord) -> None:
         """A round has ended."""
-        record = in_label_units(record, fit.plan)
+        record = in_target_units(record, fit.config)
         line = round_line(record, fit)
         log.info(
             "%s",
@@ -40,15 +40,15 @@ class Progress:
         )
 
 
-def round_line(record: RoundRecord, fit: Fit) -> str:
+def round_line(record: RoundRecord, fit: FitState) -> str:
     """``round  3/20  loss 0.1234  validation loss 0.1100, accuracy 97.10 %  81,000 rows/s ...``"""
-    n_rounds = fit.plan.max_iter
+    n_rounds = fit.config.max_iter
     parts = [
         f"round {record.round + 1:>{len(str(n_rounds))}}/{n_rounds}",
         f"loss {record.loss:.4f}",
     ]
     if not math.isnan(record.validation_loss):
-        classifies = fit.plan.network.objective.classifies
+        classifies = fit.config.network.loss_fn.classifies
         metric = (
             f"accuracy {100 * record.validation_metric:.2f} %"
             if classifies

@@ -9,14 +9,14 @@ import numpy as np
 from pyspark.ml.regression import RegressionModel, Regressor
 from pyspark.sql.types import StructField
 
-from sparknn.core.network import Network
-from sparknn.engine.base import DataError, Engine
+from sparknn.core.nn.network import Network
+from sparknn.engine.interface import DataError, Engine
 from sparknn.ml.estimator import NetworkEstimator
-from sparknn.ml.fitting import Target
 from sparknn.ml.keywords import RegressorKeywords, documented
 from sparknn.ml.model import RegressionNetworkModel
 from sparknn.ml.params import RegressorParams, model_handle_invalid
 from sparknn.ml.standardize import target_standardizer
+from sparknn.ml.training_setup import Target
 
 log = logging.getLogger("sparknn")
 
@@ -69,7 +69,7 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
         return [self.getPredictionCol()]
 
     def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
-        found = engine.moments()
+        found = engine.statistics()
         spread = found.target_deviation
         sizes = np.abs(found.target_mean) + spread
         beyond = (sizes > _LARGEST) | ((sizes > 0) & (sizes < _SMALLEST))
@@ -89,4 +89,4 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
                 spread[far][0],
                 found.target_mean[far][0],
             )
-        return Target(engine.facts.n_targets, self.getLoss(), target_standardizer(found))
+        return Target(engine.info.n_targets, self.getLoss(), target_standardizer(found))

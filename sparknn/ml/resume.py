@@ -17,24 +17,23 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from sparknn import __version__
-from sparknn.core.fit import Fit
-from sparknn.engine.base import Engine
-from sparknn.engine.interrupts import interrupts_wait
+from sparknn.core.training.fit_state import FitState
+from sparknn.engine.interface import Engine
+from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.checkpoint import FORMAT_VERSION, Checkpoints, probe
 from sparknn.ml.params import NetworkParams
-from sparknn.ml.together import LoneFit
 
 log = logging.getLogger("sparknn")
 
-Claim = Callable[[str], str]
+Reserve = Callable[[str], str]
 
 # Places where fits of this process now keep their checkpoints, and the lock on them.
-_claimed: set[str] = set()
-_claiming = threading.Lock()
+_reserved: set[str] = set()
+_reserving = threading.Lock()
 
 
 @contextmanager
-def claims() -> Iterator[Claim]:
+def reserve_dirs() -> Iterator[Reserve]:
     """Keep fits that train alike from writing over each other, as long as the block lasts.
 
     Two maps may differ in nothing but thresholds, and Spark's tuning fits pipelines in threads. The
@@ -43,19 +42,19 @@ def claims() -> Iterator[Claim]:
     """
     mine: set[str] = set()
 
-    def claim(path: str) -> str:
-        with _claiming:
+    def reserve(path: str) -> str:
+        with _reserving:
             places = chain([path], (f"{path}-{n}" for n in count(2)))
-            free = next(place for place in places if place not in _claimed)
-            _claimed.add(free)
+            free = next(place for place in places if place not in _reserved)
+            _reserved.add(free)
         mine.add(free)
         return free
 
     try:
-        yield claim
+        yield reserve
     finally:
-        with _claiming:
-            _claimed.difference_update(mine)
+        with _reserving:
+            _reserved.difference_update(mine)
 
 
 def wants_checkpoints(params: NetworkParams) -> bool:
@@ -63,7 +62,7 @@ def wants_checkpoints(params: NetworkParams) -> bool:
     return bool(params.getCheckpointDir()) and params.getCheckpointInterval() >= 1
 
 
-@interrupts_wait()
+@defer_interrupts()
 def probe_all(spark: SparkSession, estimators: Iterable[NetworkParams]) -> None:
     """See that every folder that checkpoints are wanted in can hold them.
 
@@ -78,8 +77,8 @@ def probe_all(spark: SparkSession, estimators: Iterable[NetworkParams]) -> None:
 def resume_all(
     spark: SparkSession,
     engine: Engine,
-    fits: Sequence[tuple[NetworkParams, LoneFit]],
-    claim: Claim,
+    fits: Sequence[tuple[NetworkParams, FitState]],
+    reserve: Reserve,
 ) -> None:
     """Give every fit that wants checkpoints a place for them, and let it go on from the last one.
 
@@ -91,7 +90,7 @@ def resume_all(
         return
     digest = engine.digest()
     for params, fit in wanting:
-        path = claim(os.path.join(params.getCheckpointDir(), fingerprint(fit, digest)))
+        path = reserve(os.path.join(params.getCheckpointDir(), fingerprint(fit, digest)))
         checkpoints = Checkpoints(spark, path, params.getCheckpointInterval())
         saved = checkpoints.latest()
         if saved is None:
@@ -105,18 +104,18 @@ def resume_all(
             log.info(
                 "Continuing from round %d of %d, checkpoint %s.",
                 n_done + 1,
-                fit.plan.max_iter,
+                fit.config.max_iter,
                 checkpoints.folder(n_done),
             )
-        fit.checkpoints = fit.after_round = checkpoints
+        fit.on_checkpoint = checkpoints
 
 
-def fingerprint(fit: Fit, digest: str) -> str:
+def fingerprint(fit: FitState, digest: str) -> str:
     """A name for all that decides how a fit that has not begun will end.
 
     Parameters
     ----------
-    fit : Fit
+    fit : FitState
         Its plan, its averaging and the network it starts from.
     digest : str
         Of its rows.
@@ -126,8 +125,8 @@ def fingerprint(fit: Fit, digest: str) -> str:
     What is computed from the rows (means, scales, weights of classes) counts as float32: the last
     bits of a sum depend on the order in which Spark returns the rows.
     """
-    decisive = [FORMAT_VERSION, __version__, fit.plan, fit.averaging, fit.n_workers]
-    decisive += [fit.adapt_period, fit.current, digest]
+    decisive = [FORMAT_VERSION, __version__, fit.config, fit.averaging, fit.n_workers]
+    decisive += [fit.adapt_round_length, fit.current, digest]
     text = json.dumps(decisive, default=_plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

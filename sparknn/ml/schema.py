@@ -10,8 +10,8 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType, StructType
 
-from sparknn.engine.connect import is_connect
-from sparknn.ml.rules import did_you_mean
+from sparknn.engine.sql import is_connect
+from sparknn.ml.validators import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def check_is_dataframe(data: object, method: str, otherwise: str = "") -> None:
         return
     kind = type(data)
     home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    cure = "Make one first, with spark.createDataFrame(data)"
+    hint = "Make one first, with spark.createDataFrame(data)"
     if kind.__module__.startswith("pyspark.pandas"):
-        cure = "Call its to_spark() first"
+        hint = "Call its to_spark() first"
     raise TypeError(
-        f"{method} takes a Spark DataFrame; a {home}{kind.__qualname__} arrived. {cure}{otherwise}."
+        f"{method} takes a Spark DataFrame; a {home}{kind.__qualname__} arrived. {hint}{otherwise}."
     )
 
 
@@ -134,12 +134,12 @@ def feature_problem(schema: StructType, name: str) -> SchemaProblem | None:
     if isinstance(found, VectorUDT) or _is_numbers(found):
         return None
     if isinstance(found, NumericType | StringType):
-        cure = "Assemble it with VectorAssembler first."
+        hint = "Assemble it with VectorAssembler first."
         if isinstance(found, StringType):
-            cure = "Index and encode text first, then assemble it with VectorAssembler."
+            hint = "Index and encode text first, then assemble it with VectorAssembler."
     else:
-        cure = "Convert it to a vector or an array of doubles first."
-    return _wrong_type(name, found, "featuresCol", f"a vector or an array of numbers. {cure}")
+        hint = "Convert it to a vector or an array of doubles first."
+    return _wrong_type(name, found, "featuresCol", f"a vector or an array of numbers. {hint}")
 
 
 def case_matters(session: SparkSession) -> bool:
@@ -194,12 +194,12 @@ def _label_problem(schema: StructType, name: str, classifies: bool) -> SchemaPro
             return None
         expected = "a number to predict, or a vector or an array of numbers for several targets."
         return _wrong_type(name, found, "labelCol", f"{expected} Cast it to double first.")
-    cure = "Cast it to double first."
+    hint = "Cast it to double first."
     if isinstance(found, StringType):
-        cure = "Index it with StringIndexer first."
+        hint = "Index it with StringIndexer first."
     elif isinstance(found, VectorUDT | ArrayType):
-        cure = "For targets that are vectors, use NeuralNetRegressor."
-    return _wrong_type(name, found, "labelCol", f"class numbers 0, 1, 2, ... {cure}")
+        hint = "For targets that are vectors, use NeuralNetRegressor."
+    return _wrong_type(name, found, "labelCol", f"class numbers 0, 1, 2, ... {hint}")
 
 
 def _problem(
@@ -209,7 +209,7 @@ def _problem(
     holds: str,
     kind: type[DataType],
     expected: str,
-    cure: str,
+    hint: str,
 ) -> SchemaProblem | None:
     if name is None:
         return None
@@ -218,7 +218,7 @@ def _problem(
     found = schema[name].dataType
     if isinstance(found, kind):
         return None
-    return _wrong_type(name, found, param, f"{expected}. {cure}")
+    return _wrong_type(name, found, param, f"{expected}. {hint}")
 
 
 def missing_problem(schema: StructType, name: str, param: str, holds: str) -> SchemaProblem | None:

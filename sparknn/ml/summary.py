@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sparknn.core.history import RoundRecord
+from sparknn.core.training.history import RoundRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,12 +103,12 @@ class TrainingSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that JSON can hold, by column."""
-        facts = {item.name: json_number(getattr(self, item.name)) for item in fields(self)[1:]}
+        info = {item.name: json_number(getattr(self, item.name)) for item in fields(self)[1:]}
         history = {
             name: [json_number(getattr(record, name)) for record in self.records]
             for name in _COLUMNS
         }
-        return {**facts, "history": history}
+        return {**info, "history": history}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> TrainingSummary:
@@ -127,12 +127,12 @@ class TrainingSummary:
         }
         rows = zip(*columns.values(), strict=True)
         records = [RoundRecord(**dict(zip(columns, row, strict=True))) for row in rows]
-        facts = {
+        info = {
             item.name: _from_json(saved[item.name], str(item.type))
             for item in fields(cls)[1:]
             if item.name in saved
         }
-        return cls(records, **facts)
+        return cls(records, **info)
 
 
 def json_number(value: float | int | str) -> float | int | str | None:

@@ -1,5 +1,5 @@
 """A model's columns, added to a DataFrame by expressions alone: no RDD, no JVM objects of ours.
-Only a large network is broadcast, by ``Delivery``, where Spark has broadcasts.
+Only a large network is broadcast, by ``CachedBroadcast``, where Spark has broadcasts.
 
 The features cross to Python once, as they lie in memory; all outputs come back in one struct.
 CPU seconds, Spark's and Python's, for 10,000 cached vectors of 784 and a network 784-300-10:
@@ -38,10 +38,10 @@ from pyspark.sql.types import (
 )
 
 from sparknn.core.predictor import LocalPredictor
-from sparknn.engine.connect import is_connect
-from sparknn.engine.delivery import Delivery
-from sparknn.engine.quoting import quoted
-from sparknn.engine.worker import settle
+from sparknn.engine.broadcast import CachedBroadcast
+from sparknn.engine.python_worker import freeze_gc
+from sparknn.engine.sql import is_connect, quote_column
+from sparknn.ml.predict_udf import Scorer, score, score_pandas
 from sparknn.ml.schema import (
     SchemaError,
     SchemaProblem,
@@ -51,7 +51,6 @@ from sparknn.ml.schema import (
     output_problems,
     raise_all,
 )
-from sparknn.ml.scoring import Scorer, score, score_pandas
 
 _SCORES = "__sparknn_scores"
 
@@ -73,7 +72,7 @@ class Outputs:
 def append_predictions(
     df: DataFrame,
     predictor: LocalPredictor,
-    delivery: Delivery[LocalPredictor],
+    broadcast: CachedBroadcast[LocalPredictor],
     *,
     features: str,
     outputs: Outputs,
@@ -85,7 +84,7 @@ def append_predictions(
     ----------
     df : DataFrame
     predictor : LocalPredictor
-    delivery : Delivery
+    broadcast : CachedBroadcast
         Of this network, whatever its thresholds.
     features : str
         A column of vectors, dense or sparse, or of arrays of any numeric type.
@@ -108,7 +107,7 @@ def append_predictions(
         return df
     bare = replace(predictor, thresholds=None)
     scorer = Scorer(
-        delivery.of(bare, predictor.theta.nbytes, df.sparkSession),
+        broadcast.get(bare, predictor.theta.nbytes, df.sparkSession),
         predictor.thresholds,
         features,
         tuple(named),
@@ -175,7 +174,7 @@ def _declared_size(field: StructField) -> int | None:
 
 def _feature_columns(df: DataFrame, features: str) -> list[Column]:
     """What crosses to Python: numbers of at most 4 bytes."""
-    column = F.col(quoted(features))
+    column = F.col(quote_column(features))
     kind = df.schema[features].dataType
     if isinstance(kind, VectorUDT):
         vector = F.unwrap_udt(column)
@@ -197,7 +196,7 @@ def _row_by_row(df: DataFrame, features: str) -> DataFrame:
     has_vectors = any(isinstance(item.dataType, UserDefinedType) for item in df.schema)
     if not has_vectors or df.sparkSession.version.startswith("3."):
         return df
-    column = F.col(quoted(features))
+    column = F.col(quote_column(features))
     if isinstance(df.schema[features].dataType, VectorUDT):
         column = F.unwrap_udt(column)["values"]
     return df.where(F.coalesce(F.size(column), F.lit(-1)) >= -1)
@@ -214,13 +213,13 @@ def _scoring_udf(scorer: Scorer, ddl: str) -> Any:
     if hasattr(F, "arrow_udf"):
 
         def over_arrow(*columns: pa.Array) -> pa.Array:
-            settle()
+            freeze_gc()
             return score(scorer, *columns)
 
         return F.arrow_udf(over_arrow, ddl)
 
     def over_pandas(*columns: pd.Series) -> pd.DataFrame:
-        settle()
+        freeze_gc()
         return score_pandas(scorer, *columns)
 
     return F.pandas_udf(over_pandas, ddl)  # type: ignore[attr-defined]

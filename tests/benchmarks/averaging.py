@@ -34,18 +34,18 @@ import pyarrow.parquet as pq
 from sklearn import datasets
 
 from sparknn import NeuralNetClassifier
-from sparknn.core.averaging import weight_unit
-from sparknn.core.batches import random_stream
-from sparknn.core.fit import Averaging, Fit
-from sparknn.core.network import Network
-from sparknn.core.outer import OUTER_STEPS
-from sparknn.core.plan import Plan
-from sparknn.core.rounds import run
-from sparknn.core.rows import ArrayRows
+from sparknn.core.config import AveragingConfig, TrainConfig
+from sparknn.core.data.batches import rng_for
+from sparknn.core.data.rows import ArrayRows
+from sparknn.core.nn.network import Network
+from sparknn.core.training.aggregation import weight_scale_for
+from sparknn.core.training.averaging import AVERAGING_RULES
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run
 from sparknn.engine.local import LocalEngine
-from sparknn.engine.moments import combine, measure
-from sparknn.ml.fitting import resolve_defaults
+from sparknn.engine.statistics import combine, measure
 from sparknn.ml.standardize import robust_standardizer
+from sparknn.ml.training_setup import resolve_defaults
 
 MNIST = Path(__file__).parents[2] / "notebooks/data/mnist"
 GOAL = 0.98
@@ -135,7 +135,7 @@ def deal(setting: Setting) -> list[ArrayRows]:
     X, y = rows_of(setting.data, "train")
     order = np.argsort(y, kind="stable") if setting.sort != "shuffled" else np.arange(len(y))
     if setting.sort != "kept":
-        order = order[random_stream(setting.seed, 2**31).permutation(len(y))]
+        order = order[rng_for(setting.seed, 2**31).permutation(len(y))]
     return [ArrayRows(X[part], y[part]) for part in np.array_split(order, setting.workers)]
 
 
@@ -161,7 +161,7 @@ def curve(setting: Setting) -> list[float]:
     X, y = rows_of(setting.data, "test")
     standardizer = robust_standardizer(combine(sums, X.shape[1]))
     network = Network((X.shape[1], *hidden, int(y.max()) + 1), activation)
-    plan = Plan(
+    config = TrainConfig(
         network,
         seed=setting.seed,
         max_iter=setting.rounds,
@@ -177,22 +177,22 @@ def curve(setting: Setting) -> list[float]:
         max_change=net.getMaxChange(),
         standardizer=standardizer,
     )
-    averaging = Averaging(
+    averaging = AveragingConfig(
         chosen.averaging, chosen.averagingMomentum, chosen.averagingRate, final=chosen.finalWeights
     )
     X = X.copy()
     standardizer.apply(X)
     accuracies = []
 
-    def note(fit: Fit, record: object) -> None:
-        hits = network.logits(fit.current, X).argmax(axis=1) == y
-        accuracies.append(float(hits.mean()))
+    def note(fit: FitState, record: object) -> None:
+        metrics = network.logits(fit.current, X).argmax(axis=1) == y
+        accuracies.append(float(metrics.mean()))
 
     none = ArrayRows(X[:0], y[:0])
     engine = LocalEngine(
-        [(shard, none) for shard in shards], weight_unit(n_rows), drop=_dropper(setting)
+        [(shard, none) for shard in shards], weight_scale_for(n_rows), drop=_dropper(setting)
     )
-    fit = Fit(plan, averaging, setting.workers, on_round=note)
+    fit = FitState(config, averaging, setting.workers, on_round_end=note)
     run(engine, [fit])
     assert fit.theta is not None
     accuracies[-1] = float((network.logits(fit.theta, X).argmax(axis=1) == y).mean())
@@ -203,7 +203,7 @@ def _dropper(setting: Setting) -> Callable[[int, int], bool] | None:
     if not setting.dropped:
         return None
     return lambda round_, worker: (
-        random_stream(setting.seed, 2**31 + 1, round_, worker).random() < setting.dropped
+        rng_for(setting.seed, 2**31 + 1, round_, worker).random() < setting.dropped
     )
 
 
@@ -289,7 +289,7 @@ def grid(part: Part) -> None:
     """Workers x solver x averaging x local state, at 3, 5 and 8 epochs."""
     table = Table("workers", "epochs", "solver", "averaging", "local state")
     choices = itertools.product(
-        part.epochs, part.workers, ("momentum", "ngsgd"), OUTER_STEPS, ("average", "reset")
+        part.epochs, part.workers, ("momentum", "ngsgd"), AVERAGING_RULES, ("average", "reset")
     )
     for epochs, k, solver, averaging, state in choices:
         # The average of one network is that network: every rule without momentum, and bmuf.

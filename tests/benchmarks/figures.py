@@ -28,13 +28,13 @@ from timing import in_turns, ratio, spread
 
 from sparknn import NeuralNetClassifier
 from sparknn.cli import config, estimator
-from sparknn.core.network import Network
-from sparknn.core.plan import Job, Plan
-from sparknn.core.rows import ArrayRows
-from sparknn.core.solvers import SOLVERS
-from sparknn.core.training import train_locally
+from sparknn.core.config import RoundRequest, TrainConfig
+from sparknn.core.data.rows import ArrayRows
+from sparknn.core.nn.network import Network
+from sparknn.core.nn.solvers import SOLVERS
+from sparknn.core.training.worker_round import train_locally
 from sparknn.engine import open_engine
-from sparknn.engine.base import Intake
+from sparknn.engine.interface import DataSpec
 from sparknn.engine.shards import ShardRows
 
 ROOT = Path(__file__).parents[2]
@@ -60,9 +60,9 @@ def mnist(name: str) -> DataFrame:
 
 def demo_job() -> None:
     """Accuracy of the demo's job, and the time of its fit, on warm Spark."""
-    job, mistakes = config.load(str(ROOT / "conf/mnist.toml"), [])
+    request, mistakes = config.load(str(ROOT / "conf/mnist.toml"), [])
     assert not mistakes, mistakes
-    net, mistakes = estimator.build(job)
+    net, mistakes = estimator.build(request)
     assert not mistakes, mistakes
     assert isinstance(net, NeuralNetClassifier)
     net.setParams(featuresCol="pixels", labelCol="label")
@@ -74,8 +74,8 @@ def demo_job() -> None:
         (taken,) = in_turns(lambda seed=seed: models.append(net.setSeed(seed).fit(train)), runs=1)
         seconds += taken
         predicted = models[-1].transform(mnist("test"))
-        hits = predicted.select(F.avg((F.col("prediction") == F.col("label")).cast("double")))
-        accuracies.append(100 * hits.head()[0])
+        metrics = predicted.select(F.avg((F.col("prediction") == F.col("label")).cast("double")))
+        accuracies.append(100 * metrics.head()[0])
     listed = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
     print(f"demo: test accuracy, worst of {len(SEEDS)} seeds: {min(accuracies):.2f} % ({listed})")
     print(f"demo: fit, ingest included: {spread(seconds)}")
@@ -86,11 +86,13 @@ models: list[object] = []
 
 def empty_round() -> None:
     """A round that trains nothing, against an empty treeAggregate over the same partitions."""
-    intake = Intake("pixels", "label", classifies=True, n_workers=2, seed=1)
+    spec = DataSpec("pixels", "label", classifies=True, n_workers=2, seed=1)
     network = Network(LAYERS)
     theta = network.init(np.random.default_rng(0))
-    job = Job(Plan(network), np.vstack([theta, np.zeros_like(theta)]), train=False)
-    with open_engine(mnist("train"), intake) as engine:
+    request = RoundRequest(
+        TrainConfig(network), np.vstack([theta, np.zeros_like(theta)]), train=False
+    )
+    with open_engine(mnist("train"), spec) as engine:
         handles = engine._handles
         assert handles is not None
 
@@ -98,18 +100,18 @@ def empty_round() -> None:
             ones = handles.mapPartitions(lambda partition: [sum(1 for _ in partition)])
             return ones.treeAggregate(0, int.__add__, int.__add__, 2)
 
-        in_turns(lambda: engine.run_round([job], 0), aggregate, runs=3)
-        ours, floor = in_turns(lambda: engine.run_round([job], 0), aggregate, runs=25)
+        in_turns(lambda: engine.run_round([request], 0), aggregate, runs=3)
+        ours, floor = in_turns(lambda: engine.run_round([request], 0), aggregate, runs=25)
     print(f"empty round: {spread(ours)}; empty treeAggregate: {spread(floor)}")
     print(f"empty round: {ratio(ours, floor)} the empty treeAggregate")
 
 
 def ingest() -> None:
     """60,000 x 784 from a cached column of vectors to shuffled shards."""
-    intake = Intake("pixels", "label", classifies=True, n_workers=2, seed=1)
+    spec = DataSpec("pixels", "label", classifies=True, n_workers=2, seed=1)
     seconds = []
     for _ in range(6):
-        with open_engine(mnist("train"), intake) as engine:
+        with open_engine(mnist("train"), spec) as engine:
             seconds.append(engine.ingest_s)
     print(f"ingest of 60,000 x 784, shuffled: {spread(seconds[1:])}")
 
@@ -124,9 +126,9 @@ def step() -> None:
     state = np.vstack([theta, np.zeros_like(theta)])
 
     def train(solver: str, batch_size: int) -> Callable[[], object]:
-        plan = Plan(network, batch_size=batch_size, solver=solver, max_iter=1)
-        job = Job(plan, state[: 1 + SOLVERS[solver].n_buffers])
-        return lambda: train_locally(job, rows, 0, 0)
+        config = TrainConfig(network, batch_size=batch_size, solver=solver, max_iter=1)
+        request = RoundRequest(config, state[: 1 + SOLVERS[solver].n_buffers])
+        return lambda: train_locally(request, rows, 0, 0)
 
     X, H, D = (rng.random((batch, size), np.float32) for size in (784, 300, 10))
     W1, W2 = rng.random((784, 300), np.float32), rng.random((300, 10), np.float32)
@@ -174,10 +176,12 @@ def train_shard(folder: str, n_rows: int, limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     network = Network((784, 8, 10))
     theta = network.init(np.random.default_rng(0))
-    job = Job(Plan(network, max_iter=1), np.vstack([theta, np.zeros_like(theta)]))
+    request = RoundRequest(
+        TrainConfig(network, max_iter=1), np.vstack([theta, np.zeros_like(theta)])
+    )
     before = peak_memory()
     rows = ShardRows(Path(folder), n_rows, 784, 0)
-    result = train_locally(job, rows, 0, 0)
+    result = train_locally(request, rows, 0, 0)
     grown = peak_memory() - before
     print(
         f"trained on {result.n_rows} rows; grew by {grown >> 20} MiB, mapped rows included, "

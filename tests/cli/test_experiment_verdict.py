@@ -8,7 +8,7 @@ import pytest
 from sparknn.cli.experiment import tables, verdict
 from sparknn.cli.experiment.settings import Arm
 from sparknn.cli.experiment.trials import Point, Run, Trial, points
-from sparknn.core.history import RoundRecord
+from sparknn.core.training.history import RoundRecord
 
 _POSTER, _OURS = Arm("poster"), Arm("ours")
 

@@ -16,7 +16,7 @@ During handling of the above exception, another exception occurred:
 Traceback (most recent call last):
   File "/x/other.py", line 2, in f
     g()
-sparknn.engine.base.DataError: Column 'x' has 3 NaN values.
+sparknn.engine.interface.DataError: Column 'x' has 3 NaN values.
 """
 
 _JAVA = """An error occurred while calling o42.save.

@@ -17,7 +17,7 @@ _GROUP = "sparknn conformance: no job"
 
 
 @contextmanager
-def _fails(subject: Subject, *patterns: str, jobs: bool = False) -> Iterator[None]:
+def _fails(subject: Subject, *patterns: str, requests: bool = False) -> Iterator[None]:
     """The block raises ValueError, whose message has every pattern; before any job, if so asked."""
     sc = subject.spark.sparkContext
     before = len(sc.statusTracker().getJobIdsForGroup(_GROUP))
@@ -30,7 +30,7 @@ def _fails(subject: Subject, *patterns: str, jobs: bool = False) -> Iterator[Non
         sc.setLocalProperty("spark.job.description", None)
     for pattern in patterns[1:]:
         assert re.search(pattern, str(raised.value)), f"{pattern!r} not in: {raised.value}"
-    if not jobs:
+    if not requests:
         ran = len(sc.statusTracker().getJobIdsForGroup(_GROUP)) - before
         assert ran == 0, f"{ran} jobs ran before the error: {raised.value}"
 
@@ -120,7 +120,7 @@ def check_rows_that_cannot_be_used_are_counted(subject: Subject) -> None:
         "'w' is null in 1 of 12 rows",
         "handleInvalid='skip'",
     ]
-    with _fails(subject, *patterns, jobs=True):
+    with _fails(subject, *patterns, requests=True):
         weighted.fit(frame)
-    with _fails(subject, "empty", jobs=True):
+    with _fails(subject, "empty", requests=True):
         subject.estimator.fit(subject.data.limit(0))

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 def main(folder: Path) -> None:
     """Load every task's stage, transform the rows with models, and write down what came out."""
-    plan = json.loads((folder / "plan.json").read_text())
+    config = json.loads((folder / "plan.json").read_text())
     found: dict[str, Any] = {}
     spark = (
         SparkSession.builder.master("local[2]")
@@ -29,10 +29,10 @@ def main(folder: Path) -> None:
         .getOrCreate()
     )
     try:
-        rows = spark.read.parquet(plan["rows"])
+        rows = spark.read.parquet(config["rows"])
         loaded = {}
         # Composites first: they have to find the class of what is in them.
-        for task in reversed(plan["tasks"]):
+        for task in reversed(config["tasks"]):
             module, _, name = task["class"].rpartition(".")
             loaded[task["name"]] = stage = getattr(import_module(module), name).load(task["path"])
             found[task["name"]] = describe(stage)
@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
         write(folder, "fitted", loaded["estimator"].fit(rows).transform(rows))
     finally:
         spark.stop()
-    found["sparks started by construction"] = constructions(plan["estimator"])
+    found["sparks started by construction"] = constructions(config["estimator"])
     (folder / "found.json").write_text(json.dumps(found))
 
 

@@ -103,12 +103,12 @@ def check_nothing_is_left_by_a_cancelled_job(subject: Subject) -> None:
 
     def cancel() -> None:
         # Between two jobs there would be nothing to cancel, and no end.
-        jobs, since = set(), time.monotonic()
+        requests, since = set(), time.monotonic()
         while not ended.wait(0.05):
             running = set(sc.statusTracker().getActiveJobsIds())
-            if running != jobs:
-                jobs, since = running, time.monotonic()
-            elif jobs and time.monotonic() - since > 2:
+            if running != requests:
+                requests, since = running, time.monotonic()
+            elif requests and time.monotonic() - since > 2:
                 # The first round's, most likely; wherever it is, nothing must be left.
                 sc.cancelJobGroup(_PROPERTIES["spark.jobGroup.id"])
                 return

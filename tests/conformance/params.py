@@ -40,14 +40,14 @@ def _kept(stage: Params) -> set[str]:
 
 def check_params_have_setters_getters_and_docs(subject: Subject) -> None:
     estimator = type(subject.estimator)()
-    explained = estimator.explainParams()
+    translate_worker_errors = estimator.explainParams()
     for param in estimator.params:
         suffix = param.name[0].upper() + param.name[1:]
         get, set_ = getattr(estimator, f"get{suffix}"), getattr(estimator, f"set{suffix}")
         assert get.__doc__, param.name
         assert set_.__doc__, param.name
         assert len(param.doc) > 10, param.name
-        assert f"{param.name}: {param.doc}" in explained
+        assert f"{param.name}: {param.doc}" in translate_worker_errors
         if estimator.hasDefault(param):
             value = estimator.getOrDefault(param)
             assert set_(value) is estimator, f"set{suffix} does not chain"

@@ -72,8 +72,8 @@ def _in_a_fresh_process(subject: Subject) -> dict[str, Any]:
         stage.write().overwrite().save(path)
         kind = f"{type(stage).__module__}.{type(stage).__name__}"
         tasks.append({"name": name, "class": kind, "path": path})
-    plan = {"rows": subject.path, "tasks": tasks, "estimator": type(subject.estimator).__name__}
-    (folder / "plan.json").write_text(json.dumps(plan))
+    config = {"rows": subject.path, "tasks": tasks, "estimator": type(subject.estimator).__name__}
+    (folder / "plan.json").write_text(json.dumps(config))
     done = subprocess.run(
         [sys.executable, str(_FRESH), str(folder)],
         env={**os.environ, "PYTHONPATH": _PATH},

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparknn.core import predictor as module
-from sparknn.core.activations import ACTIVATIONS
-from sparknn.core.network import Network
+from sparknn.core.nn.activations import ACTIVATIONS
+from sparknn.core.nn.network import Network
 from sparknn.core.predictor import BLOCK_ROWS, LocalPredictor
 
 FORWARD: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -82,7 +82,7 @@ def test_a_row_does_not_depend_on_its_neighbours(
 # Every row once alone, in a few places of a block, and among others.
 PLACES = """
 import numpy as np
-from sparknn.core.network import Network
+from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor, block_rows
 
 rng = np.random.default_rng(0)

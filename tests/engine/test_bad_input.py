@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import frame, intake, leftovers, shards
+from engines import frame, leftovers, shards, spec
 from pyspark.ml.linalg import DenseVector, SparseVector, VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, BooleanType, DataType, DoubleType
 
 from sparknn.engine import open_engine
-from sparknn.engine.base import DataError
+from sparknn.engine.interface import DataError
 
 NAN, INF = float("nan"), float("inf")
 NUMBERS = ArrayType(DoubleType())
@@ -35,7 +35,7 @@ def table(spark: SparkSession, *bad: tuple[Any, ...], n_good: int = 3) -> DataFr
 
 
 def error_of(df: DataFrame, **changes: Any) -> str:
-    with pytest.raises(DataError) as caught, open_engine(df, intake(**changes)):
+    with pytest.raises(DataError) as caught, open_engine(df, spec(**changes)):
         pass
     assert leftovers(df.sparkSession) == []
     return str(caught.value)
@@ -102,8 +102,8 @@ def test_each_is_named_with_its_column_and_count(
 def test_what_is_skipped_and_what_is_an_error_all_the_same(spark: SparkSession) -> None:
     skippable = [row for _, rows, _, skippable in CASES if skippable for row in rows]
     df = table(spark, *skippable)
-    with open_engine(df, intake(skip_invalid=True, **COLUMNS)) as engine:
-        assert (engine.facts.n_rows, engine.facts.n_skipped) == (4, len(skippable))
+    with open_engine(df, spec(skip_invalid=True, **COLUMNS)) as engine:
+        assert (engine.info.n_rows, engine.info.n_skipped) == (4, len(skippable))
         for rows, _ in shards(engine):
             np.testing.assert_array_equal(rows.X, np.tile([1.0, 2.0], (rows.n_rows, 1)))
     wrong = [(rows, message) for _, rows, message, skippable in CASES if not skippable]
@@ -166,8 +166,8 @@ def test_sparse_vectors_with_bad_entries(spark: SparkSession) -> None:
     said = error_of(df)
     assert "'features' is null in 1 of 5 rows" in said
     assert "'features' is NaN, infinite, beyond float32 or null inside in 2 of 5 rows" in said
-    with open_engine(df, intake(skip_invalid=True)) as engine:
-        assert (engine.facts.n_rows, engine.facts.n_skipped) == (2, 3)
+    with open_engine(df, spec(skip_invalid=True)) as engine:
+        assert (engine.info.n_rows, engine.info.n_skipped) == (2, 3)
         X = np.concatenate([rows.X for rows, _ in shards(engine)])
         assert np.argwhere(X)[:, 1].tolist() == [1]
         assert X.sum() == 1

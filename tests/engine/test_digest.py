@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparknn.core.rows import ArrayRows
+from sparknn.core.data.rows import ArrayRows
 from sparknn.engine.digest import digest
 
 WHOLE = 1 << 64

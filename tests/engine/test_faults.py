@@ -12,13 +12,13 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from engines import handles_of, intake, leftovers, network_for, outcome, vectors
+from engines import handles_of, leftovers, network_for, outcome, spec, vectors
 from pyspark.sql import SparkSession
 from toys import blobs
 
-from sparknn.core.fit import Averaging, Fit
-from sparknn.core.plan import Plan
-from sparknn.core.rounds import run
+from sparknn.core.config import AveragingConfig, TrainConfig
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run
 from sparknn.engine import open_engine
 
 RunPython = Callable[..., CompletedProcess[str]]
@@ -29,11 +29,11 @@ from pathlib import Path
 sys.path[:0] = [os.getcwd(), os.path.join(os.getcwd(), "tests")]
 import numpy as np
 from pyspark.sql import SparkSession
-from engines import intake, network_for, outcome, vectors
+from engines import spec, network_for, outcome, vectors
 from toys import blobs
-from sparknn.core.plan import Plan
-from sparknn.core.fit import Averaging, Fit
-from sparknn.core.rounds import run
+from sparknn.core.config import AveragingConfig, TrainConfig
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run
 from sparknn.engine import open_engine, rdd, tasks
 
 def session(master, **settings):
@@ -50,13 +50,13 @@ def session(master, **settings):
     spark.sparkContext.setLogLevel("OFF")
     return spark
 
-def fitted(spark, after_round=lambda n: None, n_workers=4):
+def fitted(spark, on_checkpoint=lambda n: None, n_workers=4):
     X, y = blobs(200)
     df = vectors(spark, X, y, sizes=[50, 150])
-    with open_engine(df, intake(n_workers=n_workers, validation_fraction=0.2)) as engine:
-        plan = Plan(network_for(engine.facts), max_iter=4, batch_size=16)
-        told = lambda fit, record: after_round(record.round)
-        fits = [Fit(plan, Averaging("nesterov", 0.5), n_workers, on_round=told)]
+    with open_engine(df, spec(n_workers=n_workers, validation_fraction=0.2)) as engine:
+        config = TrainConfig(network_for(engine.info), max_iter=4, batch_size=16)
+        told = lambda fit, record: on_checkpoint(record.round)
+        fits = [FitState(config, AveragingConfig("nesterov", 0.5), n_workers, on_round_end=told)]
         run(engine, fits)
         return outcome(fits)
 """
@@ -79,14 +79,19 @@ def test_a_lost_shard_is_written_again_and_once(
     df = vectors(spark, X, y, sizes=[50, 70])
 
     def fitted(lose: Callable[[int, Any], None]) -> Any:
-        with open_engine(df, intake(n_workers=3, validation_fraction=0.2)) as engine:
-            plan = Plan(network_for(engine.facts), max_iter=3, batch_size=16)
-            fit = Fit(plan, Averaging(), 3, on_round=lambda _, record: lose(record.round, engine))
+        with open_engine(df, spec(n_workers=3, validation_fraction=0.2)) as engine:
+            config = TrainConfig(network_for(engine.info), max_iter=3, batch_size=16)
+            fit = FitState(
+                config,
+                AveragingConfig(),
+                3,
+                on_round_end=lambda _, record: lose(record.round, engine),
+            )
             lose(-1, engine)
-            moments = engine.moments()
+            statistics = engine.statistics()
             run(engine, [fit])
             digest = engine.digest()
-            return outcome([fit]), moments.mean.tobytes(), moments.deviation.tobytes(), digest
+            return outcome([fit]), statistics.mean.tobytes(), statistics.deviation.tobytes(), digest
 
     def some(round_: int, engine: Any) -> None:
         # One before the moments are taken, the others when round 1 has scored round 0.
@@ -111,7 +116,7 @@ from pyspark.sql import functions as F
 spark = session("local[2,3]")
 expected = fitted(spark)
 
-train, from_json = tasks.train, rdd.Handle.from_json
+train, from_json = tasks.train, rdd.ShardHandle.from_json
 
 def flaky_train(broadcast, round_, unit, shape, handles):
     for result in train(broadcast, round_, unit, shape, handles):
@@ -127,7 +132,7 @@ class FlakyHandle:
             raise RuntimeError("lost after the shard was written")
         return from_json(text)
 
-tasks.train, rdd.Handle = flaky_train, FlakyHandle
+tasks.train, rdd.ShardHandle = flaky_train, FlakyHandle
 assert fitted(spark) == expected
 assert not list(Path(sys.argv[1]).rglob("sparknn-*"))
 spark.stop()
@@ -192,8 +197,8 @@ def test_workers_without_numpy_or_sparknn_are_explained(
         PREAMBLE
         + """
 import numpy as np
-from sparknn.engine.environment import WorkerEnvironmentError
-from sparknn.ml.theta_io import read_theta, write_theta
+from sparknn.engine.worker_errors import WorkerEnvironmentError
+from sparknn.ml.weights_io import read_weights, write_weights
 # Workers must not find sparknn by the way it is found here.
 os.environ.pop("PYTHONPATH", None)
 root = os.getcwd()
@@ -208,9 +213,9 @@ def said():
     saved.write.mode("overwrite").parquet("saved")
     told = []
     for call in (
-        lambda: open_engine(df, intake()),
-        lambda: read_theta(spark, "saved", 1, np.float32),
-        lambda: write_theta(spark, np.ones(1, np.float32), "begun", "overwrite"),
+        lambda: open_engine(df, spec()),
+        lambda: read_weights(spark, "saved", 1, np.float32),
+        lambda: write_weights(spark, np.ones(1, np.float32), "begun", "overwrite"),
     ):
         try:
             call()

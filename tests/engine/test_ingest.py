@@ -9,7 +9,6 @@ import pytest
 from engines import (
     frame,
     handles_of,
-    intake,
     leftovers,
     multiset,
     network_for,
@@ -17,6 +16,7 @@ from engines import (
     plain_engine,
     shard_bytes,
     shards,
+    spec,
     trained,
     vectors,
 )
@@ -38,8 +38,8 @@ from pyspark.sql.types import (
 )
 from toys import blobs
 
-from sparknn.core.plan import Plan
-from sparknn.core.rows import DenseSlice, SparseSlice
+from sparknn.core.config import TrainConfig
+from sparknn.core.data.rows import DenseSlice, SparseSlice
 from sparknn.engine import ingest, open_engine
 from sparknn.engine.rdd import RddEngine
 
@@ -48,7 +48,7 @@ Array = np.ndarray[Any, Any]
 
 def kinds_of(engine: RddEngine) -> set[type]:
     """How the shards with rows are kept."""
-    shape = (engine.facts.n_features, engine.facts.n_targets)
+    shape = (engine.info.n_features, engine.info.n_targets)
     kept = [handle.rows(*shape)[0] for handle in handles_of(engine)]
     return {type(rows.read(0, 1)) for rows in kept if rows.n_rows}
 
@@ -72,7 +72,7 @@ def test_vectors_of_every_kind(spark: SparkSession, layout: str) -> None:
         "first dense, then sparse": lambda row: row >= 25,
     }
     df = vectors(spark, X, y, sizes=[25, 25], sparse=kinds[layout])
-    with open_engine(df, intake()) as engine:
+    with open_engine(df, spec()) as engine:
         # Few entries are stored as entries, whatever the type of the vectors was.
         assert kinds_of(engine) == {SparseSlice}
         assert multiset(*rows_of(engine)[:2]) == multiset(X, y)
@@ -80,7 +80,7 @@ def test_vectors_of_every_kind(spark: SparkSession, layout: str) -> None:
 
 def test_sparse_vectors_with_many_entries_are_stored_dense(spark: SparkSession) -> None:
     X, y = blobs(20)
-    with open_engine(vectors(spark, X, y, sparse=lambda row: row % 2 == 0), intake()) as engine:
+    with open_engine(vectors(spark, X, y, sparse=lambda row: row % 2 == 0), spec()) as engine:
         assert kinds_of(engine) == {DenseSlice}
         assert multiset(*rows_of(engine)[:2]) == multiset(X, y)
 
@@ -92,7 +92,7 @@ def test_a_shard_may_get_entries_and_dense_rows(spark: SparkSession) -> None:
     df = vectors(spark, X, y, sizes=[30, 30], sparse=lambda row: row % 2 == 0)
     kinds = set()
     for seed in range(4):
-        with open_engine(df, intake(seed=seed, validation_fraction=0.2)) as engine:
+        with open_engine(df, spec(seed=seed, validation_fraction=0.2)) as engine:
             kinds |= kinds_of(engine)
             parts = [rows for pair in shards(engine) for rows in pair if rows.n_rows]
             X_seen, y_seen = (np.concatenate([getattr(p, name) for p in parts]) for name in "Xy")
@@ -106,7 +106,7 @@ def test_a_few_dense_rows_do_not_make_wide_shards_dense(spark: SparkSession) -> 
     X[200:] = 1
     df = vectors(spark, X[::-1], y, sizes=[2, 100, 100], sparse=lambda row: row >= 2)
     for seed in range(5):
-        with open_engine(df, intake(seed=seed)) as engine:
+        with open_engine(df, spec(seed=seed)) as engine:
             assert kinds_of(engine) == {SparseSlice}
 
 
@@ -122,9 +122,9 @@ def test_rows_are_read_once(spark: SparkSession) -> None:
     pairs = spark.sparkContext.parallelize(list(zip(X.tolist(), y.tolist(), strict=True)), 3)
     schema = StructType().add("features", VectorUDT()).add("label", DoubleType())
     df = spark.createDataFrame(pairs.map(row), schema)
-    with open_engine(df, intake()) as engine:
-        assert engine.facts.n_rows == read.value == 40
-        engine.moments()
+    with open_engine(df, spec()) as engine:
+        assert engine.info.n_rows == read.value == 40
+        engine.statistics()
         assert read.value == 40
 
 
@@ -133,8 +133,8 @@ def test_wide_sparse_rows_stay_sparse_on_disk(spark: SparkSession) -> None:
     entries = [{0: 1.0, d - 1: -2.5}, {}, {31_000: 7.0}, {5: 0.1, 6: 0.2, 7: 0.3}]
     rows = [(SparseVector(d, entry), float(i % 2)) for i, entry in enumerate(entries)]
     df = frame(spark, [rows[:1], rows[1:]], features=VectorUDT(), label=DoubleType())
-    with open_engine(df, intake(n_workers=3)) as engine:
-        assert engine.facts.n_features == d
+    with open_engine(df, spec(n_workers=3)) as engine:
+        assert engine.info.n_features == d
         files = [Path(handle.folder, "train", "x") for handle in handles_of(engine)]
         assert sum(file.stat().st_size for file in files) == 4 * sum(map(len, entries))
         X, _, _ = rows_of(engine)
@@ -142,9 +142,9 @@ def test_wide_sparse_rows_stay_sparse_on_disk(spark: SparkSession) -> None:
         for row, entry in enumerate(entries):
             expected[row, list(entry)] = list(entry.values())
         assert multiset(X) == multiset(expected)
-        moments = engine.moments()
-        np.testing.assert_allclose(moments.mean, expected.astype(np.float64).mean(axis=0))
-        np.testing.assert_allclose(moments.high, expected.max(axis=0))
+        statistics = engine.statistics()
+        np.testing.assert_allclose(statistics.mean, expected.astype(np.float64).mean(axis=0))
+        np.testing.assert_allclose(statistics.high, expected.max(axis=0))
 
 
 ARRAYS: list[tuple[DataType, list[list[Any]]]] = [
@@ -166,10 +166,10 @@ def test_arrays_and_labels_of_every_numeric_type(
     one, zero = exact[2][0] - exact[2][0] + type(exact[2][0])(1), exact[2][0] - exact[2][0]
     rows = [(x, label) for x, label in zip(exact, [zero, one, one], strict=True)]
     df = frame(spark, [rows], features=ArrayType(kind), label=kind)
-    with open_engine(df, intake()) as engine:
+    with open_engine(df, spec()) as engine:
         expected = np.array([[float(x) for x in row] for row in values]).astype(np.float32)
         assert multiset(*rows_of(engine)[:2]) == multiset(expected, np.array([0.0, 1, 1]))
-        assert engine.facts.class_weights == {0: 1.0, 1: 2.0}
+        assert engine.info.class_weights == {0: 1.0, 1: 2.0}
 
 
 @pytest.mark.parametrize("kind", ["array", "dense", "sparse", "scalar", "array of one"])
@@ -188,9 +188,9 @@ def test_regression_targets(spark: SparkSession, kind: str) -> None:
     type_, make = makers[kind]
     rows = [(DenseVector(x), make(t)) for x, t in zip(X, Y, strict=True)]
     df = frame(spark, [rows[:5], rows[5:]], features=VectorUDT(), label=type_)
-    with open_engine(df, intake(classifies=False)) as engine:
-        assert engine.facts.n_targets == Y.shape[1]
-        assert engine.facts.class_weights == {}
+    with open_engine(df, spec(classifies=False)) as engine:
+        assert engine.info.n_targets == Y.shape[1]
+        assert engine.info.class_weights == {}
         stored_x, stored_y, _ = rows_of(engine)
         expected = Y.astype(np.float32) if kind == "array" else Y
         assert stored_y.shape == Y.shape
@@ -202,15 +202,15 @@ def test_weights_counts_and_class_weights(spark: SparkSession) -> None:
     weight = np.where(np.arange(40) % 4 == 0, 0.0, np.arange(40) / 8)
     validation = np.arange(40) % 5 == 1
     df = vectors(spark, X, y, sizes=[10, 30], weight=weight, validation=validation)
-    columns = intake(n_workers=3, weight="weight", validation_indicator="validation")
+    columns = spec(n_workers=3, weight="weight", validation_indicator="validation")
     with open_engine(df, columns) as engine:
-        facts = engine.facts
+        info = engine.info
         kept = weight > 0
         train = kept & ~validation
-        assert (facts.n_rows, facts.n_validation) == (train.sum(), (kept & validation).sum())
-        assert sum(facts.rows_per_worker) == facts.n_rows
-        assert facts.weight_sum == weight[train].sum()
-        assert facts.class_weights == {k: weight[train & (y == k)].sum() for k in range(3)}
+        assert (info.n_rows, info.n_validation) == (train.sum(), (kept & validation).sum())
+        assert sum(info.rows_per_worker) == info.n_rows
+        assert info.weight_sum == weight[train].sum()
+        assert info.class_weights == {k: weight[train & (y == k)].sum() for k in range(3)}
         assert multiset(*rows_of(engine)) == multiset(X[train], y[train], weight[train])
         held_out = [rows for _, rows in shards(engine) if rows.n_rows]
         stored_x = np.concatenate([rows.X for rows in held_out])
@@ -221,12 +221,12 @@ def test_two_ingests_write_the_same_bytes(spark: SparkSession) -> None:
     """The shards depend on the seed, the source partitions and, by design, on arrow's batches."""
     X, y = blobs(300)
     df = vectors(spark, X, y, sizes=[100, 0, 200])
-    with open_engine(df, intake(n_workers=3, validation_fraction=0.2)) as engine:
+    with open_engine(df, spec(n_workers=3, validation_fraction=0.2)) as engine:
         first, digest = shard_bytes(engine), engine.digest()
-    with open_engine(df, intake(n_workers=3, validation_fraction=0.2)) as engine:
+    with open_engine(df, spec(n_workers=3, validation_fraction=0.2)) as engine:
         assert shard_bytes(engine) == first
         assert engine.digest() == digest
-    with open_engine(df, intake(n_workers=3, validation_fraction=0.2, seed=4)) as engine:
+    with open_engine(df, spec(n_workers=3, validation_fraction=0.2, seed=4)) as engine:
         assert shard_bytes(engine) != first
         # Dealt otherwise, they are the same rows.
         assert engine.digest() == digest
@@ -241,7 +241,7 @@ def test_the_digest_sees_a_label_a_weight_and_a_validation_row(spark: SparkSessi
     other_y[list(swapped)] = 1, 0
     other_X[5] += 1
     other_weight[7] = 2
-    columns = intake(weight="weight", validation_indicator="validation", shuffle=False)
+    columns = spec(weight="weight", validation_indicator="validation", shuffle=False)
     found = set()
     for rows in [
         (X, y, weight), (other_X, y, weight), (X, other_y, weight), (X, y, other_weight)
@@ -260,12 +260,14 @@ def test_tiny_arrow_batches_still_reach_every_worker(spark: SparkSession, record
     before = spark.conf.get(name)
     spark.conf.set(name, records)
     try:
-        with open_engine(df, intake(n_workers=4)) as engine:
-            counts = engine.facts.rows_per_worker
+        with open_engine(df, spec(n_workers=4)) as engine:
+            counts = engine.info.rows_per_worker
             assert max(counts) - min(counts) <= 2
             assert multiset(*rows_of(engine)[:2]) == multiset(X, y)
-            plans = [Plan(network_for(engine.facts), max_iter=1)]
-            assert outcome(trained(engine, plans)) == outcome(trained(plain_engine(engine), plans))
+            configs = [TrainConfig(network_for(engine.info), max_iter=1)]
+            assert outcome(trained(engine, configs)) == outcome(
+                trained(plain_engine(engine), configs)
+            )
         assert spark.conf.get(name) == records
     finally:
         spark.conf.set(name, before)
@@ -284,7 +286,7 @@ def test_with_and_without_adaptive_execution(spark: SparkSession, adaptive: str)
             F.array(F.col("id").cast("double"), F.lit(1.0)).alias("features"),
             F.col("k").alias("label"),
         )
-        with open_engine(df, intake(n_workers=3)) as engine:
+        with open_engine(df, spec(n_workers=3)) as engine:
             X, y, _ = rows_of(engine)
             assert multiset(X, y) == [(float(i), 1.0, float(i % 3)) for i in range(1000)]
     finally:
@@ -295,18 +297,18 @@ def test_column_names_with_dots_spaces_and_backticks(spark: SparkSession) -> Non
     X, y = blobs(20)
     names = ["my features.v1", "the label.x", "row`s weight", "is held out?"]
     df = vectors(spark, X, y, weight=np.ones(20), validation=np.arange(20) < 5).toDF(*names)
-    columns = intake(
+    columns = spec(
         features=names[0], label=names[1], weight=names[2], validation_indicator=names[3]
     )
     with open_engine(df, columns) as engine:
-        assert (engine.facts.n_rows, engine.facts.n_validation) == (15, 5)
+        assert (engine.info.n_rows, engine.info.n_validation) == (15, 5)
 
 
 def test_shuffled_rows_mix_what_the_source_sorted(spark: SparkSession) -> None:
     X, _ = blobs(800)
     y = np.repeat(np.arange(8.0), 100)
     df = vectors(spark, X, y, sizes=[100] * 8)
-    with open_engine(df, intake(n_workers=4)) as engine:
+    with open_engine(df, spec(n_workers=4)) as engine:
         for rows, _ in shards(engine):
             counts = np.bincount(rows.y.astype(int), minlength=8)
             assert rows.n_rows == 200
@@ -318,7 +320,7 @@ def test_any_run_of_rows_in_a_shard_is_a_sample_of_all(spark: SparkSession) -> N
     X, _ = blobs(800)
     y = np.repeat(np.arange(8.0), 100)
     df = vectors(spark, X, y, sizes=[100] * 8)
-    with open_engine(df, intake(n_workers=2)) as engine:
+    with open_engine(df, spec(n_workers=2)) as engine:
         for rows, _ in shards(engine):
             for start in range(0, 400, 80):
                 assert len(np.unique(rows.y[start : start + 80])) >= 6
@@ -328,7 +330,7 @@ def test_unshuffled_partitions_stay_together(spark: SparkSession) -> None:
     X, _ = blobs(60)
     y = np.repeat(np.arange(3.0), 20)
     df = vectors(spark, X, y, sizes=[20, 20, 20])
-    with open_engine(df, intake(n_workers=3, shuffle=False)) as engine:
+    with open_engine(df, spec(n_workers=3, shuffle=False)) as engine:
         for worker, (rows, _) in enumerate(shards(engine)):
             np.testing.assert_array_equal(rows.y, np.full(20, float(worker)))
             np.testing.assert_array_equal(rows.X, X[20 * worker : 20 * worker + 20])
@@ -338,11 +340,11 @@ def test_validation_fraction_is_a_share_and_always_the_same(spark: SparkSession)
     df = spark.range(4000).select(
         F.array(F.col("id").cast("double")).alias("features"), (F.col("id") % 2).alias("label")
     )
-    columns = intake(n_workers=3, validation_fraction=0.1)
+    columns = spec(n_workers=3, validation_fraction=0.1)
 
     def held_out() -> Array:
         with open_engine(df, columns) as engine:
-            assert engine.facts.n_rows + engine.facts.n_validation == 4000
+            assert engine.info.n_rows + engine.info.n_validation == 4000
             return np.sort(np.concatenate([v.X[:, 0] for _, v in shards(engine) if v.n_rows]))
 
     first = held_out()
@@ -355,9 +357,9 @@ def test_validation_fraction_is_a_share_and_always_the_same(spark: SparkSession)
 def test_validation_column_may_be_named_like_one_of_ours(spark: SparkSession) -> None:
     rows = [(Vectors.dense([i, 1.0]), i % 2, 1.0, i < 3) for i in range(9)]
     df = frame(spark, [rows], x=VectorUDT(), type=IntegerType(), size=DoubleType(), w=BooleanType())
-    columns = intake(features="x", label="type", weight="size", validation_indicator="w")
+    columns = spec(features="x", label="type", weight="size", validation_indicator="w")
     with open_engine(df, columns) as engine:
-        assert (engine.facts.n_rows, engine.facts.n_validation) == (6, 3)
+        assert (engine.info.n_rows, engine.info.n_validation) == (6, 3)
 
 
 def test_blocks_as_rows_make_the_same_shards_as_arrow_batches(
@@ -370,7 +372,7 @@ def test_blocks_as_rows_make_the_same_shards_as_arrow_batches(
     for bounded in (True, False):
         monkeypatch.setattr(ingest, "_limits_arrow_bytes", lambda df, bounded=bounded: bounded)
         df = vectors(spark, X, y, sizes=[25, 35], validation=np.arange(60) % 5 == 0)
-        with open_engine(df, intake(validation_indicator="validation", n_workers=3)) as engine:
+        with open_engine(df, spec(validation_indicator="validation", n_workers=3)) as engine:
             written[bounded] = shard_bytes(engine)
     assert written[True] == written[False]
 
@@ -379,9 +381,9 @@ def test_rows_of_weight_0_are_as_good_as_not_there(spark: SparkSession) -> None:
     """Whatever else they hold."""
     X, y = blobs(40)
     weight = np.arange(40) % 3.0
-    with open_engine(vectors(spark, X[weight > 0], y[weight > 0]), intake()) as engine:
+    with open_engine(vectors(spark, X[weight > 0], y[weight > 0]), spec()) as engine:
         expected = shard_bytes(engine)
     X[3], y[6] = np.nan, -7
     df = vectors(spark, X, y, weight=weight).withColumn("weight", F.signum("weight"))
-    with open_engine(df, intake(weight="weight")) as engine:
+    with open_engine(df, spec(weight="weight")) as engine:
         assert shard_bytes(engine) == expected

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparknn.engine import interrupts
-from sparknn.engine.interrupts import interrupts_wait
+from sparknn.engine.interrupts import defer_interrupts
 
 pytestmark = pytest.mark.usefixtures("plain_control_c", "no_earlier_interrupt")
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("plain_control_c", "no_earlier_interrupt")
 @pytest.fixture
 def no_earlier_interrupt(plain_control_c: None) -> None:
     """That a test does not follow the interrupt of the one before."""
-    with interrupts_wait():
+    with defer_interrupts():
         pass
 
 
@@ -26,7 +26,7 @@ def press_control_c() -> None:
 
 def test_without_an_interrupt_nothing_happens() -> None:
     cancelled: list[None] = []
-    with interrupts_wait(lambda: cancelled.append(None)):
+    with defer_interrupts(lambda: cancelled.append(None)):
         pass
     assert cancelled == []
 
@@ -43,7 +43,7 @@ def test_what_is_inside_ends_first(module: str | None) -> None:
     signal.signal(signal.SIGINT, handler)
     done = []
 
-    @interrupts_wait()
+    @defer_interrupts()
     def call() -> None:
         press_control_c()
         done.append("to the end")
@@ -66,7 +66,7 @@ def test_it_is_cancelled_from_another_thread_until_it_ends(
         if len(threads) == 3:
             third.set()
 
-    @interrupts_wait(cancel)
+    @defer_interrupts(cancel)
     def call() -> None:
         press_control_c()
         assert third.wait(60)
@@ -94,7 +94,7 @@ def test_a_jvm_that_is_gone_is_asked_a_few_times(monkeypatch: pytest.MonkeyPatch
             given_up.set()
         raise ConnectionRefusedError
 
-    @interrupts_wait(cancel)
+    @defer_interrupts(cancel)
     def call() -> None:
         press_control_c()
         assert given_up.wait(60)
@@ -112,7 +112,7 @@ def test_whoever_waits_is_told_what_for(
     monkeypatch.setattr(interrupts, "_PAUSE_S", 0.0)
     monkeypatch.setattr(interrupts, "_SILENT_S", 0.0)
 
-    @interrupts_wait()
+    @defer_interrupts()
     def call() -> None:
         press_control_c()
         deadline = time.monotonic() + 60
@@ -127,21 +127,21 @@ def test_whoever_waits_is_told_what_for(
 
 
 def test_a_short_wait_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+    with pytest.raises(KeyboardInterrupt), defer_interrupts():
         press_control_c()
     assert caplog.records == []
 
 
 def test_a_press_as_it_ends_is_raised_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    end = interrupts._Held.end
+    end = interrupts._DeferringHandler.end
 
     def pressed(held: Any) -> None:
         end(held)
         press_control_c()
 
-    monkeypatch.setattr(interrupts._Held, "end", pressed)
+    monkeypatch.setattr(interrupts._DeferringHandler, "end", pressed)
     n_threads = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), interrupts_wait(pytest.fail):
+    with pytest.raises(KeyboardInterrupt), defer_interrupts(pytest.fail):
         pass
     assert threading.active_count() == n_threads
 
@@ -149,7 +149,7 @@ def test_a_press_as_it_ends_is_raised_too(monkeypatch: pytest.MonkeyPatch) -> No
 def test_whoever_presses_on_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
     reached = []
 
-    @interrupts_wait()
+    @defer_interrupts()
     def call() -> None:
         press_control_c()
         press_control_c()
@@ -170,7 +170,7 @@ def test_patience_goes_on_with_what_follows_an_interrupt(
     """Clean-up first of all; a fit that begins later is another matter."""
     reached = []
 
-    @interrupts_wait()
+    @defer_interrupts()
     def call(name: str, n_presses: int = 1) -> None:
         for _ in range(n_presses):
             press_control_c()
@@ -192,9 +192,9 @@ def test_the_inner_one_of_two_ends_first() -> None:
     inner, outer = threading.Event(), threading.Event()
     reached = []
 
-    @interrupts_wait(outer.set)
+    @defer_interrupts(outer.set)
     def call() -> None:
-        with interrupts_wait(inner.set):
+        with defer_interrupts(inner.set):
             press_control_c()
             assert inner.wait(60)
         reached.append("after the inner one")
@@ -206,12 +206,12 @@ def test_the_inner_one_of_two_ends_first() -> None:
 
 
 def test_errors_pass() -> None:
-    with pytest.raises(ValueError, match="as it is"), interrupts_wait():
+    with pytest.raises(ValueError, match="as it is"), defer_interrupts():
         raise ValueError("as it is")
 
 
 def test_a_function_can_be_marked_and_called_twice() -> None:
-    @interrupts_wait()
+    @defer_interrupts()
     def call(pressed: bool) -> str:
         if pressed:
             press_control_c()
@@ -230,7 +230,7 @@ def test_a_handler_of_the_user_s_is_left_as_it_is() -> None:
         heard.append(number)
 
     signal.signal(signal.SIGINT, users_own)
-    with interrupts_wait():
+    with defer_interrupts():
         press_control_c()
         assert heard == [signal.SIGINT]
     assert signal.signal(signal.SIGINT, signal.default_int_handler) is users_own
@@ -241,7 +241,7 @@ def test_a_handler_of_no_module_is_the_user_s() -> None:
     users_own = eval("lambda number, frame: heard.append(number)", {"heard": heard})
     assert users_own.__module__ is None
     signal.signal(signal.SIGINT, users_own)
-    with interrupts_wait():
+    with defer_interrupts():
         press_control_c()
     assert heard == [signal.SIGINT]
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -250,7 +250,7 @@ def test_a_handler_of_no_module_is_the_user_s() -> None:
 def test_another_thread_is_not_concerned() -> None:
     seen: list[Any] = []
 
-    @interrupts_wait()
+    @defer_interrupts()
     def call() -> None:
         seen.append(signal.getsignal(signal.SIGINT))
 
@@ -266,7 +266,7 @@ def test_a_real_signal_does_not_break_a_call_off() -> None:
     thread = threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT))
     thread.start()
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+    with pytest.raises(KeyboardInterrupt), defer_interrupts():
         time.sleep(0.5)
     assert time.monotonic() - started >= 0.5
     thread.join()

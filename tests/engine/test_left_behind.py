@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import frame, intake, leftovers, network_for, outcome, trained, vectors, wait_for_tasks
+from engines import frame, leftovers, network_for, outcome, spec, trained, vectors, wait_for_tasks
 from py4j.clientserver import ClientServerConnection
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType
 from toys import blobs
 
-from sparknn.core.fit import Averaging, Fit
-from sparknn.core.plan import Plan
-from sparknn.core.rounds import run
+from sparknn.core.config import AveragingConfig, TrainConfig
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run
 from sparknn.engine import open_engine, rdd, tasks
-from sparknn.engine.base import DataError
+from sparknn.engine.interface import DataError
 
 DESCRIPTION = "spark.job.description"
 GROUP = "spark.jobGroup.id"
@@ -62,23 +62,23 @@ def data(spark: SparkSession) -> DataFrame:
     return vectors(spark, X, y, sizes=[20, 40])
 
 
-def fits_of(engine: Any, **changes: Any) -> list[Fit]:
-    plan = Plan(network_for(engine.facts), **({"max_iter": 2, "batch_size": 16} | changes))
-    return [Fit(plan, Averaging(), engine.n_workers)]
+def fits_of(engine: Any, **changes: Any) -> list[FitState]:
+    config = TrainConfig(network_for(engine.info), **({"max_iter": 2, "batch_size": 16} | changes))
+    return [FitState(config, AveragingConfig(), engine.n_workers)]
 
 
-def train(df: DataFrame, on_round: Any = None, **changes: Any) -> None:
-    with open_engine(df, intake()) as engine:
+def train(df: DataFrame, on_round_end: Any = None, **changes: Any) -> None:
+    with open_engine(df, spec()) as engine:
         (fit,) = fits_of(engine, **changes)
-        fit.on_round = on_round
+        fit.on_round_end = on_round_end
         run(engine, [fit])
 
 
 def test_after_a_fit(spark: SparkSession) -> None:
-    with open_engine(data(spark), intake(n_workers=7)) as engine:
+    with open_engine(data(spark), spec(n_workers=7)) as engine:
         assert leftovers(spark) != []
         run(engine, fits_of(engine))
-        engine.moments()
+        engine.statistics()
     engine.close()
 
 
@@ -86,16 +86,16 @@ def test_after_bad_rows(spark: SparkSession) -> None:
     rows = [([1.0, 2.0], 0.0), ([1.0], 1.0)]
     df = frame(spark, [rows] * 3, features=ArrayType(DoubleType()), label=DoubleType())
     with pytest.raises(DataError, match="different sizes"):
-        open_engine(df, intake(n_workers=3))
+        open_engine(df, spec(n_workers=3))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_after_an_error_between_rounds(spark: SparkSession, error: type[BaseException]) -> None:
-    def fail(fit: Fit, record: Any) -> None:
+    def fail(fit: FitState, record: Any) -> None:
         raise error("from the user's callback")
 
     with pytest.raises(error):
-        train(data(spark), on_round=fail)
+        train(data(spark), on_round_end=fail)
 
 
 def test_after_an_interrupt_once_a_round_has_ended(
@@ -129,7 +129,7 @@ def test_after_an_error_in_what_the_user_runs_upstream(spark: SparkSession) -> N
 
     df = data(spark).withColumn("label", F.udf(fails, "double")("label"))
     with pytest.raises(Exception, match="the user's own mistake"):
-        open_engine(df, intake())
+        open_engine(df, spec())
 
 
 # Trains until somebody stops it.
@@ -152,7 +152,7 @@ def soon(spark: SparkSession, action: Callable[[], None]) -> threading.Thread:
 
 
 def test_after_jobs_were_cancelled(spark: SparkSession) -> None:
-    with open_engine(data(spark), intake()) as engine:
+    with open_engine(data(spark), spec()) as engine:
         thread = soon(spark, spark.sparkContext.cancelAllJobs)
         with pytest.raises(Exception, match=r"(?i)cancel"):
             run(engine, fits_of(engine, **ENDLESS))
@@ -169,7 +169,7 @@ def unseen_interrupt(plain_control_c: None) -> Callable[[], None]:
 def test_after_an_interrupt_while_a_round_runs(
     spark: SparkSession, unseen_interrupt: Callable[[], None]
 ) -> None:
-    engine = open_engine(data(spark), intake())
+    engine = open_engine(data(spark), spec())
     thread = soon(spark, unseen_interrupt)
     with pytest.raises(KeyboardInterrupt), engine:
         run(engine, fits_of(engine, **ENDLESS))
@@ -186,7 +186,7 @@ def test_after_an_interrupt_while_rows_are_taken_in(
     df = data(spark).withColumn("label", F.udf(slow, "double")("label"))
     thread = soon(spark, unseen_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        open_engine(df, intake())
+        open_engine(df, spec())
     thread.join()
 
 
@@ -223,8 +223,8 @@ def test_after_an_interrupt_in_any_call_of_the_jvm(
 def test_two_fits_in_two_threads(spark: SparkSession) -> None:
     def fit(seed: int, into: dict[int, Any]) -> None:
         spark.sparkContext.setLocalProperty(DESCRIPTION, f"thread {seed}")
-        with open_engine(data(spark), intake(seed=seed)) as engine:
-            into[seed] = outcome(trained(engine, [fits_of(engine)[0].plan]))
+        with open_engine(data(spark), spec(seed=seed)) as engine:
+            into[seed] = outcome(trained(engine, [fits_of(engine)[0].config]))
         into[-seed] = spark.sparkContext.getLocalProperty(DESCRIPTION)
 
     alone: dict[int, Any] = {}
@@ -246,10 +246,10 @@ def test_two_fits_in_two_threads(spark: SparkSession) -> None:
 def test_no_network_travels_in_a_closure(spark: SparkSession) -> None:
     """Closures above 1 MB are broadcast and stay on the driver's disk; a network is 4 MB here."""
     X, y = blobs(20, d=100)
-    with open_engine(vectors(spark, X, y), intake()) as engine:
+    with open_engine(vectors(spark, X, y), spec()) as engine:
         before = broadcast_files(spark)
-        network = network_for(engine.facts, hidden=10_000)
-        (fit,) = trained(engine, [Plan(network, max_iter=1)])
+        network = network_for(engine.info, hidden=10_000)
+        (fit,) = trained(engine, [TrainConfig(network, max_iter=1)])
         assert fit.theta is not None
         assert np.isfinite(fit.theta).all()
         assert broadcast_files(spark) <= before

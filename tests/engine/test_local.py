@@ -4,22 +4,24 @@ import numpy as np
 import pytest
 from toys import Array, CsrRows, blobs, engine_of
 
-from sparknn.core.averaging import weight_unit
-from sparknn.core.fit import Averaging, DivergedError, Fit
-from sparknn.core.network import Network
-from sparknn.core.plan import Plan
-from sparknn.core.rounds import run
-from sparknn.core.rows import ArrayRows
-from sparknn.core.training import work
+from sparknn.core.config import AveragingConfig, TrainConfig
+from sparknn.core.data.rows import ArrayRows
+from sparknn.core.nn.network import Network
+from sparknn.core.training.aggregation import weight_scale_for
+from sparknn.core.training.fit_state import DivergedError, FitState
+from sparknn.core.training.rounds import run
+from sparknn.core.training.worker_round import run_worker
 from sparknn.engine.local import LocalEngine
 
 NETWORK = Network((4, 5, 3))
-PLAN = Plan(NETWORK, max_iter=4, batch_size=8)
+PLAN = TrainConfig(NETWORK, max_iter=4, batch_size=8)
 
 
-def theta_of(engine: LocalEngine, plan: Plan = PLAN) -> Array:
-    fit = Fit(plan, Averaging(), engine.n_workers)
+def theta_of(engine: LocalEngine, config: TrainConfig = PLAN) -> Array:
+    fit = FitState(config, AveragingConfig(), engine.n_workers)
     run(engine, [fit])
+    if fit.error is not None:
+        raise fit.error
     assert fit.theta is not None
     return fit.theta
 
@@ -27,13 +29,18 @@ def theta_of(engine: LocalEngine, plan: Plan = PLAN) -> Array:
 def test_a_round_is_every_workers_work_added_up() -> None:
     X, y = blobs(50)
     engine = engine_of(X, y, [20, 30], validation=blobs(10, seed=3))
-    job = Fit(PLAN, Averaging(), 2).job()
-    (total,) = engine.run_round([job], 1).totals
+    request = FitState(PLAN, AveragingConfig(), 2).request()
+    (total,) = engine.run_round([request], 1).totals
     none = ArrayRows(X[:0], y[:0])
-    (first,) = work(
-        [job], ArrayRows(X[:20], y[:20]), ArrayRows(*blobs(10, seed=3)), 1, 0, weight_unit(50)
+    (first,) = run_worker(
+        [request],
+        ArrayRows(X[:20], y[:20]),
+        ArrayRows(*blobs(10, seed=3)),
+        1,
+        0,
+        weight_scale_for(50),
     )
-    (second,) = work([job], ArrayRows(X[20:], y[20:]), none, 1, 1, weight_unit(50))
+    (second,) = run_worker([request], ArrayRows(X[20:], y[20:]), none, 1, 1, weight_scale_for(50))
     np.testing.assert_array_equal(total.values, second.merge(first).values)
     assert [report.n_rows for report in total.ordered()] == [20, 30]
     assert [report.score for report in total.ordered()] == [first.reports[0].score, None]
@@ -42,17 +49,19 @@ def test_a_round_is_every_workers_work_added_up() -> None:
 def test_workers_are_told_apart() -> None:
     """Equal rows on two workers are shuffled differently."""
     X, y = blobs(40)
-    job = Fit(PLAN, Averaging(), 2).job()
-    (total,) = engine_of(np.vstack([X, X]), np.hstack([y, y]), [40, 40]).run_round([job], 0).totals
+    request = FitState(PLAN, AveragingConfig(), 2).request()
+    (total,) = (
+        engine_of(np.vstack([X, X]), np.hstack([y, y]), [40, 40]).run_round([request], 0).totals
+    )
     assert total.reports[0].squared_move != total.reports[1].squared_move
 
 
 def test_a_round_changes_nothing_and_repeats_itself() -> None:
     X, y = blobs(50)
     engine = engine_of(X, y, [20, 30])
-    job = Fit(PLAN, Averaging(), 2).job()
-    job.state.flags.writeable = False
-    once, again = (engine.run_round([job], 2).totals[0] for _ in range(2))
+    request = FitState(PLAN, AveragingConfig(), 2).request()
+    request.state.flags.writeable = False
+    once, again = (engine.run_round([request], 2).totals[0] for _ in range(2))
     np.testing.assert_array_equal(once.values, again.values)
 
 
@@ -72,7 +81,9 @@ def test_sparse_shards_train_like_dense_ones() -> None:
         for a, b in [(0, 25), (25, 60)]
     ]
     dense = [(ArrayRows(X[a:b], y[a:b]), ArrayRows(X[:9], y[:9])) for a, b in [(0, 25), (25, 60)]]
-    mine, yours = (theta_of(LocalEngine(shards, weight_unit(60))) for shards in (sparse, dense))
+    mine, yours = (
+        theta_of(LocalEngine(shards, weight_scale_for(60))) for shards in (sparse, dense)
+    )
     assert mine.tobytes() == yours.tobytes()
 
 
@@ -81,13 +92,15 @@ def test_a_worker_that_is_always_lost_might_as_well_not_be_there() -> None:
     lossy = engine_of(X, y, [20, 25, 15], drop=lambda round_, partition: partition == 2)
     none = ArrayRows(X[:0], y[:0])
     others = [(ArrayRows(X[a:b], y[a:b]), none) for a, b in [(0, 20), (20, 45)]]
-    assert theta_of(lossy).tobytes() == theta_of(LocalEngine(others, weight_unit(60))).tobytes()
+    assert (
+        theta_of(lossy).tobytes() == theta_of(LocalEngine(others, weight_scale_for(60))).tobytes()
+    )
 
 
 def test_a_lost_result_is_counted_in_its_round() -> None:
     X, y = blobs(60)
     lossy = engine_of(X, y, [30, 30], drop=lambda round_, partition: (round_, partition) == (1, 0))
-    fit = Fit(PLAN, Averaging(), 2)
+    fit = FitState(PLAN, AveragingConfig(), 2)
     run(lossy, [fit])
     assert [record.workers_left_out for record in fit.history] == [0, 1, 0, 0]
     assert [record.n_rows for record in fit.history] == [60, 30, 60, 60]
@@ -101,12 +114,12 @@ def test_a_lost_result_takes_its_score_along() -> None:
     lossy = engine_of(
         X, y, [30, 30], validation=blobs(9), drop=lambda round_, partition: partition == 0
     )
-    (total,) = lossy.run_round([Fit(PLAN, Averaging(), 2).job()], 0).totals
+    (total,) = lossy.run_round([FitState(PLAN, AveragingConfig(), 2).request()], 0).totals
     assert all(report.score is None for report in total.reports)
     assert [report.left_out for report in total.ordered()] == ["missing", ""]
 
 
 def test_losing_everybody_again_and_again_is_an_error() -> None:
     X, y = blobs(60)
-    with pytest.raises(DivergedError, match=r"3 rounds in a row .*no worker's result arrived"):
+    with pytest.raises(DivergedError, match=r"3 consecutive rounds .*no worker's result arrived"):
         theta_of(engine_of(X, y, [30, 30], drop=lambda round_, partition: True))

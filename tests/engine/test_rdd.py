@@ -5,25 +5,24 @@ from typing import Any
 import numpy as np
 import pytest
 from engines import (
-    intake,
     leftovers,
     network_for,
     outcome,
     plain_engine,
     shards,
+    spec,
     trained,
     vectors,
 )
 from pyspark.sql import SparkSession
 from toys import blobs, curve
 
-from sparknn.core.fit import Averaging
-from sparknn.core.plan import Plan, Standardizer
+from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
 from sparknn.engine import open_engine
 
 
-def plan(network: Any, **changes: Any) -> Plan:
-    return Plan(network, **({"seed": 5, "max_iter": 3, "batch_size": 16} | changes))
+def config(network: Any, **changes: Any) -> TrainConfig:
+    return TrainConfig(network, **({"seed": 5, "max_iter": 3, "batch_size": 16} | changes))
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3, 7])
@@ -39,20 +38,20 @@ def test_equals_the_plain_engine_to_the_byte(spark: SparkSession, n_workers: int
         weight=rng.choice([0, 0.3, 1, 2.5], size=203),
         validation=rng.random(203) < 0.25,
     )
-    columns = intake(n_workers=n_workers, weight="weight", validation_indicator="validation")
+    columns = spec(n_workers=n_workers, weight="weight", validation_indicator="validation")
     with open_engine(df, columns) as engine:
         assert engine.has_validation
         assert engine.n_slots == 2
-        network = network_for(engine.facts)
-        plans = [
-            plan(network, solver="momentum"),
-            plan(network, solver="adam", step_size=0.01, seed=6, dropout=0.2, max_iter=2),
-            plan(network, solver="ngsgd", seed=7),
-            plan(network, local_state="reset", mini_batch_fraction=0.4, local_epochs=2, l2=0.01),
+        network = network_for(engine.info)
+        configs = [
+            config(network, solver="momentum"),
+            config(network, solver="adam", step_size=0.01, seed=6, dropout=0.2, max_iter=2),
+            config(network, solver="ngsgd", seed=7),
+            config(network, local_state="reset", mini_batch_fraction=0.4, local_epochs=2, l2=0.01),
         ]
-        averaging = Averaging("nesterov", 0.5, final="best")
-        assert outcome(trained(engine, plans, averaging)) == outcome(
-            trained(plain_engine(engine), plans, averaging)
+        averaging = AveragingConfig("nesterov", 0.5, final="best")
+        assert outcome(trained(engine, configs, averaging)) == outcome(
+            trained(plain_engine(engine), configs, averaging)
         )
     assert leftovers(spark) == []
 
@@ -62,48 +61,48 @@ def test_sparse_rows_and_more_workers_than_rows(spark: SparkSession, depth: int)
     X = np.zeros((5, 40), dtype=np.float32)
     X[np.arange(5), [3, 3, 39, 0, 7]] = [1, -2, 0.5, 4, 1e-3]
     df = vectors(spark, X, np.array([0.0, 1, 2, 1, 0]), sizes=[2, 0, 3], sparse=lambda row: True)
-    with open_engine(df, intake(n_workers=7), aggregation_depth=depth) as engine:
-        assert sum(engine.facts.rows_per_worker) == 5
-        assert 0 in engine.facts.rows_per_worker
-        plans = [plan(network_for(engine.facts))]
-        ours = trained(engine, plans)
-        assert outcome(ours) == outcome(trained(plain_engine(engine), plans))
+    with open_engine(df, spec(n_workers=7), aggregation_depth=depth) as engine:
+        assert sum(engine.info.rows_per_worker) == 5
+        assert 0 in engine.info.rows_per_worker
+        configs = [config(network_for(engine.info))]
+        ours = trained(engine, configs)
+        assert outcome(ours) == outcome(trained(plain_engine(engine), configs))
         assert ours[0].history[-1].workers_left_out == 0
 
 
 def test_regression_with_two_targets(spark: SparkSession) -> None:
     X, y = curve(90, k=2)
     df = vectors(spark, X, y, sizes=[30, 60])
-    with open_engine(df, intake(classifies=False, n_workers=3)) as engine:
-        assert engine.facts.n_targets == 2
-        assert engine.facts.class_weights == {}
-        moments = engine.moments()
+    with open_engine(df, spec(classifies=False, n_workers=3)) as engine:
+        assert engine.info.n_targets == 2
+        assert engine.info.class_weights == {}
+        statistics = engine.statistics()
         scale = Standardizer(
-            moments.mean.astype(np.float32), (1 / moments.deviation).astype(np.float32)
+            statistics.mean.astype(np.float32), (1 / statistics.deviation).astype(np.float32)
         )
-        plans = [plan(network_for(engine.facts, classifies=False), standardizer=scale)]
-        assert outcome(trained(engine, plans)) == outcome(trained(plain_engine(engine), plans))
+        configs = [config(network_for(engine.info, classifies=False), standardizer=scale)]
+        assert outcome(trained(engine, configs)) == outcome(trained(plain_engine(engine), configs))
 
 
 def test_one_worker_that_diverges_is_left_out(spark: SparkSession) -> None:
     X, y = curve(40)
     X[:20] *= 1e30
     df = vectors(spark, X, y[:, 0], sizes=[20, 20])
-    with open_engine(df, intake(classifies=False, shuffle=False)) as engine:
-        plans = [plan(network_for(engine.facts, classifies=False), step_size=0.01)]
-        ours = trained(engine, plans)
+    with open_engine(df, spec(classifies=False, shuffle=False)) as engine:
+        configs = [config(network_for(engine.info, classifies=False), step_size=0.01)]
+        ours = trained(engine, configs)
         assert [record.workers_left_out for record in ours[0].history] == [1, 1, 1]
-        assert outcome(ours) == outcome(trained(plain_engine(engine), plans))
+        assert outcome(ours) == outcome(trained(plain_engine(engine), configs))
 
 
 def test_two_engines_at_once_and_two_runs_of_one(spark: SparkSession) -> None:
     X, y = blobs(60)
     df = vectors(spark, X, y, sizes=[20, 40])
-    with open_engine(df, intake()) as one, open_engine(df, intake()) as two:
-        plans = [plan(network_for(one.facts))]
-        first = outcome(trained(one, plans))
-        assert outcome(trained(two, plans)) == first
-        assert outcome(trained(one, plans)) == first
+    with open_engine(df, spec()) as one, open_engine(df, spec()) as two:
+        configs = [config(network_for(one.info))]
+        first = outcome(trained(one, configs))
+        assert outcome(trained(two, configs)) == first
+        assert outcome(trained(one, configs)) == first
         for (a, _), (b, _) in zip(shards(one), shards(two), strict=True):
             np.testing.assert_array_equal(a.X, b.X)
     assert leftovers(spark) == []

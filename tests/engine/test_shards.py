@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from engines import (
     handles_of,
-    intake,
     network_for,
     outcome,
     plain_engine,
+    spec,
     stored,
     trained,
     vectors,
@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from toys import CsrRows, blobs, one_by_one
 
-from sparknn.core import batches
-from sparknn.core.averaging import weight_unit
-from sparknn.core.plan import Plan
-from sparknn.core.rows import SparseSlice
+from sparknn.core.config import TrainConfig
+from sparknn.core.data import batches
+from sparknn.core.data.rows import SparseSlice
+from sparknn.core.training.aggregation import weight_scale_for
 from sparknn.engine import open_engine, shards
 from sparknn.engine.local import LocalEngine
 from sparknn.engine.shards import Block, ShardRows, ShardWriter, scratch_folder
@@ -131,22 +131,22 @@ def test_small_windows_on_shards_are_small_windows_on_arrays(
     X, y = blobs(150, d=30)
     X[np.random.default_rng(0).random(X.shape) < 0.95] = 0
     df = vectors(spark, X, y, sizes=[70, 80], sparse=lambda row: sparse)
-    with open_engine(df, intake(validation_fraction=0.2)) as engine:
-        shape = (engine.facts.n_features, engine.facts.n_targets)
+    with open_engine(df, spec(validation_fraction=0.2)) as engine:
+        shape = (engine.info.n_features, engine.info.n_targets)
         mapped = LocalEngine(
             [handle.rows(*shape) for handle in handles_of(engine)],
-            weight_unit(engine.facts.weight_sum),
+            weight_scale_for(engine.info.weight_sum),
         )
-        network = network_for(engine.facts)
-        plans = [
-            Plan(network, max_iter=3, batch_size=8, seed=2),
-            Plan(network, max_iter=3, batch_size=8, mini_batch_fraction=0.3, seed=3),
+        network = network_for(engine.info)
+        configs = [
+            TrainConfig(network, max_iter=3, batch_size=8, seed=2),
+            TrainConfig(network, max_iter=3, batch_size=8, mini_batch_fraction=0.3, seed=3),
         ]
         rows, _ = handles_of(engine)[0].rows(*shape)
         monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * batches.row_bytes(rows))
         assert len(batches.windows(0, rows.n_rows, batches.row_bytes(rows), 8)) >= 3
-        assert outcome(trained(mapped, plans)) == outcome(trained(plain_engine(engine), plans))
-        drawn = one_by_one(rows, plans[0], 0, np.random.default_rng(0))
+        assert outcome(trained(mapped, configs)) == outcome(trained(plain_engine(engine), configs))
+        drawn = one_by_one(rows, configs[0], 0, np.random.default_rng(0))
         seen = np.concatenate([np.array(X) for X, *_ in drawn])
         everything = stored(rows).X
         assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, everything.tolist()))
@@ -164,10 +164,10 @@ def test_training_needs_far_less_memory_than_the_shard(
 import resource, sys
 from pathlib import Path
 import numpy as np
-from sparknn.core.network import Network
-from sparknn.core.plan import Job, Plan
-from sparknn.core.training import work
-from sparknn.engine.moments import measure
+from sparknn.core.nn.network import Network
+from sparknn.core.config import RoundRequest, TrainConfig
+from sparknn.core.training.worker_round import run_worker
+from sparknn.engine.statistics import measure
 from sparknn.engine.shards import ShardRows
 
 def address_space():
@@ -175,7 +175,7 @@ def address_space():
 
 d = 2000
 folder = Path(sys.argv[1])
-plan = Plan(Network((d, 2, 2)), max_iter=1, batch_size=512, local_state="reset")
+config = TrainConfig(Network((d, 2, 2)), max_iter=1, batch_size=512, local_state="reset")
 theta = plan.network.init(np.random.default_rng(0))
 np.ones((300, d), np.float32) @ np.ones((d, 300), np.float32)
 # Two windows of 64 MB, the one in use and the next, and as much again for all else.
@@ -189,7 +189,7 @@ np.ones(n).tofile(folder / "w")
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 rows = ShardRows(folder, n, d, 0)
 assert (folder / "x").stat().st_size >= 3.9 * limit
-(total,) = work([Job(plan, theta[None])], rows, rows, 0, 0, 2.0**30)
+(total,) = run_worker([RoundRequest(config, theta[None])], rows, rows, 0, 0, 2.0**30)
 assert total.reports[0].n_rows == total.reports[0].score.n_rows == n
 assert measure(rows).weight == n
 """,

@@ -4,13 +4,13 @@ import threading
 from typing import Any
 
 import pytest
-from engines import intake, network_for, vectors
+from engines import network_for, spec, vectors
 from pyspark.sql import SparkSession
 from toys import blobs
 
-from sparknn.core.fit import Averaging, Fit
-from sparknn.core.plan import Plan
-from sparknn.core.rounds import run
+from sparknn.core.config import AveragingConfig, TrainConfig
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run
 from sparknn.engine import open_engine, rdd
 
 
@@ -41,8 +41,11 @@ def test_a_tag_does_not_reach_other_threads(
 
     def fit() -> None:
         context.setLocalProperties(shared)
-        with open_engine(vectors(spark, *blobs(20)), intake()) as engine:
-            run(engine, [Fit(Plan(network_for(engine.facts), max_iter=1), Averaging(), 2)])
+        with open_engine(vectors(spark, *blobs(20)), spec()) as engine:
+            run(
+                engine,
+                [FitState(TrainConfig(network_for(engine.info), max_iter=1), AveragingConfig(), 2)],
+            )
 
     monkeypatch.setattr(rdd, "_missing", while_a_round_is_described)
     elsewhere(fit)

@@ -14,10 +14,10 @@ from pyspark.sql import functions as F
 from tables import accuracy, table
 from toys import blobs
 
-import sparknn.ml.train as train_module
+import sparknn.ml.fit as train_module
 from sparknn import NeuralNetClassifier
-from sparknn.engine.base import DataError
-from sparknn.ml.declare import ParamError
+from sparknn.engine.interface import DataError
+from sparknn.ml.checked_params import ParamError
 
 X, Y = blobs(120, k=4)
 

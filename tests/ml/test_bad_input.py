@@ -20,10 +20,10 @@ from pyspark.sql.types import (
 from tables import table
 from toys import blobs, curve
 
-import sparknn.ml.train as train_module
+import sparknn.ml.fit as train_module
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
-from sparknn.engine.base import DataError
-from sparknn.ml.declare import ParamError
+from sparknn.engine.interface import DataError
+from sparknn.ml.checked_params import ParamError
 from sparknn.ml.schema import SchemaError
 
 SCHEMA = StructType(

@@ -13,11 +13,11 @@ import pytest
 from models import record
 from pyspark.sql import SparkSession
 
-from sparknn.core.snapshot import Snapshot
-from sparknn.ml import theta_io
+from sparknn.core.training.fit_state import Snapshot
+from sparknn.ml import weights_io
 from sparknn.ml.checkpoint import CheckpointError, Checkpoints, probe
 from sparknn.ml.summary import TrainingSummary
-from sparknn.ml.theta_io import read_theta, write_theta
+from sparknn.ml.weights_io import read_weights, write_weights
 
 
 def snapshot(n_rounds: int) -> Snapshot:
@@ -73,7 +73,7 @@ def rewrite(folder: str, text: str) -> None:
 def test_it_comes_back_to_the_bit(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(theta_io, "CHUNK", 10)
+    monkeypatch.setattr(weights_io, "CHUNK", 10)
     checkpoints.write(snapshot(3))
     assert same(again(checkpoints).latest(), snapshot(3))
 
@@ -81,12 +81,12 @@ def test_it_comes_back_to_the_bit(
 @pytest.mark.parametrize("number", [np.float32, np.float64])
 def test_a_vector_keeps_its_type(spark: SparkSession, tmp_path: Path, number: Any) -> None:
     values = np.random.default_rng(0).normal(size=7).astype(number)
-    write_theta(spark, values, str(tmp_path / "v"), "error")
-    found = read_theta(spark, str(tmp_path / "v"), 7, number)
+    write_weights(spark, values, str(tmp_path / "v"), "error")
+    found = read_weights(spark, str(tmp_path / "v"), 7, number)
     assert (found.dtype, found.tobytes()) == (values.dtype, values.tobytes())
     other = np.float64 if number is np.float32 else np.float32
     with pytest.raises(ValueError, match="expected columns chunk, values"):
-        read_theta(spark, str(tmp_path / "v"), 7, other)
+        read_weights(spark, str(tmp_path / "v"), 7, other)
 
 
 def test_there_is_none_before_the_first(checkpoints: Checkpoints) -> None:

@@ -14,7 +14,7 @@ from tables import accuracy, array, sparse, table
 from toys import blobs
 
 from sparknn import NeuralNetClassificationModel, NeuralNetClassifier
-from sparknn.ml.declare import ParamError
+from sparknn.ml.checked_params import ParamError
 
 X, Y = blobs(400)
 

@@ -23,7 +23,7 @@ from pyspark.ml.tuning import CrossValidator, ParamGridBuilder, TrainValidationS
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-import sparknn.ml.train as train_module
+import sparknn.ml.fit as train_module
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
 
 QUICK: dict[str, Any] = {"hiddenLayers": [8], "maxIter": 4, "numWorkers": 2, "batchSize": 16}

@@ -13,10 +13,10 @@ from pyspark.sql import DataFrame, SparkSession
 from tables import table
 from toys import blobs
 
-import sparknn.ml.train as train_module
+import sparknn.ml.fit as train_module
 from sparknn import NeuralNetClassifier
-from sparknn.core.fit import DivergedError
-from sparknn.ml.declare import ParamError
+from sparknn.core.training.fit_state import DivergedError
+from sparknn.ml.checked_params import ParamError
 from sparknn.ml.schema import SchemaError
 
 
@@ -33,9 +33,9 @@ def ingests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     opened = []
     original = train_module.open_engine
 
-    def counted(df: DataFrame, intake: Any, depth: int = 2) -> Any:
-        opened.append(intake)
-        return original(df, intake, depth)
+    def counted(df: DataFrame, spec: Any, depth: int = 2) -> Any:
+        opened.append(spec)
+        return original(df, spec, depth)
 
     monkeypatch.setattr(train_module, "open_engine", counted)
     return opened
@@ -74,7 +74,7 @@ def test_maps_that_change_the_intake_form_groups(rows: DataFrame, ingests: list[
     assert ingests == []
     found = dict(iterator)
     assert sorted(found) == [0, 1, 2, 3]
-    assert [intake.seed for intake in ingests] == [1, 2]
+    assert [spec.seed for spec in ingests] == [1, 2]
     assert [found[i].getSeed() for i in range(4)] == [1, 1, 2, 2]
 
 
@@ -108,7 +108,7 @@ def test_networks_beyond_one_message_train_in_turns(
     classifier = small(maxIter=2)
     maps = [{classifier.stepSize: step} for step in (0.1, 0.2, 0.3)]
     together = classifier.fit(rows, maps)
-    monkeypatch.setattr("sparknn.ml.together._MOST_BYTES", 1)
+    monkeypatch.setattr("sparknn.core.training.rounds._MAX_MESSAGE_BYTES", 1)
     in_turns = classifier.fit(rows, maps)
     assert len(ingests) == 2
     for one, other in zip(together, in_turns, strict=True):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pyspark.sql.types import DoubleType, StructField
 
-from sparknn.engine.base import DataError
+from sparknn.engine.interface import DataError
 from sparknn.ml.labels import (
-    Declaration,
+    DeclaredClasses,
     balanced_weights,
     count_classes,
     declared_classes,
@@ -20,8 +20,8 @@ def column(name: str = "y", **attributes: object) -> StructField:
     return StructField(name, DoubleType(), metadata={"ml_attr": attributes} if attributes else {})
 
 
-def by_metadata(n_classes: int | None) -> Declaration | None:
-    return None if n_classes is None else Declaration(n_classes, "its metadata", "Index again.")
+def by_metadata(n_classes: int | None) -> DeclaredClasses | None:
+    return None if n_classes is None else DeclaredClasses(n_classes, "its metadata", "Index again.")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pyspark.ml.linalg import DenseVector, Vectors
 from pyspark.ml.regression import RegressionModel
 
 from sparknn import NeuralNetClassificationModel, NeuralNetRegressionModel
-from sparknn.core.network import Network
+from sparknn.core.nn.network import Network
 from sparknn.ml.summary import TrainingSummary
 
 

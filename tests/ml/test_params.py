@@ -16,7 +16,7 @@ from sparknn import (
     NeuralNetRegressionModel,
     NeuralNetRegressor,
 )
-from sparknn.ml.declare import AUTO, Declared, ParamError
+from sparknn.ml.checked_params import AUTO, CheckedParam, ParamError
 from sparknn.ml.keywords import ClassifierKeywords, RegressorKeywords
 
 ESTIMATORS = [NeuralNetClassifier, NeuralNetRegressor]
@@ -40,7 +40,7 @@ def test_every_declared_param_is_whole(stage: Any) -> None:
     for param in made.params:
         assert param.doc.strip()
         assert callable(getattr(made, "get" + param.name[0].upper() + param.name[1:]))
-        if isinstance(param, Declared) and made.hasDefault(param):
+        if isinstance(param, CheckedParam) and made.hasDefault(param):
             default = made.getOrDefault(param)
             assert json.loads(json.dumps(default)) == default
             made.set(param, default)

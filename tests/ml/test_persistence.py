@@ -23,7 +23,7 @@ from sparknn import (
     NeuralNetRegressionModel,
     NeuralNetRegressor,
 )
-from sparknn.ml import theta_io
+from sparknn.ml import weights_io
 from sparknn.ml.persistence import ModelFormatError, checksum, seal
 from sparknn.ml.summary import TrainingSummary
 
@@ -125,8 +125,8 @@ def test_a_fresh_process_predicts_the_same(
 
 
 def test_many_chunks(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(theta_io, "CHUNK", 10)
-    monkeypatch.setattr(theta_io, "_CHUNKS_PER_FILE", 2)
+    monkeypatch.setattr(weights_io, "CHUNK", 10)
+    monkeypatch.setattr(weights_io, "_CHUNKS_PER_FILE", 2)
     model = classifier(4, 5, 3)
     model.save(str(tmp_path / "model"))
     assert len(list((tmp_path / "model" / "theta").glob("part-*"))) > 1
@@ -159,7 +159,7 @@ def test_a_save_that_fails_leaves_nothing_behind(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("sparknn.ml.persistence.write_theta", fail)
+    monkeypatch.setattr("sparknn.ml.persistence.write_weights", fail)
     with pytest.raises(OSError, match="disk full"):
         classifier(4, 3).save(str(tmp_path / "model"))
     assert list(tmp_path.iterdir()) == []

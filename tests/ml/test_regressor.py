@@ -42,16 +42,16 @@ def r2(predicted: Any, expected: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    ("size", "cure"),
+    ("size", "hint"),
     [
         *((1e38, "Divide"), (1e39, "Divide"), (1e45, "Divide")),
         *((1e-42, "Multiply"), (1e-300, "Multiply")),
     ],
 )
 def test_labels_near_the_ends_of_float32_are_refused(
-    spark: SparkSession, size: float, cure: str
+    spark: SparkSession, size: float, hint: str
 ) -> None:
-    with pytest.raises(ValueError, match=rf"Labels in column 'label' are about .*{cure}"):
+    with pytest.raises(ValueError, match=rf"Labels in column 'label' are about .*{hint}"):
         small(maxIter=1).fit(table(spark, X, size * TARGETS[:, 0]))
 
 

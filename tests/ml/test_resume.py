@@ -21,11 +21,11 @@ from pyspark.sql import DataFrame, SparkSession
 from tables import table
 from toys import blobs, curve
 
-import sparknn.ml.train as train_module
+import sparknn.ml.fit as train_module
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
-from sparknn.core.fit import Averaging, Fit
-from sparknn.core.network import Network
-from sparknn.core.plan import Plan, Standardizer
+from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
+from sparknn.core.nn.network import Network
+from sparknn.core.training.fit_state import FitState
 from sparknn.ml.checkpoint import CheckpointError
 from sparknn.ml.resume import fingerprint
 
@@ -201,7 +201,7 @@ def test_rows_in_another_order_are_the_same_rows(spark: SparkSession, folder: Pa
     assert run[0] == 3
 
 
-_FIT = Fit(Plan(Network((2, 3))), Averaging(), 2)
+_FIT = FitState(TrainConfig(Network((2, 3))), AveragingConfig(), 2)
 _PLAN: dict[str, Any] = {
     "network": Network((2, 3), "tanh"),
     "seed": 1,
@@ -235,28 +235,34 @@ _AVERAGING: dict[str, Any] = {
 @pytest.mark.parametrize(
     "other",
     [
-        *(replace(_FIT, plan=replace(_FIT.plan, **{k: v}), theta=None) for k, v in _PLAN.items()),
-        *(replace(_FIT, averaging=replace(Averaging(), **{k: v})) for k, v in _AVERAGING.items()),
+        *(
+            replace(_FIT, config=replace(_FIT.config, **{k: v}), theta=None)
+            for k, v in _PLAN.items()
+        ),
+        *(
+            replace(_FIT, averaging=replace(AveragingConfig(), **{k: v}))
+            for k, v in _AVERAGING.items()
+        ),
         replace(_FIT, n_workers=3),
-        replace(_FIT, adapt_period=True),
+        replace(_FIT, adapt_round_length=True),
         replace(_FIT, theta=_FIT.current + np.float32(1e-6)),
     ],
 )
-def test_all_that_decides_a_fit_is_in_its_fingerprint(other: Fit) -> None:
+def test_all_that_decides_a_fit_is_in_its_fingerprint(other: FitState) -> None:
     assert fingerprint(other, "rows") != fingerprint(_FIT, "rows")
 
 
 def test_rows_and_version_are_in_a_fingerprint_and_last_bits_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert {item.name for item in fields(Plan)} == set(_PLAN)
-    assert {item.name for item in fields(Averaging)} == set(_AVERAGING)
+    assert {item.name for item in fields(TrainConfig)} == set(_PLAN)
+    assert {item.name for item in fields(AveragingConfig)} == set(_AVERAGING)
     found = fingerprint(_FIT, "rows")
     assert fingerprint(replace(_FIT), "rows") == found
     assert fingerprint(_FIT, "other rows") != found
     weights = np.array([1.0, 2.0, 0.5])
     near, far = (
-        fingerprint(replace(_FIT, plan=replace(_FIT.plan, class_weight=weights * by)), "rows")
+        fingerprint(replace(_FIT, config=replace(_FIT.config, class_weight=weights * by)), "rows")
         for by in (1 + 1e-15, 1)
     )
     assert near == far
@@ -270,7 +276,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_fit(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("sparknn.ml.checkpoint.write_theta", full)
+    monkeypatch.setattr("sparknn.ml.checkpoint.write_weights", full)
     with rounds() as run:
         model = small(folder).fit(rows)
     assert len(run) == N_ROUNDS

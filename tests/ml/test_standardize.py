@@ -7,9 +7,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from sparknn import NeuralNetClassifier
-from sparknn.core.network import Network
-from sparknn.core.plan import Standardizer
-from sparknn.engine.base import Moments
+from sparknn.core.config import Standardizer
+from sparknn.core.nn.network import Network
+from sparknn.engine.interface import FeatureStatistics
 from sparknn.ml.standardize import (
     fold,
     robust_standardizer,
@@ -19,8 +19,8 @@ from sparknn.ml.standardize import (
 )
 
 
-def moments(X: np.ndarray, Y: np.ndarray) -> Moments:
-    return Moments(X.mean(0), X.std(0), X.min(0), X.max(0), Y.mean(0), Y.std(0))
+def statistics(X: np.ndarray, Y: np.ndarray) -> FeatureStatistics:
+    return FeatureStatistics(X.mean(0), X.std(0), X.min(0), X.max(0), Y.mean(0), Y.std(0))
 
 
 def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +36,7 @@ def test_folded_is_the_same_function(layers: tuple[int, ...], activation: str) -
     network = Network(layers, activation, "squared")
     theta = network.init(np.random.default_rng(1)).astype(np.float64)
     theta += 0.1
-    known = moments(X, Y)
+    known = statistics(X, Y)
     features, targets = robust_standardizer(known), target_standardizer(known)
     scaled = (X - features.shift) * features.factor
     expected = network.logits(theta, scaled) / targets.factor + targets.shift
@@ -52,7 +52,7 @@ def test_unfolding_undoes_folding(layers: tuple[int, ...]) -> None:
     X, Y = data()
     network = Network(layers, "relu", "squared")
     theta = network.init(np.random.default_rng(1))
-    known = moments(X, Y)
+    known = statistics(X, Y)
     features, targets = robust_standardizer(known, keep_constant=True), target_standardizer(known)
     again = unfold(network, fold(network, theta, features, targets), features, targets)
     np.testing.assert_allclose(again, theta, rtol=1e-4, atol=1e-4)
@@ -66,7 +66,7 @@ def test_nothing_to_standardise_changes_nothing() -> None:
 
 
 def standardised(X: np.ndarray) -> np.ndarray:
-    standardizer = robust_standardizer(moments(X, X))
+    standardizer = robust_standardizer(statistics(X, X))
     scaled = X.astype(np.float32)
     standardizer.apply(scaled)
     return scaled
@@ -103,13 +103,13 @@ def test_pixels_share_a_scale_also_those_at_the_edge() -> None:
     X = rng.uniform(0, 255, size=(1000, 20))
     X[:, 0] = 0
     X[5, 0] = 40
-    factor = robust_standardizer(moments(X, X)).factor
+    factor = robust_standardizer(statistics(X, X)).factor
     assert (factor == factor[0]).all()
 
 
 def test_constant_features_say_nothing() -> None:
     X = np.full((10, 3), [0.0, 1e30, 0.1])
-    known = moments(X, X)
+    known = statistics(X, X)
     assert robust_standardizer(known).factor.tolist() == [0, 0, 0]
     assert robust_standardizer(known, keep_constant=True).factor.tolist() == [1, 1, 1]
     assert target_standardizer(known).factor.tolist() == [1, 1, 1]
@@ -118,7 +118,7 @@ def test_constant_features_say_nothing() -> None:
 @pytest.mark.parametrize("scale", [1e-42, 1e38])
 def test_extreme_scales_stay_finite(scale: float) -> None:
     X = np.array([[0.0], [scale]])
-    standardizer = robust_standardizer(moments(X, X))
+    standardizer = robust_standardizer(statistics(X, X))
     assert isinstance(standardizer, Standardizer)
     assert np.isfinite(standardizer.factor).all()
 
@@ -139,7 +139,7 @@ def test_features_too_fine_for_float32_are_told(
 ) -> None:
     X = np.array([[0.0, low], [1.0, high]])
     with caplog.at_level(logging.WARNING, "sparknn"):
-        warn_of_coarse_features("inputs", moments(X, X))
+        warn_of_coarse_features("inputs", statistics(X, X))
     assert ("1 of 2 features in column 'inputs' differ by little" in caplog.text) == told
     assert ("feature 1 is between" in caplog.text) == told
 

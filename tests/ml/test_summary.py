@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from models import record
 
-from sparknn.core.history import RoundRecord
+from sparknn.core.training.history import RoundRecord
 from sparknn.ml.summary import TrainingSummary
 
 

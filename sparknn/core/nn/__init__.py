@@ -1,0 +1,1 @@
+"""One network: layers, activations, losses, solvers, step-size schedules."""

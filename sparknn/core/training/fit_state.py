@@ -1,0 +1,328 @@
+"""One network between rounds: what it sends to the workers, and how their results move it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparknn.core.config import AveragingConfig, RoundRequest, TrainConfig
+from sparknn.core.data.batches import rng_for
+from sparknn.core.nn.schedules import SCHEDULES, WARM_UP
+from sparknn.core.nn.solvers import SOLVERS
+from sparknn.core.training.aggregation import DIVERGED, WorkerSum
+from sparknn.core.training.averaging import AVERAGING_RULES, AveragingState
+from sparknn.core.training.final_weights import FinalWeights
+from sparknn.core.training.history import RoundRecord, loss_at_start, make_record, mean_validation
+from sparknn.core.training.round_length import RoundTimes, next_round_length, training_time
+from sparknn.core.training.runner import RoundRunner
+from sparknn.core.types import Float32Array, FloatArray
+
+log = logging.getLogger("sparknn")
+
+# Consecutive rounds without a usable network after which the fit gives up.
+_MAX_FAILED_ROUNDS = 3
+# Random stream of the initial network: a round number that no fit reaches.
+_INIT_STREAM = 2**32 - 1
+
+
+class DivergedError(RuntimeError):
+    """No worker returned a usable network, in several consecutive rounds or in all of them."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a fit after some rounds; ``FitState.restore`` continues from it.
+
+    A network whose validation score arrives with the next round is still unscored.
+
+    Parameters
+    ----------
+    history : list of RoundRecord
+    numbers : dict of str to float
+        Counts are int.
+    arrays : dict of str to ndarray
+        float32 or float64; do not write to them.
+    """
+
+    history: list[RoundRecord]
+    numbers: dict[str, float]
+    arrays: dict[str, NDArray[Any]]
+
+
+@dataclass
+class FitState:
+    """One network on its way through the rounds.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    averaging : AveragingConfig
+    n_workers : int
+    theta : ndarray, shape (P,), float32, optional
+        Where to start; by default ``config.network.init`` with the seed of ``config``. When the
+        fit has ended, the final parameters.
+    on_round_end : callable, optional
+        Called with the fit and a round's record as soon as its score is known: at the end of the
+        round, or, with validation rows, when the next round's tasks have scored its network.
+    adapt_round_length : bool
+        Whether rounds take as many units of local work as their cost justifies (see
+        ``round_length``). Results then depend on measured times.
+    on_checkpoint : callable, optional
+        Called with the fit after every round but the last.
+
+    Attributes
+    ----------
+    history : list of RoundRecord
+    ended : bool
+    error : DivergedError, optional
+        Why the fit ended without a network.
+    """
+
+    config: TrainConfig
+    averaging: AveragingConfig
+    n_workers: int
+    theta: Float32Array | None = None
+    on_round_end: Callable[[FitState, RoundRecord], None] | None = None
+    history: list[RoundRecord] = field(default_factory=list)
+    ended: bool = False
+    adapt_round_length: bool = False
+    on_checkpoint: Callable[[FitState], None] | None = None
+    error: DivergedError | None = field(default=None, init=False)
+    _n_done: int = field(default=0, init=False)
+    _n_units: int = field(default=1, init=False)
+    _averaged: AveragingState = field(init=False)
+    _final: FinalWeights = field(init=False)
+    _buffers: FloatArray = field(init=False)
+    _n_steps: float = field(default=0.0, init=False)
+    _step_factor: float = field(default=1.0, init=False)
+    _n_failed_rounds: int = field(default=0, init=False)
+    _since_best: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.theta is None:
+            theta = self.config.network.init(rng_for(self.config.seed, _INIT_STREAM))
+        else:
+            theta = self.theta
+        self._averaged = AveragingState.start(theta.astype(np.float32))
+        self._final = FinalWeights(self.averaging.final)
+        self._buffers = self._zero_buffers()
+
+    def _zero_buffers(self) -> Float32Array:
+        averaged = self.config.local_state == "average"
+        n_buffers = SOLVERS[self.config.solver].n_buffers if averaged else 0
+        return np.zeros((n_buffers, self.config.network.n_params), dtype=np.float32)
+
+    @property
+    def current(self) -> Float32Array:
+        """The network after the last round, shape (P,)."""
+        return self._averaged.theta
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes that a worker sends back in a round: the network and the solver's buffers."""
+        n_vectors = 1 + SOLVERS[self.config.solver].n_buffers
+        return 4 * self.config.network.n_params * n_vectors
+
+    def request(self, *, train: bool = True) -> RoundRequest:
+        """Return what the workers get for the next round."""
+        state = np.vstack([self._averaged.broadcast[None], self._buffers]).astype(np.float32)
+        units_ahead = self._n_done - len(self.history)
+        return RoundRequest(
+            self.config, state, self._n_steps, self._step_factor, train, self._n_units, units_ahead
+        )
+
+    @property
+    def all_done(self) -> bool:
+        """Whether every unit of local work has been trained."""
+        return self._n_done >= self.config.max_iter
+
+    def end_round(
+        self, engine: RoundRunner, total: WorkerSum, round_: int, times: RoundTimes
+    ) -> None:
+        """Score the last network with a round's sums, then average them into the next network.
+
+        If too many rounds failed, the fit ends and ``error`` says why.
+        """
+        if engine.has_validation:
+            self._record_validation(total)
+            if self.ended:
+                return
+        if self.history:
+            self.history[-1] = replace(self.history[-1], loss_after=loss_at_start(total))
+        before, step_factor = self._averaged, self._step_factor
+        mean = None
+        if total.values is not None:
+            mean = total.mean()
+            self._average(mean, total)
+        elif any(report.left_out != "no rows" for report in total.reports):
+            self._handle_failed_round(total, round_)
+            if self.error is not None:
+                return
+        record = replace(
+            make_record(total, round_, before, self._averaged, step_factor, mean),
+            seconds=times.seconds,
+            broadcast_s=times.broadcast_s,
+            job_s=times.job_s,
+        )
+        self.history.append(record)
+        if record.workers_left_out:
+            _warn_left_out(total, record)
+        self._n_done += self._n_units
+        if self.adapt_round_length:
+            self._adapt_round_length(training_time([total], engine.n_slots), times.cost_s)
+        if not engine.has_validation:
+            self._notify()
+
+    def _average(self, mean: FloatArray, total: WorkerSum) -> None:
+        self._n_failed_rounds = 0
+        rule, averaging = AVERAGING_RULES[self.averaging.rule], self.averaging
+        self._averaged = rule(
+            self._averaged, mean[0], averaging.momentum, averaging.rate, self.n_workers
+        )
+        self._buffers = mean[1:].astype(np.float32)
+        self._n_steps += _mean_steps(total)
+        self._final.add(self._averaged.theta)
+
+    def _adapt_round_length(self, training_s: float, cost_s: float | None) -> None:
+        factor = SCHEDULES[self.config.schedule](min(1.0, self._n_done / self.config.max_iter))
+        # The quadratic rule is about a falling step size; during warm-up it does not apply.
+        factor = 1.0 if self._n_done < WARM_UP * self.config.max_iter else factor
+        self._n_units = next_round_length(
+            self._n_units, training_s, cost_s, factor, self._n_done, self.config.max_iter
+        )
+
+    def _record_validation(self, total: WorkerSum) -> None:
+        """Complete the last round's record with the validation score of its network."""
+        if not self.history:
+            return
+        score = mean_validation(total)
+        if score is not None:
+            loss, metric = score
+            self.history[-1] = replace(
+                self.history[-1], validation_loss=loss, validation_metric=metric
+            )
+            better = self._final.scored(self._averaged.broadcast, loss, self.averaging.tol)
+            self._since_best = 0 if better else self._since_best + 1
+            if self.averaging.patience and self._since_best >= self.averaging.patience:
+                self.ended = True
+        self._notify()
+
+    def _notify(self) -> None:
+        if self.on_round_end is not None:
+            self.on_round_end(self, self.history[-1])
+
+    def _handle_failed_round(self, total: WorkerSum, round_: int) -> None:
+        """Start again from the same network with half the step size, or give up."""
+        self._n_failed_rounds += 1
+        diverged = any(report.left_out in DIVERGED for report in total.reports)
+        last = self._n_done + self._n_units >= self.config.max_iter
+        nothing_learned = self._n_failed_rounds > len(self.history)
+        if self._n_failed_rounds >= _MAX_FAILED_ROUNDS or (last and nothing_learned):
+            self.error, self.ended = self._divergence(round_, diverged), True
+            return
+        if not diverged:
+            return
+        self._step_factor /= 2
+        self._buffers = self._zero_buffers()
+        self._n_steps = 0.0
+        self._averaged = AveragingState.start(self._averaged.theta)
+        log.warning(
+            "Round %d: all %d workers diverged; kept the network, halved the step size to %g.",
+            round_ + 1,
+            len(total.reports),
+            self.config.step_size * self._step_factor,
+        )
+
+    def _divergence(self, round_: int, diverged: bool) -> DivergedError:
+        n = self._n_failed_rounds
+        rounds = f"{n} consecutive rounds" if n > 1 else "the only round"
+        rounds = f"{rounds} (up to round {round_ + 1})"
+        if not diverged:
+            return DivergedError(f"In {rounds} no worker's result arrived: all were lost.")
+        halved = ", although the step size was halved each time" if n > 1 else ""
+        return DivergedError(
+            f"Training diverged: in {rounds} no worker ended with finite weights{halved}. It "
+            f"started at stepSize={self.config.step_size}. Set a smaller stepSize, or scale the "
+            f"features (standardization=True)."
+        )
+
+    def finalize(self, engine: RoundRunner) -> None:
+        """Score what is left to score, and choose the final weights."""
+        if self.error is not None:
+            return
+        if not self.ended and engine.has_validation and self.history:
+            # No round follows: score the network, not where bmuf would have sent the workers.
+            self._averaged = replace(self._averaged, broadcast=self._averaged.theta)
+            (total,) = engine.run_round([self.request(train=False)], len(self.history)).totals
+            self._record_validation(total)
+        self.theta = self._final.choose(self._averaged.theta, lambda t: self._losses(engine, t))
+        self.ended = True
+
+    def _losses(self, engine: RoundRunner, thetas: list[Float32Array]) -> list[float]:
+        requests = [RoundRequest(self.config, theta[None], train=False) for theta in thetas]
+        result = engine.run_round(requests, len(self.history))
+        scores = [mean_validation(total) for total in result.totals]
+        return [np.inf if score is None else score[0] for score in scores]
+
+    def snapshot(self) -> Snapshot:
+        """Return the state that ``restore`` takes."""
+        numbers, arrays = self._final.state()
+        return Snapshot(
+            list(self.history),
+            {
+                "n_done": self._n_done,
+                "n_units": self._n_units,
+                "n_steps": self._n_steps,
+                "step_factor": self._step_factor,
+                "n_failed_rounds": self._n_failed_rounds,
+                "since_best": self._since_best,
+                **numbers,
+            },
+            {
+                "theta": self._averaged.theta,
+                "broadcast": self._averaged.broadcast,
+                "running": self._averaged.running,
+                "buffers": self._buffers,
+                **arrays,
+            },
+        )
+
+    def restore(self, saved: Snapshot) -> None:
+        """Continue from a snapshot of a fit with the same config, averaging and start."""
+        numbers, arrays = saved.numbers, saved.arrays
+        self.history = list(saved.history)
+        self._n_done, self._n_units = int(numbers["n_done"]), int(numbers["n_units"])
+        self._n_steps, self._step_factor = numbers["n_steps"], numbers["step_factor"]
+        self._n_failed_rounds = int(numbers["n_failed_rounds"])
+        self._since_best = int(numbers["since_best"])
+        self._averaged = AveragingState(arrays["theta"], arrays["broadcast"], arrays["running"])
+        self._buffers = arrays["buffers"]
+        self._final = FinalWeights.restored(self.averaging.final, numbers, arrays)
+
+
+def _mean_steps(total: WorkerSum) -> float:
+    used = [report for report in total.reports if report.share]
+    # Relative to the least, so that workers which agree, or a single one, give a whole number.
+    least = min(report.n_steps for report in used)
+    shares = math.fsum(report.share for report in used)
+    return least + math.fsum(report.share * (report.n_steps - least) for report in used) / shares
+
+
+def _warn_left_out(total: WorkerSum, record: RoundRecord) -> None:
+    reasons: dict[str, int] = {}
+    for report in total.reports:
+        if report.left_out and report.left_out != "no rows":
+            reasons[report.left_out] = reasons.get(report.left_out, 0) + 1
+    log.warning(
+        "Round %d: excluded %d of %d workers (%s).",
+        record.round + 1,
+        record.workers_left_out,
+        len(total.reports),
+        ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items())),
+    )

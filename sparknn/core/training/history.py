@@ -1,0 +1,132 @@
+"""The record of a round: what was learned, what it cost, how far the workers agreed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparknn.core.training.aggregation import LossSum, WorkerSum
+from sparknn.core.training.averaging import AveragingState
+from sparknn.core.types import FloatArray
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round of a fit.
+
+    Parameters
+    ----------
+    round : int
+        From 0.
+    loss : float
+        Weighted mean of the losses of the rows, each seen just before its step; NaN if none was.
+    validation_loss, validation_metric : float
+        Of the averaged network that the round ended with (with ``bmuf``, of the one ahead of it
+        that goes to the workers, but for the last round); the metric is the accuracy, or the mean
+        squared error (of several targets the sum of theirs, each standardised). NaN without
+        validation rows.
+    loss_before, loss_after : float
+        Around averaging: of the workers' own networks over the last tenth of the round, and of
+        those that the average became over the first tenth of the next one (NaN in the last round).
+    n_rows, n_steps, n_skipped : int
+        Over all workers: rows seen, steps taken, steps skipped for a gradient that is not finite,
+        or too long for float32 to hold its square.
+    seconds : float
+        Wall time of the round. It contains ``broadcast_s`` and ``job_s``.
+    broadcast_s, job_s : float
+        To send the networks out; to train, sum and return.
+    compute_s : float
+        Training of the slowest worker.
+    drift : float
+        Root mean square distance of the workers' networks from the one they started from.
+    agreement : float
+        Share of that movement (squared) which survives averaging: 1 if all moved alike, about
+        1 / workers if they moved at random.
+    step_norm : float
+        Norm of the step that the network made.
+    workers_left_out : int
+        Workers with rows whose result was not used.
+    step_factor : float
+        What ``stepSize`` was multiplied by in this round, because earlier ones diverged; else 1.
+    """
+
+    round: int
+    loss: float
+    n_rows: int
+    n_steps: int
+    n_skipped: int
+    compute_s: float
+    drift: float
+    agreement: float
+    step_norm: float
+    workers_left_out: int
+    step_factor: float
+    loss_before: float = math.nan
+    loss_after: float = math.nan
+    validation_loss: float = math.nan
+    validation_metric: float = math.nan
+    seconds: float = 0.0
+    broadcast_s: float = 0.0
+    job_s: float = 0.0
+
+
+def make_record(
+    total: WorkerSum,
+    round_: int,
+    before: AveragingState,
+    after: AveragingState,
+    step_factor: float,
+    mean: FloatArray | None,
+) -> RoundRecord:
+    """Summarise a round; reports are summed by partition, so that every run gives the same numbers.
+
+    ``mean`` is ``total.mean()``, or None if no worker is usable.
+    """
+    reports = total.ordered()
+    used = [report for report in reports if report.share]
+    weight = math.fsum(report.weight for report in used)
+    moved = agreed = math.nan
+    if mean is not None:
+        shares = math.fsum(report.share for report in used)
+        moved = math.fsum(report.share * report.squared_move for report in used) / shares
+        displacement = mean[0].astype(np.float64) - before.broadcast
+        agreed = float(np.dot(displacement, displacement))
+    step = after.theta.astype(np.float64) - before.theta
+    return RoundRecord(
+        round=round_,
+        loss=math.fsum(report.loss_sum for report in used) / weight if used else math.nan,
+        n_rows=sum(report.n_rows for report in reports),
+        n_steps=sum(report.n_steps for report in reports),
+        n_skipped=sum(report.n_skipped for report in reports),
+        compute_s=max((report.seconds for report in reports), default=0.0),
+        drift=math.sqrt(moved) if used else math.nan,
+        agreement=min(1.0, agreed / moved) if used and moved > 0 else math.nan,
+        step_norm=float(np.sqrt(np.dot(step, step))),
+        workers_left_out=sum(r.left_out not in ("", "no rows") for r in reports),
+        step_factor=step_factor,
+        loss_before=mean_loss([report.last for report in used]),
+    )
+
+
+def mean_loss(sums: list[LossSum]) -> float:
+    """Weighted mean over workers; NaN if there is nothing to average."""
+    weight = math.fsum(part.weight for part in sums)
+    return math.fsum(part.loss for part in sums) / weight if weight > 0 else math.nan
+
+
+def loss_at_start(total: WorkerSum) -> float:
+    """Of the networks that a round began with, over the first tenth of its mini-batches."""
+    return mean_loss([report.first for report in total.ordered() if report.share])
+
+
+def mean_validation(total: WorkerSum) -> tuple[float, float] | None:
+    """Mean validation loss and metric over all workers; None without validation rows."""
+    scores = [report.score for report in total.ordered() if report.score is not None]
+    weight = math.fsum(score.weight for score in scores)
+    if weight <= 0:
+        return None
+    loss = math.fsum(score.loss_sum for score in scores) / weight
+    metric = math.fsum(score.metric_sum for score in scores) / weight
+    return loss, metric

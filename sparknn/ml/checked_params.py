@@ -1,0 +1,222 @@
+"""How a Param is declared: once, with its default and the values it takes.
+
+Spark's ``Param`` knows a name, a doc and a converter. ``CheckedParam`` adds a default and a rule,
+and ``CheckedParams`` holds every value to its rule at the moment it is set. Whatever is wrong in one
+call is reported in one error, with a guess at what was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from pyspark.ml.param import Param, Params, TypeConverters
+
+from sparknn.ml.validators import Rule, did_you_mean
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Params)
+
+#: Leaves the choice to the fit, which knows the rows and the workers.
+AUTO = "auto"
+
+
+class ParamError(ValueError, TypeError):
+    """Params with values they do not take, or names that do not exist; all of one call.
+
+    A ``TypeError`` too, because pyspark raises that for a value of the wrong type, and Python for
+    an unknown keyword.
+
+    Parameters
+    ----------
+    owner : str
+        The class whose params they are.
+    problems : dict of str to str
+        From a param's name to what is wrong with it.
+    """
+
+    def __init__(self, owner: str, problems: Mapping[str, str]) -> None:
+        super().__init__(owner, dict(problems))
+        self.owner = owner
+        self.problems = dict(problems)
+
+    def __str__(self) -> str:
+        lines = [f"{name}{problem}" for name, problem in self.problems.items()]
+        if len(lines) == 1:
+            return f"{self.owner}: {lines[0]}"
+        return f"{self.owner}: {len(lines)} params are wrong.\n" + "\n".join(
+            f"- {x}" for x in lines
+        )
+
+
+@dataclass(frozen=True)
+class AutoOr:
+    """A converter that takes the word 'auto' besides what ``convert`` takes."""
+
+    convert: Callable[[Any], Any]
+
+    def __call__(self, value: Any) -> Any:
+        return AUTO if isinstance(value, str) and value == AUTO else self.convert(value)
+
+
+#: What a value must be for its converter, in words.
+_KINDS: dict[Any, str] = {
+    TypeConverters.toInt: "a whole number",
+    TypeConverters.toFloat: "a number",
+    TypeConverters.toBoolean: "True or False",
+    TypeConverters.toString: "a string",
+    TypeConverters.toListInt: "a list of whole numbers",
+    TypeConverters.toListFloat: "a list of numbers",
+}
+
+
+def _kind(convert: Any) -> str:
+    if isinstance(convert, AutoOr):
+        return f"{_kind(convert.convert)} or '{AUTO}'"
+    return _KINDS.get(convert) or str(getattr(convert, "kind", "another type"))
+
+
+class CheckedParam(Param[T]):
+    """A Param with its default and its rule.
+
+    Parameters
+    ----------
+    name, doc : str
+        The rule is appended to the doc.
+    convert : callable
+        One of ``TypeConverters``, ``AutoOr`` one of them, or another with a ``kind``: what it
+        takes, in words.
+    default : optional
+        None: undefined until it is set.
+    rule : Rule, optional
+    """
+
+    def __init__(
+        self,
+        name: str,
+        doc: str,
+        convert: Callable[[Any], T],
+        default: T | None = None,
+        rule: Rule | None = None,
+    ) -> None:
+        allowed = "" if rule is None else f" ({rule})"
+        super().__init__(Params._dummy(), name, f"{doc}{allowed}.", typeConverter=convert)
+        self.default = default
+        self.rule = rule
+
+
+def _convert(param: Param[Any], value: Any) -> tuple[Any, str | None]:
+    says = f" = {value!r}; "
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        value = param.typeConverter(value)
+    except (TypeError, ValueError, OverflowError):
+        return value, f"{says}expected {_kind(param.typeConverter)}."
+    automatic = isinstance(param.typeConverter, AutoOr) and value == AUTO
+    if isinstance(param, CheckedParam) and param.rule is not None and not automatic:
+        problem = param.rule.problem(value)
+        if problem:
+            return value, f"{says}{problem}{'' if problem.endswith('?') else '.'}"
+    return value, None
+
+
+class CheckedParams(Params):
+    """Params that are held to their rules whenever they are set.
+
+    The constructor, setters, parameter maps and a saved stage all pass here. ``None`` means "not
+    set", as in the constructors of pyspark.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        declared = [param for param in self.params if isinstance(param, CheckedParam)]
+        self._setDefault(**{p.name: p.default for p in declared if p.default is not None})
+
+    def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """``values`` converted; ParamError if any is wrong."""
+        converted: dict[str, Any] = {}
+        problems: dict[str, str] = {}
+        for name, value in values.items():
+            if not self.hasParam(name):
+                guess = did_you_mean(name, [param.name for param in self.params])
+                problems[name] = f": there is no such param{guess or '.'}"
+            elif value is None:
+                converted[name] = None
+            else:
+                converted[name], problem = self._convert(self.getParam(name), value)
+                if problem:
+                    problems[name] = problem
+        if problems:
+            raise ParamError(type(self).__name__, problems)
+        return converted
+
+    def _convert(self, param: Param[Any], value: Any) -> tuple[Any, str | None]:
+        """The value as the param keeps it, and what is wrong with it, if anything is."""
+        return _convert(param, value)
+
+    def _set(self, **kwargs: Any) -> Self:
+        for name, value in self._checked(kwargs).items():
+            param = self.getParam(name)
+            if value is None:
+                self._paramMap.pop(param, None)
+            else:
+                self._paramMap[param] = value
+        return self
+
+    def set(self, param: Param[Any], value: Any) -> None:
+        """Set one param.
+
+        Raises
+        ------
+        ParamError
+            If it does not take the value.
+        """
+        self._shouldOwn(param)
+        self._set(**{param.name: value})
+
+    def copy(self, extra: Mapping[Param[Any], Any] | None = None) -> Self:
+        """A copy with the same uid, and the params of ``extra`` that are this stage's own.
+
+        Raises
+        ------
+        ParamError
+            Naming every param of ``extra`` that does not take its value.
+        """
+        self._checked(
+            {
+                param.name: value
+                for param, value in (extra or {}).items()
+                if isinstance(param, Param) and param in self.params
+            }
+        )
+        copied: Self = super().copy(dict(extra or {}))
+        return copied
+
+
+def getter(param: Param[T]) -> Callable[[Any], T]:
+    """The method ``getX`` of a param."""
+
+    def get(self: Params) -> T:
+        return self.getOrDefault(getattr(self, param.name))
+
+    _name(get, "get", param, "The value, or the default, of")
+    return get
+
+
+def setter(param: Param[T]) -> Callable[[S, T], S]:
+    """The method ``setX`` of a param; it returns the stage, to chain."""
+
+    def set_(self: S, value: T) -> S:
+        return self._set(**{param.name: value})
+
+    _name(set_, "set", param, "Set")
+    return set_
+
+
+def _name(method: Any, verb: str, param: Param[Any], doc: str) -> None:
+    method.__name__ = verb + param.name[0].upper() + param.name[1:]
+    method.__qualname__ = method.__name__
+    method.__doc__ = f"{doc} ``{param.name}``: {param.doc}"

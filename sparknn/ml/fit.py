@@ -1,0 +1,162 @@
+"""Training on an engine: from a DataFrame to models, for estimators that share their rows.
+
+initial models -> ingest -> defaults and targets -> checkpoints -> rounds -> models
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pyspark.ml.base import Model
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructField
+
+from sparknn.core.nn.network import Network
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run_all
+from sparknn.core.types import Float32Array
+from sparknn.engine import open_engine
+from sparknn.engine.interface import DataError, DatasetInfo, DataSpec, Engine
+from sparknn.engine.interrupts import defer_interrupts
+from sparknn.ml.checkpoint import Checkpoints
+from sparknn.ml.model import NetworkModel
+from sparknn.ml.params import NetworkParams
+from sparknn.ml.progress import Progress
+from sparknn.ml.resume import probe_all, reserve_dirs, resume_all
+from sparknn.ml.standardize import warn_of_coarse_features
+from sparknn.ml.summary import TrainingSummary
+from sparknn.ml.training_setup import Target, fitted_theta, in_target_units, make_fit
+
+
+class Trainable(NetworkParams):
+    """What a fit needs of an estimator besides its Params."""
+
+    _model_class: ClassVar[type[NetworkModel]]
+
+    @abstractmethod
+    def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
+        """Return what to predict, given the ingested rows and the network to continue from."""
+
+
+@dataclass
+class _Run:
+    """One estimator on its way to a model; ``error`` says why there will be none."""
+
+    estimator: Trainable
+    name: str
+    initial: tuple[Network, Float32Array] | None = None
+    state: FitState | None = None
+    error: Exception | None = None
+
+
+def fit_models(
+    dataset: DataFrame, spec: DataSpec, estimators: Sequence[Trainable], names: Sequence[str]
+) -> list[Any]:
+    """Return for each estimator its model, or the error that occurred instead.
+
+    Parameters
+    ----------
+    dataset : DataFrame
+    spec : DataSpec
+        Common to all estimators.
+    estimators : sequence of Trainable
+    names : sequence of str
+        Which parameter map each one is, for the log; may be empty.
+    """
+    started = time.perf_counter()
+    spark, label = dataset.sparkSession, dataset.schema[spec.label]
+    runs = [_Run(*each) for each in zip(estimators, names, strict=True)]
+    _load_initial_models(spark, runs)
+    if all(run.error is not None for run in runs):
+        return [run.error for run in runs]
+    probe_all(spark, estimators)
+    with reserve_dirs() as reserve:
+        with open_engine(dataset, spec, estimators[0].getAggregationDepth()) as engine:
+            for run in runs:
+                _prepare(run, engine, label)
+            ready = [(run.estimator, run.state) for run in runs if run.state is not None]
+            if any(state.config.standardizer is not None for _, state in ready):
+                warn_of_coarse_features(spec.features, engine.statistics())
+            resume_all(spark, engine, ready, reserve)
+            run_all(engine, [state for _, state in ready])
+            info, ingest_s = engine.info, engine.ingest_s
+        seconds = time.perf_counter() - started
+        return [_outcome(run, info, seconds, ingest_s) for run in runs]
+
+
+@defer_interrupts()
+def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
+    """Load what each run continues from; a model that several name is loaded once."""
+    loaded: dict[Any, Any] = {}
+    for run in runs:
+        model = run.estimator.getInitialModel()
+        if not model:
+            continue
+        if model not in loaded:
+            try:
+                reader = type(run.estimator)._model_class.read().session(spark)
+                loaded[model] = reader.load(model) if isinstance(model, str) else model
+            except Exception as error:
+                # Every file system has its own errors; the fit that asked for the model raises it.
+                loaded[model] = error
+        found = loaded[model]
+        if isinstance(found, Exception):
+            run.error = found
+        else:
+            run.initial = found.network, found.theta
+
+
+def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
+    """Resolve defaults and targets, now that the rows are known."""
+    if run.error is not None:
+        return
+    estimator = run.estimator
+    try:
+        target = estimator._target(engine, label, run.initial[0] if run.initial else None)
+        run.state = make_fit(
+            estimator,
+            engine.info,
+            engine.statistics,
+            target,
+            run.initial,
+            Progress(estimator.uid, run.name),
+        )
+    except ValueError as error:
+        run.error = error
+
+
+def _outcome(run: _Run, info: DatasetInfo, seconds: float, ingest_s: float) -> Any:
+    """Return the model of a run that has ended, or its error."""
+    state, estimator = run.state, run.estimator
+    if state is None or state.error is not None:
+        return run.error if state is None else state.error
+    try:
+        theta = fitted_theta(state)
+    except DataError as error:
+        return error
+    if isinstance(state.on_checkpoint, Checkpoints):
+        state.on_checkpoint.clear()
+    summary = TrainingSummary(
+        records=[in_target_units(record, state.config) for record in state.history],
+        n_rows=info.n_rows,
+        n_validation=info.n_validation,
+        n_features=info.n_features,
+        n_workers=len(info.rows_per_worker),
+        seconds=seconds,
+        ingest_s=ingest_s,
+    )
+    network = state.config.network
+    model: Any = estimator._model_class(network, theta, summary)
+    model._resetUid(estimator.uid)
+    estimator._copyValues(model)
+    if isinstance(model.getInitialModel(), Model):
+        # Otherwise a chain of warm starts would keep every earlier model alive.
+        model.clear(model.initialModel)
+    if estimator.getInitialModel():
+        # What was not set was taken from the initial model.
+        model._set(hiddenLayers=list(network.layers[1:-1]), activation=network.activation)
+    return model

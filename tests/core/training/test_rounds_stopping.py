@@ -1,0 +1,196 @@
+"""When a fit scores, reports, stops, and which network it keeps; on a scripted engine."""
+
+import numpy as np
+import pytest
+from scripted import ScriptedEngine, rounds_seen, scripted_fit
+
+from sparknn.core.config import AveragingConfig
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run
+
+# Of the network that has moved 0, 1, 2, ... times: the best has moved three times.
+LOSSES = [9.0, 5, 4, 3, 3.5, 3.25, 3.125, 3.75, 8, 8, 8]
+
+
+def test_a_record_has_the_score_of_its_own_network() -> None:
+    fit = scripted_fit(6)
+    engine = ScriptedEngine(LOSSES)
+    run(engine, [fit])
+    assert [record.round for record in fit.history] == list(range(6))
+    assert [record.validation_loss for record in fit.history] == LOSSES[1:7]
+    assert [record.validation_metric for record in fit.history] == [0.5] * 6
+    assert [record.loss for record in fit.history] == [3.0] * 6
+    assert all(record.broadcast_s == 0.25 and record.job_s == 0.5 for record in fit.history)
+    assert all(record.seconds > 0 for record in fit.history)
+    assert fit.ended
+
+
+def test_the_last_network_is_scored_by_one_job_that_does_not_train() -> None:
+    engine = ScriptedEngine(LOSSES)
+    run(engine, [scripted_fit(4)])
+    assert [round_ for round_, _ in engine.asked] == [0, 1, 2, 3, 4]
+    assert [[request.train for request in requests] for _, requests in engine.asked] == [
+        [True]
+    ] * 4 + [[False]]
+    assert engine.asked[-1][1][0].state[0, 0] == 4
+
+
+def test_without_validation_rows_there_is_no_such_job() -> None:
+    engine = ScriptedEngine()
+    fit = scripted_fit(4)
+    run(engine, [fit])
+    assert len(engine.asked) == 4
+    assert np.isnan([record.validation_loss for record in fit.history]).all()
+    assert rounds_seen(fit) == 4
+
+
+def test_records_are_announced_once_in_order_and_complete() -> None:
+    told = []
+    engine = ScriptedEngine(LOSSES)
+    fit = scripted_fit(4, on_round_end=lambda fit, record: told.append((len(engine.asked), record)))
+    run(engine, [fit])
+    assert [record for _, record in told] == fit.history
+    assert [record.validation_loss for _, record in told] == LOSSES[1:5]
+    # By the tasks of the round after it, or by the last job.
+    assert [asked for asked, _ in told] == [2, 3, 4, 5]
+
+
+def test_without_validation_rows_records_are_announced_at_the_end_of_their_round() -> None:
+    told = []
+    engine = ScriptedEngine()
+    fit = scripted_fit(4, on_round_end=lambda fit, record: told.append((len(engine.asked), record)))
+    run(engine, [fit])
+    assert told == [(r + 1, record) for r, record in enumerate(fit.history)]
+
+
+@pytest.mark.parametrize(("final", "kept"), [("best", 3), ("last", 5)])
+def test_patience_ends_a_fit(final: str, kept: int) -> None:
+    told = []
+    fit = scripted_fit(
+        10,
+        AveragingConfig(final=final, patience=2),
+        on_round_end=lambda fit, record: told.append(record),
+    )
+    engine = ScriptedEngine(LOSSES)
+    run(engine, [fit])
+    assert rounds_seen(fit) == kept
+    # Networks 4 and 5 are no better than 3; the sixth round scored 5, and its training is lost.
+    assert [record.validation_loss for record in fit.history] == LOSSES[1:6]
+    assert len(engine.asked) == 6
+    assert told == fit.history
+    assert fit.ended
+
+
+def test_patience_counts_rounds_in_a_row() -> None:
+    losses = [9.0, 5, 6, 4, 6, 3, 6, 2, 6, 6, 6]
+    fit = scripted_fit(10, AveragingConfig(final="best", patience=2))
+    run(ScriptedEngine(losses), [fit])
+    assert len(fit.history) == 9
+    assert rounds_seen(fit) == 7
+
+
+def test_patience_may_end_with_the_last_round() -> None:
+    fit = scripted_fit(5, AveragingConfig(final="best", patience=2))
+    engine = ScriptedEngine(LOSSES)
+    run(engine, [fit])
+    assert [record.validation_loss for record in fit.history] == LOSSES[1:6]
+    assert len(engine.asked) == 6
+    assert rounds_seen(fit) == 3
+
+
+def test_without_patience_a_fit_goes_on() -> None:
+    fit = scripted_fit(10, AveragingConfig(final="best"))
+    run(ScriptedEngine(LOSSES), [fit])
+    assert len(fit.history) == 10
+    assert rounds_seen(fit) == 3
+
+
+@pytest.mark.parametrize(("tol", "n_rounds"), [(0.0, 8), (0.15, 4), (0.6, 3)])
+def test_tol_is_what_a_loss_must_fall_by(tol: float, n_rounds: int) -> None:
+    losses = [9.0, 2.0, 1.5, 1.4, 1.36, 1.355, 1.35, 1.35, 1.35, 1.35, 1.35]
+    fit = scripted_fit(10, AveragingConfig(patience=2, tol=tol))
+    run(ScriptedEngine(losses), [fit])
+    assert len(fit.history) == n_rounds
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_losses_that_are_not_finite_use_patience_up(loss: float) -> None:
+    fit = scripted_fit(10, AveragingConfig(final="best", patience=3))
+    run(ScriptedEngine([9.0, 5] + [loss] * 9), [fit])
+    assert len(fit.history) == 4
+    assert rounds_seen(fit) == 1
+
+
+def test_a_fit_that_ends_leaves_the_list() -> None:
+    short, stops, long = (
+        scripted_fit(2),
+        scripted_fit(10, AveragingConfig(final="best", patience=2)),
+        scripted_fit(8),
+    )
+    engine = ScriptedEngine(LOSSES)
+    run(engine, [short, stops, long])
+    training = [(r, len(requests)) for r, requests in engine.asked if requests[0].train]
+    assert training == [(0, 3), (1, 3), (2, 2), (3, 2), (4, 2), (5, 2), (6, 1), (7, 1)]
+    assert [rounds_seen(fit) for fit in (short, stops, long)] == [2, 3, 8]
+    assert [len(fit.history) for fit in (short, stops, long)] == [2, 5, 8]
+
+
+def test_when_all_have_ended_no_round_follows() -> None:
+    engine = ScriptedEngine(LOSSES)
+    fits = [scripted_fit(10, AveragingConfig(patience=2)) for _ in range(2)]
+    run(engine, fits)
+    assert max(round_ for round_, _ in engine.asked) == 5
+
+
+def test_ema_averages_the_rounds() -> None:
+    fit = scripted_fit(3, AveragingConfig(final="ema"))
+    run(ScriptedEngine(), [fit])
+    assert rounds_seen(fit) == pytest.approx((1 * 0.64 + 2 * 0.8 + 3) / (0.64 + 0.8 + 1))
+
+
+def test_combine_scores_its_candidates_in_one_job_list() -> None:
+    """The means of the last 1, 2, ... of 6 networks are 6, 5.5, 5, 4.5, 4 and 3.5."""
+    fit = scripted_fit(6, AveragingConfig(final="combine"))
+    engine = ScriptedEngine([9.0, 9, 9, 2, 1, 3, 3])
+    run(engine, [fit])
+    round_, requests = engine.asked[-1]
+    assert round_ == 6
+    assert [request.state[0, 0] for request in requests] == [6, 5.5, 5, 4.5, 4, 3.5]
+    assert not any(request.train for request in requests)
+    # 4.5 and 4 have the same loss in the script; the shorter average wins.
+    assert rounds_seen(fit) == 4.5
+    assert len(fit.history) == 6
+
+
+@pytest.mark.parametrize("final", ["ema", "best", "combine"])
+def test_what_a_fit_keeps_does_not_change_its_rounds(final: str) -> None:
+    plain, kept = scripted_fit(6), scripted_fit(6, AveragingConfig(final=final))
+    for fit in (plain, kept):
+        run(ScriptedEngine(LOSSES), [fit])
+    losses = [[record.validation_loss for record in fit.history] for fit in (plain, kept)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("losses", [None, LOSSES])
+def test_no_rounds_end_where_they_start(losses: list[float] | None) -> None:
+    fit, other = scripted_fit(0), scripted_fit(2)
+    run(ScriptedEngine(losses), [fit, other])
+    assert (rounds_seen(fit), rounds_seen(other)) == (0, 2)
+    assert fit.history == []
+    assert fit.ended
+
+
+def test_no_fits_are_no_rounds() -> None:
+    engine = ScriptedEngine()
+    run(engine, [])
+    assert engine.asked == []
+
+
+def test_bmuf_ends_with_the_network_that_was_scored_last() -> None:
+    """While rounds follow, what is scored is where the workers start: x + b u."""
+    fit: FitState = scripted_fit(3, AveragingConfig("bmuf", momentum=0.5, rate=1.0, final="last"))
+    engine = ScriptedEngine([9.0] * 20)
+    run(engine, [fit])
+    assert fit.theta is not None
+    assert engine.asked[-1][1][0].state[0].tobytes() == fit.theta.tobytes()
+    assert engine.asked[1][1][0].state[0, 0] == 1.5

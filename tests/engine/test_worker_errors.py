@@ -1,0 +1,40 @@
+"""A worker's missing import becomes advice; other errors pass as they are."""
+
+import pytest
+
+from sparknn.engine.worker_errors import WorkerEnvironmentError, translate_worker_errors
+
+ADVICE = {
+    "ModuleNotFoundError: No module named 'numpy'": "cannot import numpy.*PYSPARK_PYTHON",
+    "No module named numpy": "cannot import numpy,.*PYSPARK_PYTHON",
+    "No module named 'pyarrow'": "cannot import pyarrow,.*spark.pyspark.python",
+    "[PACKAGE_NOT_INSTALLED] PyArrow >= 18.0.0 must be installed; however, it was not found.": (
+        "cannot import PyArrow,.*PYSPARK_PYTHON"
+    ),
+    "No module named 'sparknn.engine'": "cannot import sparknn.*--py-files",
+    'java.io.IOException: Cannot run program "/no/python": error=2, No such file or directory': (
+        "no /no/python where they run. Set PYSPARK_PYTHON"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", ADVICE)
+def test_what_sparknn_needs_is_explained(message: str) -> None:
+    original = RuntimeError(f"Job aborted due to stage failure: {message}\n  at java.lang.Thread")
+    with (
+        pytest.raises(WorkerEnvironmentError, match=ADVICE[message]) as caught,
+        translate_worker_errors(),
+    ):
+        raise original
+    assert caught.value.__cause__ is original
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["No module named 'cv2'", "No module named 'numpyro'", "No module named 'numpy.core.old'"],
+)
+def test_other_errors_pass(message: str) -> None:
+    """An upstream function of the user's may lack modules that sparknn knows nothing of."""
+    with pytest.raises(RuntimeError) as caught, translate_worker_errors():
+        raise RuntimeError(message)
+    assert not isinstance(caught.value, WorkerEnvironmentError)
