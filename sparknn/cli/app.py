@@ -166,11 +166,12 @@ def _fail(text: str, status: int) -> int:
 @contextmanager
 def _messages() -> Iterator[None]:
     """Show what the library logs, on stderr: only results go to stdout."""
-    log = logging.getLogger("sparknn")
+    log, own = logging.getLogger("sparknn"), logging.getLogger("sparknn.cli")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain())
-    level, propagate = log.level, log.propagate
+    levels, propagate = (log.level, own.level), log.propagate
     log.setLevel(logging.INFO)
+    own.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(handler)
     # py4j logs on the root logger, with a traceback, the calls that an interrupt breaks off; a root
@@ -182,7 +183,8 @@ def _messages() -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(silence)
         log.removeHandler(handler)
-        log.setLevel(level)
+        log.setLevel(levels[0])
+        own.setLevel(levels[1])
         log.propagate = propagate
 
 

@@ -16,20 +16,17 @@ class UsageError(ValueError):
     where : str
         What holds the mistakes: a file or a command.
     mistakes : iterable of str
-        Each starts with the key, option or column that is wrong. Empty ones are left out.
+        Each starts with the key, option or column that is wrong.
     """
 
     def __init__(self, where: str, mistakes: Iterable[str]) -> None:
-        self.mistakes = [mistake for mistake in mistakes if mistake]
-        if len(self.mistakes) == 1:
-            super().__init__(f"{where}: {self.mistakes[0]}")
-        else:
-            lines = [f"{where}: {len(self.mistakes)} mistakes", *self.mistakes]
-            super().__init__("\n  ".join(lines))
+        self.mistakes = list(mistakes)
+        several = f" {len(self.mistakes)} mistakes\n  " if len(self.mistakes) > 1 else " "
+        super().__init__(f"{where}:{several}" + "\n  ".join(self.mistakes))
 
 
 def raise_mistakes(where: str, mistakes: Iterable[str]) -> None:
-    """Raise UsageError if there are any mistakes."""
+    """Raise UsageError if there are any mistakes; empty texts are none."""
     if found := [mistake for mistake in mistakes if mistake]:
         raise UsageError(where, found)
 

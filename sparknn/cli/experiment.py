@@ -1,6 +1,6 @@
 """``sparknn experiment``: the poster's protocol, fit after fit.
 
-An experiment file names variants of training and averaging, in its sections [arms.NAME].
+The file names variants of training and averaging, in its sections [arms.NAME].
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pandas as pd
 from pyspark.ml import Pipeline
@@ -20,9 +19,8 @@ from pyspark.sql import functions as F
 
 from sparknn import NeuralNetClassifier
 from sparknn.cli.errors import raise_mistakes
-from sparknn.cli.experiment_report import Results
-from sparknn.cli.io import Source
-from sparknn.cli.jobfile import read
+from sparknn.cli.experiment_results import Results
+from sparknn.cli.jobfile import JobFile, read
 from sparknn.cli.keys import EXPERIMENT
 from sparknn.cli.pipeline import column_mistakes, free_name, plan_columns, preprocessing
 from sparknn.cli.report import counted
@@ -36,81 +34,63 @@ log = logging.getLogger("sparknn.cli")
 
 # Numbers that a row's hash is folded to, and the stream of hashes that draws `data.rows`.
 _STEPS, _DRAW = 1 << 24, 0
-# For the time left only: what a fit takes besides its rounds, counted in rounds, and the number of
-# workers whose tasks make a round take twice as long.
-_FIXED_ROUNDS, _DOUBLING = 10, 8
+# For the time left only: the number of workers whose tasks make a round take twice as long.
+_DOUBLING = 8
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One fit: a variant with a number of workers and a period, on a split (from 1)."""
+class Trial(NamedTuple):
+    """One fit: a variant on a split (from 1), with a number of workers and an averaging period."""
 
-    variant: str
+    arm: str
     split: int
     workers: int
     period: int
 
     def __str__(self) -> str:
         workers = "sequential" if self.workers == 1 else f"{self.workers} workers"
-        return f"split {self.split}, {self.variant}, {workers}, averaging every {self.period}"
+        return f"split {self.split}, {self.arm}, {workers}, averaging every {self.period}"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment is asked for; the fields are keys of its file.
+    """What an experiment is asked for.
 
     Parameters
     ----------
+    file : JobFile
+    given : dict
+        The keys of [experiment], by name.
     variants : dict of str to dict
         Params by name; the first variant is what the others are compared to.
-    redraws : frozenset of str
-        Variants that draw new rows instead of passing several times over one draw.
-    as_given : dict
-        The file's tables, overrides applied.
     """
 
-    name: str
-    source: Source
-    features: tuple[str, ...]
-    label: str
-    rows: int | None
-    splits: int
-    test_fraction: float
-    workers: tuple[int, ...]
-    iterations: int
-    period: int
-    periods: tuple[int, ...]
-    fraction: float
-    target: float | None
-    seed: int
+    file: JobFile
+    given: dict[str, Any]
     variants: dict[str, dict[str, Any]]
-    redraws: frozenset[str]
-    folder: str
-    overwrite: bool
-    as_given: dict[str, Any]
 
     def trials(self) -> list[Trial]:
         """Return every fit, split by split, so that a stopped experiment has whole ones."""
-        cases = [(split, self.period) for split in range(1, self.splits + 1)]
-        cases += [(1, period) for period in self.periods]
+        period, workers = self.given["period"], sorted(set(self.given["workers"]))
+        cases = [(split, period) for split in range(1, self.given["splits"] + 1)]
+        cases += [(1, other) for other in sorted(set(self.given["periods"]) - {period})]
         return [
-            Trial(variant, split, workers, period)
+            Trial(name, split, n, period)
             for split, period in cases
-            for variant in self.variants
-            for workers in self.workers
+            for name in self.variants
+            for n in workers
         ]
 
     def params(self, trial: Trial) -> dict[str, Any]:
         """Return the Params of a trial's estimator, its columns excepted."""
-        redraw = trial.variant in self.redraws
-        epochs, fraction = local_work(trial.period, self.fraction, redraw=redraw)
+        redraw = self.file.values[f"arms.{trial.arm}.redraw"]
+        epochs, fraction = local_work(trial.period, self.given["miniBatchFraction"], redraw=redraw)
         return {
-            **self.variants[trial.variant],
-            "maxIter": self.iterations // trial.period,
+            **self.variants[trial.arm],
+            "maxIter": max(1, self.given["iterations"] // trial.period),
             "localEpochs": epochs,
             "miniBatchFraction": fraction,
             "numWorkers": trial.workers,
-            "seed": self.seed + trial.split - 1,
+            "seed": self.given["seed"] + trial.split - 1,
             # Nothing is selected on the test rows, although every round is scored on them.
             "finalWeights": "last",
         }
@@ -137,43 +117,25 @@ def load_experiment(path: str, overrides: Sequence[str] = ()) -> Experiment:
         Naming every mistake.
     """
     file = read(path, overrides, EXPERIMENT)
-    given = {name.partition(".")[2]: value for name, value in file.values.items()}
-    arms = file.tables.get("arms") or {}
-    names = [name for name, table in arms.items() if isinstance(table, dict)]
+    given = {name: file.values[f"experiment.{name}"] for name in EXPERIMENT["experiment"]}
+    names = [name.split(".")[1] for name in file.values if name.endswith(".redraw")]
     for section in ["network", *(f"arms.{name}" for name in names)]:
         file.build("classification", section)
+    if not names:
+        file.mistakes.append("arms: missing. At least one section [arms.NAME], which may be empty.")
     if 1 not in given["workers"]:
         file.mistakes.append("experiment.workers: 1 is missing; it is what others are compared to.")
-    iterations, period, periods = given["iterations"], given["period"], given["periods"]
+    periods = [("period", given["period"]), *(("periods", n) for n in given["periods"])]
     file.mistakes += [
-        f"experiment.{key}: {value} does not divide the {iterations} of experiment.iterations "
-        f"into whole rounds."
-        for key, value in [("period", period), *(("periods", other) for other in periods)]
-        if iterations % value
+        f"experiment.{key}: {period} does not divide the {given['iterations']} of "
+        f"experiment.iterations into whole rounds."
+        for key, period in periods
+        if given["iterations"] % period
     ]
     raise_mistakes(file.name, file.mistakes)
     network = file.params.get("network", {})
-    return Experiment(
-        name=file.name,
-        source=file.source("data.train"),
-        features=file.features,
-        label=given["label"],
-        rows=given["rows"],
-        splits=given["splits"],
-        test_fraction=given["testFraction"],
-        workers=tuple(sorted(set(given["workers"]))),
-        iterations=iterations,
-        period=period,
-        periods=tuple(sorted(set(periods) - {period})),
-        fraction=given["miniBatchFraction"],
-        target=given["target"],
-        seed=given["seed"],
-        variants={name: network | file.params.get(f"arms.{name}", {}) for name in names},
-        redraws=frozenset(name for name in names if file.values[f"arms.{name}.redraw"]),
-        folder=given["folder"],
-        overwrite=given["overwrite"],
-        as_given=file.tables,
-    )
+    variants = {name: network | file.params.get(f"arms.{name}", {}) for name in names}
+    return Experiment(file, given, variants)
 
 
 @dataclass(frozen=True)
@@ -183,89 +145,68 @@ class Rows:
     data: DataFrame
     features: str
     label: str
-    count: int
+
+    def position(self, seed: int, stream: int) -> Column:
+        """Return a random number from 0 up to 1 that depends on the row's own content alone.
+
+        So a split is the same however the rows are partitioned, and equal rows stay together: none
+        is both trained and tested on.
+        """
+        content = (F.col(quote_column(name)) for name in (self.features, self.label))
+        hashed = F.xxhash64(F.lit(seed), F.lit(stream), *content)
+        return F.pmod(hashed, F.lit(_STEPS)) / F.lit(_STEPS)
+
+    def split(self, given: dict[str, Any], number: int) -> tuple[DataFrame, str]:
+        """Return the rows with a boolean column that marks the test rows, and its name."""
+        name = free_name(self.data.schema, "test")
+        is_test = self.position(given["seed"], number) < given["testFraction"]
+        return self.data.withColumn(name, is_test), name
 
 
 def read_rows(spark: SparkSession, experiment: Experiment) -> Rows:
-    """Read the rows, draw ``data.rows`` of them, and make the columns that a network needs.
-
-    Raises
-    ------
-    UsageError
-        If there are none, or columns are missing or of the wrong type.
-    """
-    raise_mistakes(experiment.name, [experiment.source.problem(spark, "data.train")])
-    data = experiment.source.read(spark)
-    found = plan_columns(data.schema, experiment.features, experiment.label, classifies=True)
+    """Read the rows, draw ``data.rows`` of them, and make the columns that a network needs."""
+    file, source = experiment.file, experiment.file.source("data.train")
+    raise_mistakes(file.name, [source.problem(spark, "data.train")])
+    data = source.read(spark)
+    found = plan_columns(data.schema, file.features, file.values["data.label"], classifies=True)
     net, case = NeuralNetClassifier(), case_matters(spark)
-    mistakes = column_mistakes(data.schema, found, net, case_matters=case)
-    raise_mistakes(experiment.name, mistakes)
+    raise_mistakes(file.name, column_mistakes(data.schema, found, net, case_matters=case))
     data = Pipeline(stages=preprocessing(found)).fit(data).transform(data)
     data = data.select(quote_column(found.features), quote_column(found.label))
-    if experiment.rows is not None:
-        share = experiment.rows / max(data.count(), 1)
-        place = _position(found.features, found.label, experiment.seed, _DRAW)
-        data = data.where(place < share)
-    data = data.persist()
-    rows = Rows(data, found.features, found.label, data.count())
-    empty = f"data.train: there are no rows in {experiment.source.path}."
-    raise_mistakes(experiment.name, [empty] if rows.count == 0 else [])
-    return rows
+    rows = Rows(data, found.features, found.label)
+    if file.values["data.rows"] is not None:
+        share = file.values["data.rows"] / max(data.count(), 1)
+        data = data.where(rows.position(experiment.given["seed"], _DRAW) < share)
+    empty = "" if data.head(1) else f"data.train: there are no rows in {source.path}."
+    raise_mistakes(file.name, [empty])
+    return Rows(data.persist(), found.features, found.label)
 
 
-def with_test_column(rows: Rows, experiment: Experiment, split: int) -> tuple[DataFrame, str]:
-    """Return the rows with a boolean column that marks the test rows of a split, and its name."""
-    name = free_name(rows.data.schema, "test")
-    place = _position(rows.features, rows.label, experiment.seed, split)
-    return rows.data.withColumn(name, place < experiment.test_fraction), name
+def run_trial(
+    rows: Rows, trial: Trial, experiment: Experiment, n_slots: int, **params: Any
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Fit one network.
 
-
-def _position(features: str, label: str, seed: int, stream: int) -> Column:
-    """Return a random number from 0 up to 1 that depends on nothing but the row's own content.
-
-    So a split is the same however the rows are partitioned, and equal rows stay together: none is
-    both trained and tested on.
+    Returns
+    -------
+    dict, DataFrame
+        Facts, of which ``problem`` is why it failed; and the rounds, see ``cumulated``.
     """
-    content = (F.col(quote_column(name)) for name in (features, label))
-    hashed = F.xxhash64(F.lit(seed), F.lit(stream), *content)
-    return F.pmod(hashed, F.lit(_STEPS)) / F.lit(_STEPS)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trial that has been run.
-
-    Parameters
-    ----------
-    facts : dict
-        n_train, n_test, ingest_s, fit_s; and problem, why it failed.
-    rounds : DataFrame
-        See ``cumulated``; empty if it failed.
-    """
-
-    trial: Trial
-    facts: dict[str, Any]
-    rounds: pd.DataFrame
-
-
-def run_trial(experiment: Experiment, trial: Trial, rows: Rows, n_slots: int) -> Run:
-    """Fit one network and read its rounds."""
-    data, test = with_test_column(rows, experiment, trial.split)
-    estimator = NeuralNetClassifier(**experiment.params(trial)).setParams(
+    data, test = rows.split(experiment.given, trial.split)
+    estimator = NeuralNetClassifier(**experiment.params(trial) | params).setParams(
         featuresCol=rows.features, labelCol=rows.label, validationIndicatorCol=test
     )
-    facts: dict[str, Any] = {"n_train": 0, "n_test": 0, "ingest_s": math.nan, "fit_s": math.nan}
     try:
         summary = estimator.fit(data).summary
     except DivergedError as error:
-        return Run(trial, {**facts, "problem": str(error)}, pd.DataFrame())
+        return {"problem": str(error)}, pd.DataFrame()
     facts = {"n_train": summary.n_rows, "n_test": summary.n_validation, "problem": ""}
     facts |= {"ingest_s": summary.ingest_s, "fit_s": summary.seconds}
-    return Run(trial, facts, cumulated(summary.history, trial.workers, n_slots))
+    return facts, cumulated(summary.history, trial.workers, n_slots)
 
 
 def cumulated(history: pd.DataFrame, n_workers: int, n_slots: int) -> pd.DataFrame:
-    """Sum up a fit's rounds: one row per round, with sums over the rounds so far.
+    """Return one row per round of a fit, with sums over the rounds so far.
 
     ``compute_s`` is the training of each round's slowest worker, ``overhead_s`` the rest of a
     round. ``model_s`` is a model, not a measurement: the time if every worker had a core of its
@@ -273,15 +214,13 @@ def cumulated(history: pd.DataFrame, n_workers: int, n_slots: int) -> pd.DataFra
     more workers than slots, a round holds several waves of tasks; as many times its slowest
     worker's training is taken to be compute, and the rest overhead, which scoring is part of.
     """
-    waves = -(-n_workers // n_slots)
-    overhead = (history["seconds"] - waves * history["compute_s"]).clip(lower=0)
-    model = history["compute_s"] + (overhead if n_workers > 1 else 0.0)
-    sums = history[["n_rows", "seconds", "compute_s"]].assign(overhead_s=overhead, model_s=model)
-    sums = sums.assign(broadcast_s=history["broadcast_s"], job_s=history["job_s"]).cumsum()
-    sums.insert(0, "round", history["round"] + 1)
-    sums.insert(2, "accuracy", history["validation_metric"])
-    sums.insert(3, "loss", history["loss"])
-    return sums
+    compute, waves = history["compute_s"], -(-n_workers // n_slots)
+    overhead = (history["seconds"] - waves * compute).clip(lower=0)
+    sums = history[["n_rows", "seconds", "compute_s", "broadcast_s", "job_s"]].assign(
+        overhead_s=overhead, model_s=compute + (overhead if n_workers > 1 else 0.0)
+    )
+    own = {"round": history["round"] + 1, "accuracy": history["validation_metric"]}
+    return pd.concat([pd.DataFrame({**own, "loss": history["loss"]}), sums.cumsum()], axis=1)
 
 
 def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> None:
@@ -294,76 +233,46 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
         first fit.
     """
     experiment = load_experiment(path, overrides)
-    planned = experiment.trials()
+    planned, file = experiment.trials(), experiment.file
     results = Results(
-        experiment.folder,
-        experiment.as_given,
-        len(planned),
+        file.values["output.folder"],
+        file.tables,
+        experiment.given,
         list(experiment.variants),
-        experiment.period,
-        experiment.target,
+        len(planned),
     )
-    results.check_free(experiment.overwrite)
+    results.check_free(file.values["output.overwrite"])
     log.info("Starting Spark ...")
     with open_session(f"sparknn experiment {path}", verbose=verbose) as spark:
-        rows = read_rows(spark, experiment)
-        n_slots = default_workers(spark)
+        rows, n_slots = read_rows(spark, experiment), default_workers(spark)
         log.info(
             "%s; %s, one after the other, with up to %s on %s.",
-            counted(rows.count, "row"),
-            counted(len(planned), "fit"),
-            counted(max(experiment.workers), "worker"),
-            counted(n_slots, "core"),
+            *(counted(rows.data.count(), "row"), counted(len(planned), "fit")),
+            *(counted(planned[-1].workers, "worker"), counted(n_slots, "core")),
         )
         results.open(n_slots, spark.version)
+        if not verbose:  # a line per fit, not per round
+            logging.getLogger("sparknn").setLevel(logging.WARNING)
         try:
-            with _rounds_shown(verbose):
-                # A round that nobody measures: Python workers start in it, and the JVM compiles.
-                brief = replace(planned[0], workers=max(experiment.workers), period=1)
-                run_trial(replace(experiment, iterations=1), brief, rows, n_slots)
-                run_all(
-                    results, planned, experiment, lambda t: run_trial(experiment, t, rows, n_slots)
-                )
+            # A round that nobody measures: Python workers start in it, and the JVM compiles.
+            run_trial(rows, planned[-1], experiment, n_slots, maxIter=1)
+            run_all(results, planned, lambda t: run_trial(rows, t, experiment, n_slots))
         finally:
             rows.data.unpersist()
 
 
 def run_all(
-    results: Results,
-    planned: Sequence[Trial],
-    experiment: Experiment,
-    fit: Callable[[Trial], Run],
+    results: Results, planned: Sequence[Trial], fit: Callable[[Trial], tuple[Any, Any]]
 ) -> None:
     """Run all trials, and report those that have run however this ends."""
-    costs = [
-        experiment.iterations / trial.period * (1 + trial.workers / _DOUBLING) + _FIXED_ROUNDS
-        for trial in planned
-    ]
+    costs = [(1 + t.workers / _DOUBLING) / t.period for t in planned]
     started = time.perf_counter()
-    done = 0
     try:
         for done, trial in enumerate(planned, 1):
-            text = results.add(fit(trial))
-            passed = time.perf_counter() - started
-            left = passed * sum(costs[done:]) / sum(costs[:done])
-            shown = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
-            log.info("[%d/%d] %s: %s; %s left", done, len(planned), trial, text, shown)
+            text = results.add(trial, *fit(trial))
+            left = (time.perf_counter() - started) * sum(costs[done:]) / sum(costs[:done])
+            log.info("[%d/%d] %s: %s; %.0f s left", done, len(planned), trial, text, left)
     finally:
         results.report()
         if len(results.runs) < len(planned):
             log.warning("Stopped after %d of %d fits.", len(results.runs), len(planned))
-
-
-@contextmanager
-def _rounds_shown(shown: bool) -> Iterator[None]:
-    """Show a line per round, or only a line per fit."""
-    library = logging.getLogger("sparknn")
-    levels = library.level, log.level
-    if not shown:
-        library.setLevel(logging.WARNING)
-        log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        library.setLevel(levels[0])
-        log.setLevel(levels[1])

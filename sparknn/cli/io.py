@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -20,16 +21,8 @@ from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.sql import is_connect, quote_column
 from sparknn.engine.worker_errors import error_class, root_cause
 
-_FORMATS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".libsvm": "libsvm",
-    ".svm": "libsvm",
-    ".json": "json",
-    ".jsonl": "json",
-    ".orc": "orc",
-}
+_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".orc": "orc"}
+_FORMATS |= {".libsvm": "libsvm", ".svm": "libsvm"}
 # What users may expect to be written by the path's ending, and is not.
 _UNKNOWN = (".txt", ".tsv", ".avro", ".xml", ".xls", ".xlsx", ".arrow", ".feather")
 # A CSV file with neither a header nor types is of no use here; options override both.
@@ -38,33 +31,21 @@ _CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
 
 def guess_format(path: str) -> str:
     """Return the format that a path's ending names; parquet, Spark's default, if it names none."""
-    lower = path.rstrip("/").lower()
-    return next((name for ending, name in _FORMATS.items() if lower.endswith(ending)), "parquet")
+    ending = Path(path.removesuffix(".gz")).suffix.lower()
+    return _FORMATS.get(ending, "parquet")
 
 
 def output_problem(path: str, format_: str | None) -> str:
     """Return why rows cannot be written to a path by its ending; empty if they can."""
-    unknown = path.rstrip("/").lower().endswith(_UNKNOWN)
+    unknown = Path(path).suffix.lower() in _UNKNOWN
     if format_ or not (unknown or guess_format(path) not in OUTPUT_FORMATS):
         return ""
-    return (
-        f"{path} ends like a format that is not written. Name another path, or set the format: "
-        f"{', '.join(OUTPUT_FORMATS)}."
-    )
+    return f"{path} ends in a format that cannot be written; use {', '.join(OUTPUT_FORMATS)}."
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from.
-
-    Parameters
-    ----------
-    path : str
-        A path on any file system that Spark knows, or a table's name.
-    format : str
-    options : dict of str to str
-        For Spark's reader.
-    """
+    """Where rows come from: a path on any file system that Spark knows, or a table's name."""
 
     path: str
     format: str
@@ -74,10 +55,8 @@ class Source:
     def of(cls, path: str, format_: str | None, options: Mapping[str, Any]) -> Source:
         """Fill in what is not given: the format by the path's ending, and options for CSV."""
         format_ = format_ or guess_format(path)
-        given = {
-            name: str(value).lower() if isinstance(value, bool) else str(value)
-            for name, value in options.items()
-        }
+        bools = {True: "true", False: "false"}
+        given = {k: bools[v] if isinstance(v, bool) else str(v) for k, v in options.items()}
         if format_ == "csv":
             # Spark's options do not mind case, so neither may the defaults.
             names = {name.lower() for name in given}
@@ -103,29 +82,18 @@ class Source:
             # Finds the files, but reads none of them, as a format that infers its schema would.
             replace(self, format="text" if self.format != "table" else "table").read(spark)
         except AnalysisException as error:
-            if error_class(error) == "TABLE_OR_VIEW_NOT_FOUND":
-                return f"{key}: there is no table {self.path}."
-            if error_class(error) != "PATH_NOT_FOUND":
+            if error_class(error) not in ("PATH_NOT_FOUND", "TABLE_OR_VIEW_NOT_FOUND"):
                 return f"{key}: {self.path} cannot be read ({root_cause(error)})."
-            how = "--format table" if key.startswith("--") else "format = 'table' in [data]"
-            hint = "" if "/" in self.path else f" If it is a table, use {how}."
+            if self.format == "table":
+                return f"{key}: there is no table {self.path}."
+            hint = "" if "/" in self.path else " If it is a table, set the format to table."
             return f"{key}: there is no {self.path}.{hint}"
         return ""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where output goes.
-
-    Parameters
-    ----------
-    path : str
-        A path or a table's name, as for ``Source``.
-    format : str
-        Of rows; or ``model``.
-    overwrite : bool
-        Whether to replace what is there; otherwise it is an error.
-    """
+    """Where rows, or a model (of format ``model``), go."""
 
     path: str
     format: str

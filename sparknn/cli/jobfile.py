@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparknn.cli.errors import raise_mistakes
+from sparknn.cli.errors import UsageError, raise_mistakes
 from sparknn.cli.io import Source, Target, output_problem
 from sparknn.cli.keys import PARAM_KEYS, TRAIN, Key, Schema, new_estimator
 from sparknn.ml.checked_params import ParamError
@@ -29,7 +29,6 @@ class JobFile:
         Keys that are no Params, by ``section.name``, defaults filled in.
     params : dict of str to dict
         Params by section and name.
-    mistakes : list of str
     """
 
     name: str
@@ -46,8 +45,7 @@ class JobFile:
 
     def source(self, key: str) -> Source:
         """Return the rows that a key names."""
-        options = self.values["data.options"] or {}
-        return Source.of(self.values[key], self.values["data.format"], options)
+        return Source.of(self.values[key], self.values["data.format"], self.values["data.options"])
 
     def build(self, task: str, *sections: str) -> Any:
         """Return an estimator with the Params of some sections; add the mistakes in them."""
@@ -66,14 +64,14 @@ class JobFile:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What ``sparknn train`` is asked for; the fields are keys of the file.
+    """What ``sparknn train`` is asked for.
 
     Parameters
     ----------
-    name : str
-        Of the file, for messages.
     estimator : NeuralNetClassifier or NeuralNetRegressor
         With the Params of the file, features and label excepted.
+    columns : tuple of str
+        Of the data, that are used.
     """
 
     name: str
@@ -83,8 +81,7 @@ class TrainJob:
     test: Source | None
     features: tuple[str, ...]
     label: str
-    weight: str | None
-    validation_indicator: str | None
+    columns: tuple[str, ...]
     model: Target | None
     predictions: Target | None
     curve: str | None
@@ -107,31 +104,31 @@ def load_train(path: str, overrides: Sequence[str] = ()) -> TrainJob:
         estimator._check_combinations()
     except ParamError as error:
         file.mistakes += mistakes_in(error)
-    predictions = given["output.predictions"]
-    if predictions and not given["data.test"]:
+    model, predictions, test = (
+        given[key] for key in ("output.model", "output.predictions", "data.test")
+    )
+    format_, overwrite = given["output.predictionsFormat"], given["output.overwrite"]
+    if predictions and not test:
         file.mistakes.append("output.predictions: needs data.test, whose rows are predicted.")
-    if given["data.test"] and not estimator.getPredictionCol():
-        file.mistakes.append("output.predictionCol: is empty, but data.test needs predictions.")
-    if not (given["output.model"] or given["data.test"] or file.mistakes):
-        file.mistakes.append(
-            "output.model: missing. Without it or data.test, the trained model is discarded."
-        )
-    format_ = given["output.predictionsFormat"]
     if predictions and (problem := output_problem(predictions, format_)):
         file.mistakes.append(f"output.predictions: {problem}")
+    if test and not estimator.getPredictionCol():
+        file.mistakes.append("output.predictionCol: is empty, but data.test needs predictions.")
+    if not (model or test or file.mistakes):
+        text = "missing. Without it or data.test, the trained model is discarded."
+        file.mistakes.append(f"output.model: {text}")
     raise_mistakes(file.name, file.mistakes)
-    overwrite = given["output.overwrite"]
+    used = (*file.features, given["data.label"], weight, indicator)
     return TrainJob(
         name=file.name,
         estimator=estimator,
         classifies=given["task"] == "classification",
         train=file.source("data.train"),
-        test=file.source("data.test") if given["data.test"] else None,
+        test=file.source("data.test") if test else None,
         features=file.features,
         label=given["data.label"],
-        weight=weight,
-        validation_indicator=indicator,
-        model=Target(given["output.model"], "model", overwrite) if given["output.model"] else None,
+        columns=tuple(name for name in used if name),
+        model=Target(model, "model", overwrite) if model else None,
         predictions=Target.of(predictions, format_, overwrite) if predictions else None,
         curve=given["output.curve"],
     )
@@ -145,129 +142,89 @@ def read(path: str, overrides: Sequence[str], schema: Schema) -> JobFile:
     UsageError
         If there is no such file or it is not TOML; other mistakes are collected.
     """
-    name = f"{path} with --set" if overrides else path
-    file = JobFile(name, _read_toml(path))
-    for text in overrides:
-        file.mistakes += _apply(file.tables, text)
-    for section, values in _sections(file, schema):
-        keys = schema["arms.*" if section.startswith("arms.") else section]
-        for key, value in values.items():
-            _check(file, schema, section, keys, key, value)
-        for key, declared in keys.items():
-            if declared.required and key not in values:
-                file.mistakes.append(f"{section}.{key}: missing. {declared.doc}")
-            if declared.type != "param":
-                file.values.setdefault(_join(section, key), declared.default)
+    file = JobFile(f"{path} with --set" if overrides else path, _read_toml(path))
+    file.mistakes += [problem for text in overrides if (problem := _apply(file.tables, text))]
+    sections: dict[str, Any] = {name: {} for name in schema if "*" not in name} | {"": {}}
+    for name, value in file.tables.items():
+        if f"{name}.*" in schema and isinstance(value, dict):
+            sections |= {f"{name}.{each}": table for each, table in value.items()}
+        elif name in sections or f"{name}.*" in schema:
+            sections[name] = value
+        else:
+            sections[""][name] = value
+    for section, values in sections.items():
+        keys = schema.get(section) or schema.get(f"{section.partition('.')[0]}.*", {})
+        if isinstance(values, dict):
+            _check(file, schema, f"{section}." if section else "", keys, values)
+        else:
+            file.mistakes.append(f"{section}: expected a section [{section}], got {values!r}.")
     return file
 
 
 def _check(
-    file: JobFile, schema: Schema, section: str, keys: Mapping[str, Key], name: str, value: Any
+    file: JobFile, schema: Schema, section: str, keys: Mapping[str, Key], values: dict[str, Any]
 ) -> None:
-    """File a value under ``values`` or ``params``, or its mistake."""
-    full, key = _join(section, name), keys.get(name)
-    if key is None:
-        file.mistakes.append(f"{full}: unknown key{_where(schema, name, keys)}")
-    elif key.type == "param":
-        file.params.setdefault(section, {})[name] = value
-    elif key.type == "reserved":
-        file.mistakes.append(f"{full}: is set by {key.doc}.")
-    elif problem := key.problem(value):
-        file.mistakes.append(f"{full}: {problem}")
-    else:
-        file.values[full] = value
-
-
-def _where(schema: Schema, name: str, keys: Mapping[str, Key]) -> str:
-    """Suggest the key that was meant: in this section, or in any other."""
-    here = [known for known, key in keys.items() if key.type != "reserved"]
-    everywhere = {known for section in schema.values() for known in section}
-    guess = name if name in everywhere else _closest(name, everywhere)
-    homes = [_join(section, guess) for section, known in schema.items() if guess in known]
-    shown = [home.replace("arms.*", "arms.NAME") for home in homes]
-    command = "sparknn keys" if schema is TRAIN else "sparknn experiment --help"
-    return did_you_mean(name, here) or (
-        f"; did you mean {' or '.join(shown)}?" if shown else f". `{command}` lists them all."
-    )
-
-
-def _closest(name: str, known: set[str]) -> str:
-    return next((word for word in sorted(known) if did_you_mean(name, [word])), "")
-
-
-def _sections(file: JobFile, schema: Schema) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the sections of a file by name, those left out as empty."""
-    names = [section.removesuffix(".*") for section in schema if section]
-    top: dict[str, Any] = {}
-    for name, value in file.tables.items():
-        if name in names:
-            continue
-        if isinstance(value, dict):
-            listed = ", ".join(f"[{each}]" for each in names)
-            hint = did_you_mean(name, names) or f"; the sections are {listed}."
-            file.mistakes.append(f"[{name}]: unknown section{hint}")
+    """File the values of a section under ``values`` or ``params``, or as mistakes."""
+    for name, key in keys.items():
+        if key.required and name not in values:
+            file.mistakes.append(f"{section}{name}: missing. {key.doc}")
+        if key.type not in ("param", "reserved"):
+            file.values[section + name] = key.default
+    for name, value in values.items():
+        full, found = section + name, keys.get(name)
+        if found is None:
+            what = "section" if isinstance(value, dict) else "key"
+            file.mistakes.append(f"{full}: unknown {what}{_hint(schema, name, keys, what)}")
+        elif found.type == "param":
+            file.params.setdefault(section[:-1], {})[name] = value
+        elif found.type == "reserved":
+            file.mistakes.append(f"{full}: is set by {found.doc}.")
+        elif problem := found.problem(value):
+            file.mistakes.append(f"{full}: {problem}")
         else:
-            top[name] = value
-    yield from _tables(file, {"": top}) if "" in schema else ()
-    if "" not in schema:
-        file.mistakes += [f"{name}: unknown key{_where(schema, name, {})}" for name in top]
-    for name in names:
-        values = file.tables.get(name, {})
-        if name in schema or not isinstance(values, dict):
-            yield from _tables(file, {name: values})
-        elif values:
-            yield from _tables(file, {f"{name}.{each}": table for each, table in values.items()})
-        else:
-            file.mistakes.append(f"{name}: missing. At least one section [{name}.NAME].")
+            file.values[full] = value
 
 
-def _tables(file: JobFile, tables: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, values in tables.items():
-        if isinstance(values, dict):
-            yield name, values
-        else:
-            file.mistakes.append(f"{name}: expected a section [{name}], got {values!r}.")
-
-
-def _join(section: str, name: str) -> str:
-    return f"{section}.{name}" if section else name
+def _hint(schema: Schema, name: str, keys: Mapping[str, Key], what: str) -> str:
+    """Suggest what was meant: a section, or a key in this section or in any other."""
+    if what == "section":
+        known = [section.removesuffix(".*") for section in schema if section]
+        return did_you_mean(name, known) or f"; the sections are {', '.join(known)}."
+    if here := did_you_mean(name, [known for known, key in keys.items() if key.type != "reserved"]):
+        return here
+    for section, known_keys in schema.items():
+        for known in known_keys:
+            if did_you_mean(name, [known]):
+                return f"; did you mean {section.replace('*', 'NAME')}.{known}?"
+    return f". `sparknn {'keys' if schema is TRAIN else 'experiment --help'}` lists them all."
 
 
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        problem = "there is no such file."
+        raise UsageError(path, ["there is no such file."]) from None
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}."
+        raise UsageError(path, [f"cannot be read: {error.strerror}."]) from None
     except ValueError as error:  # of TOML, or of UTF-8
-        problem = f"is not valid TOML: {error}."
-    raise_mistakes(path, [problem])
-    raise AssertionError
+        raise UsageError(path, [f"is not valid TOML: {error}."]) from None
 
 
-def _apply(tables: dict[str, Any], text: str) -> list[str]:
-    """Put one ``--set KEY=VALUE`` into the tables; return the mistakes in it."""
+def _apply(tables: dict[str, Any], text: str) -> str:
+    """Put one ``--set KEY=VALUE`` into the tables; return what is wrong with it."""
     key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        return [f"--set {text}: expected KEY=VALUE, such as training.maxIter=5."]
-    inner: Any = tables
-    for part in parts[:-1]:
-        inner = inner.setdefault(part, {})
-        if not isinstance(inner, dict):
-            return [f"--set {text}: {part} holds a value; it has no keys."]
-    inner[parts[-1]] = _toml_value(value.strip())
-    return []
-
-
-def _toml_value(text: str) -> Any:
-    """Parse a TOML value. What is none is text: nobody wants to quote a path twice in a shell."""
+    *sections, name = key.strip().split(".")
+    if not (equals and name and all(sections)):
+        return f"--set {text}: expected KEY=VALUE, such as training.maxIter=5."
+    for section in sections:
+        tables = tables.setdefault(section, {})
+        if not isinstance(tables, dict):
+            return f"--set {text}: {section} holds a value; it has no keys."
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if len(parsed) == 1 else text
+        tables[name] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:  # text: nobody wants to quote a path twice in a shell
+        tables[name] = value.strip()
+    return ""
 
 
 def mistakes_in(error: ParamError) -> list[str]:

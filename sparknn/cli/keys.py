@@ -12,42 +12,42 @@ from typing import Any
 
 from sparknn.ml.validators import did_you_mean
 
+TASKS = ("classification", "regression")
 FORMATS = ("parquet", "csv", "libsvm", "json", "orc", "table")
 #: What rows can be written as: libsvm holds nothing but labels and features.
-OUTPUT_FORMATS = ("parquet", "csv", "json", "orc", "table")
+OUTPUT_FORMATS = tuple(name for name in FORMATS if name != "libsvm")
 
 
-def _whole(value: Any, least: int) -> bool:
+def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_between_0_and_1(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
-def _names(value: Any) -> bool:
+def _are_names(value: Any) -> bool:
     names = value if isinstance(value, list) else [value]
-    texts = all(isinstance(name, str) and name for name in names)
-    return bool(names) and texts and len(set(names)) == len(names)
+    return bool(names) and all(isinstance(n, str) and n and names.count(n) == 1 for n in names)
 
 
 #: By type: what is expected, in words, and whether a value is that.
 _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("text", lambda v: isinstance(v, str) and v != ""),
-    "columns": ("a column's name or a list of different names", _names),
+    "columns": ("a column's name or a list of different names", _are_names),
     "flag": ("true or false", lambda v: isinstance(v, bool)),
     "options": (
         "a table of reader options, such as { header = true }",
         lambda v: isinstance(v, dict) and not any(isinstance(x, dict | list) for x in v.values()),
     ),
-    "count": ("a whole number from 1", lambda v: _whole(v, 1)),
-    "seed": ("a whole number from 0", lambda v: _whole(v, 0)),
+    "count": ("a whole number from 1", lambda v: _is_whole(v, 1)),
+    "seed": ("a whole number from 0", lambda v: _is_whole(v, 0)),
     "counts": (
         "a list of whole numbers from 1, such as [1, 2, 4]",
-        lambda v: isinstance(v, list) and all(_whole(x, 1) for x in v),
+        lambda v: isinstance(v, list) and all(_is_whole(x, 1) for x in v),
     ),
-    "share": ("a number above 0 and below 1", lambda v: _number(v) and 0 < v < 1),
-    "part": ("a number above 0 and up to 1", lambda v: _number(v) and 0 < v <= 1),
+    "share": ("a number above 0 and below 1", lambda v: _is_between_0_and_1(v) and v < 1),
+    "part": ("a number above 0 and up to 1", _is_between_0_and_1),
 }
 
 
@@ -60,12 +60,10 @@ class Key:
     type : str
         A key of ``_TYPES``; ``param``: the estimator checks it; ``reserved``: it is refused, and
         ``doc`` says what sets it.
-    doc : str
     default : optional
         None: unset.
     choices : tuple of str
         The values allowed, if not all are.
-    required : bool
     """
 
     type: str
@@ -84,12 +82,6 @@ class Key:
             return f"expected one of {', '.join(self.choices)}, got {value!r}{hint}"
         return ""
 
-    def line(self, name: str) -> str:
-        """Return a line of help."""
-        choices = f" One of {', '.join(self.choices)}." if self.choices else ""
-        default = "" if self.default is None else f" Default {self.default!r}."
-        return f"  {name}: {self.doc or _param_doc(name)}{choices}{default}"
-
 
 def _params(*names: str) -> dict[str, Key]:
     return dict.fromkeys(names, Key("param"))
@@ -100,25 +92,19 @@ Schema = Mapping[str, Mapping[str, Key]]
 
 _ROWS = {
     "format": Key("text", "By default as the path ends; otherwise parquet.", choices=FORMATS),
-    "options": Key("options", "For Spark's reader, such as { header = true }."),
-    "features": Key(
-        "columns", "A column of vectors or arrays, or several numeric columns.", "features"
-    ),
+    "options": Key("options", "For Spark's reader, such as { header = true }.", {}),
+    "features": Key("columns", "A column of vectors or arrays, or numeric columns.", "features"),
+    "label": Key("text", "The column to predict; text is indexed.", "label"),
 }
 _NETWORK = _params("hiddenLayers", "activation", "dropout")
 _OVERWRITE = Key("flag", "Whether to replace what is there.", False)
 
 TRAIN: Schema = {
-    "": {
-        "task": Key(
-            "text", "What to fit.", "classification", choices=("classification", "regression")
-        )
-    },
+    "": {"task": Key("text", "What to fit.", "classification", TASKS)},
     "data": {
         "train": Key("text", "Rows to train on: a path, or a table's name.", required=True),
         "test": Key("text", "Rows to evaluate the model on when it is trained."),
         **_ROWS,
-        "label": Key("text", "The column to predict; text is indexed.", "label"),
         "weight": Key("text", "A column of row weights."),
         "validationIndicator": Key("text", "A boolean column that marks validation rows."),
         **_params("validationFraction", "handleInvalid", "numClasses"),
@@ -138,9 +124,7 @@ TRAIN: Schema = {
         "model": Key("text", "Where to save the model."),
         "curve": Key("text", "Where to draw the training curve, on this machine (PNG, SVG, PDF)."),
         "predictions": Key("text", "Where to write the test rows with their predictions."),
-        "predictionsFormat": Key(
-            "text", "By default as the path ends; otherwise parquet.", choices=OUTPUT_FORMATS
-        ),
+        "predictionsFormat": Key("text", "By default as the path ends.", choices=OUTPUT_FORMATS),
         "overwrite": _OVERWRITE,
         **_params("predictionCol", "probabilityCol", "rawPredictionCol", "thresholds"),
     },
@@ -179,7 +163,6 @@ EXPERIMENT: Schema = {
     "data": {
         "train": Key("text", "The rows to split: a path, or a table's name.", required=True),
         **_ROWS,
-        "label": Key("text", "The class; text is indexed.", "label"),
         "rows": Key("count", "About how many rows to draw at random; by default all."),
     },
     "experiment": {
@@ -187,7 +170,7 @@ EXPERIMENT: Schema = {
         "testFraction": Key("share", "Share of the rows to test on.", 0.2),
         "workers": Key("counts", "Numbers of workers; 1 is sequential.", [1, 2, 4, 8]),
         "iterations": Key("count", "Local epochs in total.", 100),
-        "period": Key("count", "Local epochs between averages; 5 on the poster.", 5),
+        "period": Key("count", "Local epochs between averages.", 5),
         "periods": Key("counts", "Other periods to try, on the first split.", []),
         "miniBatchFraction": Key("part", "Share of its rows a worker draws per round.", 0.1),
         "target": Key(
@@ -200,15 +183,11 @@ EXPERIMENT: Schema = {
     "network": _NETWORK,
     "arms.*": {
         "redraw": Key(
-            "flag",
-            "Draw as many rows as several passes over one draw would visit, and pass once.",
-            False,
+            "flag", "Draw more rows instead of passing several times over one draw.", False
         ),
-        **{
-            name: Key("reserved", _RESERVED[name]) if name in _RESERVED else key
-            for section in ("training", "averaging")
-            for name, key in TRAIN[section].items()
-        },
+        **TRAIN["training"],
+        **TRAIN["averaging"],
+        **{name: Key("reserved", reason) for name, reason in _RESERVED.items()},
     },
     "output": {
         "folder": Key("text", "Where tables, JSON and figures go.", required=True),
@@ -221,22 +200,25 @@ def key_lines(schema: Schema) -> Iterator[str]:
     """Yield every key with its meaning and default, by section; Params of variants by name only."""
     for section, keys in schema.items():
         yield f"[{section.replace('*', 'NAME')}]" if section else ""
+        for name, key in keys.items():
+            if key.type in _TYPES:
+                choices = f" One of {', '.join(key.choices)}." if key.choices else ""
+                default = f" Default {key.default!r}." if key.default else ""
+                yield f"  {name}: {key.doc}{choices}{default}"
+        names = [name for name, key in keys.items() if key.type == "param"]
         if schema is TRAIN:
-            yield from (key.line(name) for name, key in keys.items())
+            yield from (f"  {name}: {_param_doc(name)}" for name in names)
         else:
-            yield from (key.line(name) for name, key in keys.items() if key.type in _TYPES)
-            names = [name for name, key in keys.items() if key.type == "param"]
             yield from (f"  {', '.join(names[i : i + 6])}" for i in range(0, len(names), 6))
         yield ""
 
 
 def _param_doc(name: str) -> str:
     """Return a Param's doc and default, of the estimators that have it."""
-    tasks = TRAIN[""]["task"].choices
-    having = {task: found for task in tasks if (found := new_estimator(task)).hasParam(name)}
-    task, estimator = next(iter(having.items()))
+    having = [task for task in TASKS if new_estimator(task).hasParam(name)]
+    estimator = new_estimator(having[0])
     param = estimator.getParam(name)
-    only = "" if len(having) == len(tasks) else f" Only {task}."
+    only = "" if having == [*TASKS] else f" Only {having[0]}."
     known = estimator.hasDefault(param)
     default = f" Default {estimator.getOrDefault(param)!r}." if known else ""
     return f"{param.doc.rstrip('.')}.{only}{default}"

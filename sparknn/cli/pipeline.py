@@ -21,7 +21,7 @@ from pyspark.sql.types import (
 )
 
 from sparknn.cli.keys import PARAM_KEYS
-from sparknn.ml.schema import SchemaError, check_training_schema, missing_problem
+from sparknn.ml.schema import SchemaError, SchemaProblem, check_training_schema, missing_problem
 
 _PREDICTED_LABEL = "predictedLabel"
 
@@ -50,9 +50,9 @@ class Columns:
 
     @property
     def made(self) -> dict[str, str]:
-        """The columns that stages make, and the key of what they are made of."""
-        features = {self.features: "data.features"} if self.assembled else {}
-        return features | ({self.label: "data.label"} if self.indexed else {})
+        """The columns that stages make, and the Param that names what they are made of."""
+        features = {self.features: "featuresCol"} if self.assembled else {}
+        return features | ({self.label: "labelCol"} if self.indexed else {})
 
 
 def plan_columns(
@@ -84,85 +84,62 @@ def column_mistakes(
     key : str
         What named the rows; by default the key that named the column.
     """
-    param_of = {
-        estimator.getOrDefault(name): PARAM_KEYS[name]
-        for name in ("predictionCol", "probabilityCol", "rawPredictionCol")
-        if estimator.hasParam(name)
-    }
-    param_of[_PREDICTED_LABEL] = "data.label"
-    mistakes = [f"{key or 'data.features'}: {text}" for text in _assembly_problems(schema, columns)]
-    if columns.indexed in columns.assembled and columns.indexed:
-        mistakes.append(f"data.features: column '{columns.indexed}' is the label.")
-    mistakes += [f"{key or 'data.label'}: {text}" for text in _label_problems(schema, columns)]
-    mistakes += [
-        f"{key or made_of}: column '{name}' exists already, and would be made of {made_of}. "
-        f"Rename or drop it."
-        for name, made_of in columns.made.items()
+    names = ("predictionCol", "probabilityCol", "rawPredictionCol")
+    outputs = {estimator.getOrDefault(n): n for n in names if estimator.hasParam(n)}
+    outputs[_PREDICTED_LABEL] = "labelCol"
+    problems = [*_input_problems(schema, columns)]
+    problems += [
+        SchemaProblem(name, param, f"Column '{name}' exists already; it is made here. Rename it.")
+        for name, param in columns.made.items()
         if free_name(schema, name) != name
     ]
-    outputs = [name for name in param_of if name != _PREDICTED_LABEL or columns.indexed]
     # As the stages leave it. What they read was checked above, whatever is wrong with it.
     kinds = {columns.features: VectorUDT(), columns.label: DoubleType()}
-    fields = [StructField(name, kinds[name]) for name in columns.made]
+    fields = {field.name: field for field in schema.fields}
+    fields |= {name: StructField(name, kinds[name]) for name in columns.made}
+    # Test rows need neither.
     weight, indicator = (
-        estimator.getOrDefault(name) if estimator.isDefined(name) else None
+        estimator.getOrDefault(name) if estimator.isDefined(name) and not key else None
         for name in ("weightCol", "validationIndicatorCol")
     )
     try:
         check_training_schema(
-            StructType([*(f for f in schema.fields if f.name not in columns.made), *fields]),
+            StructType([*fields.values()]),
             features=columns.features,
             label=columns.label,
             classifies=estimator._classifies,
-            weight=None if key else weight,
-            validation_indicator=None if key else indicator,
-            outputs=outputs,
+            weight=weight,
+            validation_indicator=indicator,
+            outputs=[name for name in outputs if name != _PREDICTED_LABEL or columns.indexed],
             case_matters=case_matters,
         )
     except SchemaError as error:
-        mistakes += [
-            f"{key or PARAM_KEYS.get(each.param) or param_of[each.column]}: {each.message}"
-            for each in error.problems
-        ]
-    return mistakes
+        problems += error.problems
+    return [
+        f"{key or PARAM_KEYS[each.param or outputs[each.column]]}: {each.message}"
+        for each in problems
+    ]
 
 
-def _assembly_problems(schema: StructType, columns: Columns) -> Iterator[str]:
+def _input_problems(schema: StructType, columns: Columns) -> Iterator[SchemaProblem]:
+    """Yield what is wrong with the columns that stages read."""
     for name in columns.assembled:
-        if problem := missing_problem(schema, name, "featuresCol", "features"):
-            yield problem.message
-            continue
-        kind = schema[name].dataType
-        if not isinstance(kind, NumericType | BooleanType | VectorUDT):
-            text = " Encode text first, with StringIndexer and OneHotEncoder." * isinstance(
-                kind, StringType
+        problem = missing_problem(schema, name, "featuresCol", "features")
+        if problem is None and not isinstance(
+            schema[name].dataType, NumericType | BooleanType | VectorUDT
+        ):
+            problem = SchemaProblem(
+                name,
+                "featuresCol",
+                f"Column '{name}' has type {schema[name].dataType.simpleString()}; expected "
+                f"numbers, or one column of vectors or arrays. Encode text first, with "
+                f"StringIndexer and OneHotEncoder.",
             )
-            yield (
-                f"column '{name}' has type {kind.simpleString()}; expected numbers, or a single "
-                f"column of vectors or arrays.{text}"
-            )
-        elif "." in name:
-            yield (
-                f"column '{name}' has a dot in its name, which VectorAssembler takes for a field "
-                f"of a struct. Rename the column."
-            )
-
-
-def _label_problems(schema: StructType, columns: Columns) -> Iterator[str]:
-    """Yield what is wrong with a label that is to be indexed."""
-    name = columns.indexed
-    if not name:
-        return
-    if problem := missing_problem(schema, name, "labelCol", "labels"):
-        yield problem.message
-    elif not isinstance(schema[name].dataType, StringType | NumericType):
-        found = schema[name].dataType.simpleString()
-        yield f"column '{name}' has type {found}; expected text, as for training."
-    elif "." in name:
-        yield (
-            f"column '{name}' has a dot in its name, which StringIndexer takes for a field of a "
-            f"struct. Rename the column."
-        )
+        elif name in (columns.indexed, columns.label):
+            problem = SchemaProblem(name, "featuresCol", f"Column '{name}' is the label.")
+        yield from filter(None, [problem])
+    if columns.indexed:
+        yield from filter(None, [missing_problem(schema, columns.indexed, "labelCol", "labels")])
 
 
 def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:

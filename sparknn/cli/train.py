@@ -172,9 +172,7 @@ def _row_problem(error: Exception, job: TrainJob, columns: Columns, rows: DataFr
         )
     found: list[str] = []
     if job.estimator.getHandleInvalid() == "error":
-        used = [*job.features, job.label, job.weight, job.validation_indicator]
-        names = [name for name in used if name]
-        found = count_invalid(rows, names, columns.indexed, columns.names)
+        found = count_invalid(rows, job.columns, columns.indexed, columns.names)
     if not found:
         return ""
     problems = error.problems if isinstance(error, DataError) else ()
