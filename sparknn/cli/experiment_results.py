@@ -19,8 +19,15 @@ from sparknn.cli.experiment_tables import TRIAL, Table, summarize
 log = logging.getLogger("sparknn.cli")
 
 # All that is ever written.
-_TABLES = ("runs", "rounds", "accuracy", "time", "accuracy_by_rows", "accuracy_by_seconds")
-_TABLES += ("accuracy_by_model_seconds", "periods", "against_sequential", "against_first_arm")
+_FILES = (
+    "runs",
+    "rounds",
+    "accuracy",
+    "time",
+    "accuracy_by_rows",
+    "accuracy_by_seconds",
+    *("accuracy_by_model_seconds", "periods", "against_sequential", "against_first_arm"),
+)
 _FIGURES = ("accuracy.png", "time.png", "periods.png")
 _CLOCKS = {
     "n_rows": "rows consumed",
@@ -65,7 +72,7 @@ class Results:
         self.environment = {"sparknn": __version__, "spark": spark_version, "slots": n_slots}
         self.environment |= {"python": platform.python_version(), "cores": os.cpu_count()}
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        for name in ["experiment.json", *(f"{table}.csv" for table in _TABLES), *_FIGURES]:
+        for name in ["experiment.json", *(f"{table}.csv" for table in _FILES), *_FIGURES]:
             (Path(self.folder) / name).unlink(missing_ok=True)
 
     def add(self, trial: Any, facts: dict[str, Any], rounds: pd.DataFrame) -> str:

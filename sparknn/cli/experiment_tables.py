@@ -27,8 +27,8 @@ compute: each round's slowest worker. overhead: the rest of a round, scoring the
 model: not measured, but the time with one core per worker: compute + overhead; with one worker
 compute alone: a sequential program needs no Spark."""
 _COMPARISON_NOTE = """\
-points: difference of the final test accuracy. rows, seconds: until {target:.1%}, as multiples of the
-other's; below 1 is better. A dash: one of the two did not reach it in every split."""
+points: difference of the final test accuracy. rows, seconds: until {target:.1%}, as multiples of
+the other's; below 1 is better. A dash: one of the two did not reach it in every split."""
 
 
 @dataclass(frozen=True)

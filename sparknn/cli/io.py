@@ -106,14 +106,12 @@ class Target:
 
     def problem(self, spark: SparkSession, key: str) -> str:
         """Return why nothing can be written there; empty if something can, which is tried."""
-        if not self.overwrite and self._exists(spark):
-            how = "overwrite = true in [output]" if key.startswith("output.") else "--overwrite"
-            what = "table" if self.format == "table" else "path"
-            return f"{key}: the {what} {self.path} exists already. Name another one, or use {how}."
-        if self.format == "table" or is_connect(spark):
-            return ""
+        how = "overwrite = true in [output]" if key.startswith("output.") else "--overwrite"
         try:
-            filesystem.probe_parent(spark, self.path)
+            if not self.overwrite and self._exists(spark):
+                return f"{key}: {self.path} exists already. Name another path, or use {how}."
+            if self.format != "table" and not is_connect(spark):
+                filesystem.probe_parent(spark, self.path)
         except Exception as error:  # every file system has errors of its own
             return f"{key}: {self.path} cannot be written ({root_cause(error)})."
         return ""

@@ -143,7 +143,7 @@ def read(path: str, overrides: Sequence[str], schema: Schema) -> JobFile:
         If there is no such file or it is not TOML; other mistakes are collected.
     """
     file = JobFile(f"{path} with --set" if overrides else path, _read_toml(path))
-    file.mistakes += [problem for text in overrides if (problem := _apply(file.tables, text))]
+    file.mistakes += [wrong for text in overrides if (wrong := _apply(file.tables, text))]
     sections: dict[str, Any] = {name: {} for name in schema if "*" not in name} | {"": {}}
     for name, value in file.tables.items():
         if f"{name}.*" in schema and isinstance(value, dict):
@@ -154,8 +154,10 @@ def read(path: str, overrides: Sequence[str], schema: Schema) -> JobFile:
             sections[""][name] = value
     for section, values in sections.items():
         keys = schema.get(section) or schema.get(f"{section.partition('.')[0]}.*", {})
+        prefix = f"{section}." if section else ""
+        file.values |= {prefix + n: key.default for n, key in keys.items() if key.type != "param"}
         if isinstance(values, dict):
-            _check(file, schema, f"{section}." if section else "", keys, values)
+            _check(file, schema, prefix, keys, values)
         else:
             file.mistakes.append(f"{section}: expected a section [{section}], got {values!r}.")
     return file
@@ -165,11 +167,11 @@ def _check(
     file: JobFile, schema: Schema, section: str, keys: Mapping[str, Key], values: dict[str, Any]
 ) -> None:
     """File the values of a section under ``values`` or ``params``, or as mistakes."""
-    for name, key in keys.items():
-        if key.required and name not in values:
-            file.mistakes.append(f"{section}{name}: missing. {key.doc}")
-        if key.type not in ("param", "reserved"):
-            file.values[section + name] = key.default
+    file.mistakes += [
+        f"{section}{name}: missing. {key.doc}"
+        for name, key in keys.items()
+        if key.required and name not in values
+    ]
     for name, value in values.items():
         full, found = section + name, keys.get(name)
         if found is None:
@@ -188,14 +190,14 @@ def _check(
 def _hint(schema: Schema, name: str, keys: Mapping[str, Key], what: str) -> str:
     """Suggest what was meant: a section, or a key in this section or in any other."""
     if what == "section":
-        known = [section.removesuffix(".*") for section in schema if section]
-        return did_you_mean(name, known) or f"; the sections are {', '.join(known)}."
-    if here := did_you_mean(name, [known for known, key in keys.items() if key.type != "reserved"]):
+        names = [section.removesuffix(".*") for section in schema if section]
+        return did_you_mean(name, names) or f"; the sections are {', '.join(names)}."
+    if here := did_you_mean(name, [each for each, key in keys.items() if key.type != "reserved"]):
         return here
-    for section, known_keys in schema.items():
-        for known in known_keys:
-            if did_you_mean(name, [known]):
-                return f"; did you mean {section.replace('*', 'NAME')}.{known}?"
+    for section, others in schema.items():
+        for other in others:
+            if did_you_mean(name, [other]):
+                return f"; did you mean {section.replace('*', 'NAME')}.{other}?"
     return f". `sparknn {'keys' if schema is TRAIN else 'experiment --help'}` lists them all."
 
 
@@ -216,14 +218,15 @@ def _apply(tables: dict[str, Any], text: str) -> str:
     *sections, name = key.strip().split(".")
     if not (equals and name and all(sections)):
         return f"--set {text}: expected KEY=VALUE, such as training.maxIter=5."
+    inner: Any = tables
     for section in sections:
-        tables = tables.setdefault(section, {})
-        if not isinstance(tables, dict):
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
             return f"--set {text}: {section} holds a value; it has no keys."
     try:
-        tables[name] = tomllib.loads(f"value = {value}")["value"]
+        inner[name] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:  # text: nobody wants to quote a path twice in a shell
-        tables[name] = value.strip()
+        inner[name] = value.strip()
     return ""
 
 

@@ -84,9 +84,10 @@ def column_mistakes(
     key : str
         What named the rows; by default the key that named the column.
     """
-    names = ("predictionCol", "probabilityCol", "rawPredictionCol")
-    outputs = {estimator.getOrDefault(n): n for n in names if estimator.hasParam(n)}
-    outputs[_PREDICTED_LABEL] = "labelCol"
+    named = ("predictionCol", "probabilityCol", "rawPredictionCol")
+    pairs = [(estimator.getOrDefault(name), name) for name in named if estimator.hasParam(name)]
+    pairs += [(_PREDICTED_LABEL, "labelCol")] * bool(columns.indexed)
+    param_of = dict(pairs)
     problems = [*_input_problems(schema, columns)]
     problems += [
         SchemaProblem(name, param, f"Column '{name}' exists already; it is made here. Rename it.")
@@ -110,13 +111,13 @@ def column_mistakes(
             classifies=estimator._classifies,
             weight=weight,
             validation_indicator=indicator,
-            outputs=[name for name in outputs if name != _PREDICTED_LABEL or columns.indexed],
+            outputs=[name for name, _ in pairs],
             case_matters=case_matters,
         )
     except SchemaError as error:
         problems += error.problems
     return [
-        f"{key or PARAM_KEYS[each.param or outputs[each.column]]}: {each.message}"
+        f"{key or PARAM_KEYS[each.param or param_of[each.column]]}: {each.message}"
         for each in problems
     ]
 
@@ -124,20 +125,18 @@ def column_mistakes(
 def _input_problems(schema: StructType, columns: Columns) -> Iterator[SchemaProblem]:
     """Yield what is wrong with the columns that stages read."""
     for name in columns.assembled:
-        problem = missing_problem(schema, name, "featuresCol", "features")
-        if problem is None and not isinstance(
-            schema[name].dataType, NumericType | BooleanType | VectorUDT
-        ):
-            problem = SchemaProblem(
-                name,
-                "featuresCol",
-                f"Column '{name}' has type {schema[name].dataType.simpleString()}; expected "
-                f"numbers, or one column of vectors or arrays. Encode text first, with "
-                f"StringIndexer and OneHotEncoder.",
-            )
+        text = ""
+        if problem := missing_problem(schema, name, "featuresCol", "features"):
+            yield problem
         elif name in (columns.indexed, columns.label):
-            problem = SchemaProblem(name, "featuresCol", f"Column '{name}' is the label.")
-        yield from filter(None, [problem])
+            text = "is the label."
+        elif not isinstance(kind := schema[name].dataType, NumericType | BooleanType | VectorUDT):
+            text = (
+                f"has type {kind.simpleString()}; expected numbers, or one column of vectors or "
+                f"arrays. Encode text first, with StringIndexer and OneHotEncoder."
+            )
+        if text:
+            yield SchemaProblem(name, "featuresCol", f"Column '{name}' {text}")
     if columns.indexed:
         yield from filter(None, [missing_problem(schema, columns.indexed, "labelCol", "labels")])
 

@@ -13,18 +13,20 @@ if TYPE_CHECKING:
 
 
 def test_confusion_counts_every_row(spark: "SparkSession") -> None:
-    rows = [(0, 0.0), (0, 0.0), (0, 1.0), (1, 1.0), (None, 1.0), (2, 0.0)]
-    predicted = spark.createDataFrame(rows, "`the label` int, prediction double")
+    rows = [(0.0, 0.0), (0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (None, 1.0), (1.7, 1.0)]
+    predicted = spark.createDataFrame(rows, "`the label` double, prediction double")
     found = confusion(predicted, "the label", "prediction", ["no", "yes"])
     assert found == Confusion(
-        {(0, 0): 2, (0, 1): 1, (1, 1): 1, (2, 0): 1}, ["no", "yes"], n_unlabelled=1
+        {(0, 0): 2, (0, 1): 1, (1, 1): 1, (1.7, 1): 1}, ["no", "yes"], n_unlabelled=1
     )
     assert found.n_rows == 5
+    # A label that is no class number is no hit.
     assert found.accuracy == pytest.approx(0.6)
+    assert "1.7" in found.lines()[6]
 
 
 def test_the_matrix_can_be_read() -> None:
-    found = Confusion({(0, 0): 98, (0, 1): 2, (1, 1): 1000}, ["no", "yes"])
+    found = Confusion({(0.0, 0.0): 98, (0.0, 1.0): 2, (1.0, 1.0): 1000}, ["no", "yes"])
     assert found.lines() == [
         "accuracy 99.82% (2 of 1,100 rows wrong)",
         "",
@@ -36,7 +38,7 @@ def test_the_matrix_can_be_read() -> None:
 
 
 def test_many_classes_are_summarised() -> None:
-    counts = {(number, number): 10 for number in range(30)} | {(3, 4): 7, (4, 3): 2}
+    counts = {(n / 1, n / 1): 10 for n in range(30)} | {(3.0, 4.0): 7, (4.0, 3.0): 2}
     lines = Confusion(counts).lines()
     assert lines[2:] == ["most often mistaken:", "  3 for 4: 7", "  4 for 3: 2"]
 
@@ -47,7 +49,9 @@ def test_no_rows_have_no_accuracy() -> None:
 
 
 def test_unlabelled_rows_are_mentioned() -> None:
-    assert Confusion({(0, 0): 1}, n_unlabelled=3).lines()[1] == "3 rows without a label left out"
+    assert (
+        Confusion({(0.0, 0.0): 1}, n_unlabelled=3).lines()[1] == "3 rows without a label left out"
+    )
 
 
 def test_errors_of_one_target(spark: "SparkSession") -> None:
@@ -84,5 +88,5 @@ def test_a_constant_target_has_no_r2(spark: "SparkSession") -> None:
 
 def test_one_is_no_plural() -> None:
     assert [counted(n, "row") for n in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
-    lines = Confusion({(0, 0): 1}, n_unlabelled=1).lines()
+    lines = Confusion({(0.0, 0.0): 1}, n_unlabelled=1).lines()
     assert lines[:2] == ["accuracy 100.00% (0 of 1 row wrong)", "1 row without a label left out"]

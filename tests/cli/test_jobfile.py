@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sparknn.cli import config, estimator, keys
-from sparknn.cli.mistakes import UsageError
-from sparknn.cli.tables import Source, Target
+from sparknn.cli import keys
+from sparknn.cli.errors import UsageError
+from sparknn.cli.io import Source, Target
+from sparknn.cli.jobfile import load_train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,12 +25,16 @@ def job_file(tmp_path: Path):
 
 
 def mistakes_in(path: str, *overrides: str) -> list[str]:
-    job, mistakes = config.load(path, overrides)
-    return mistakes + estimator.build(job)[1]
+    """What is wrong with a job file; whether a model is kept is another test's."""
+    try:
+        load_train(path, ["output.model=m", *overrides])
+    except UsageError as error:
+        return error.mistakes
+    return []
 
 
 def test_a_full_file_is_read(job_file) -> None:
-    job, mistakes = config.load(
+    job = load_train(
         job_file(
             """
             task = "regression"
@@ -50,23 +55,23 @@ def test_a_full_file_is_read(job_file) -> None:
             """
         )
     )
-    assert mistakes == []
-    assert job.task == "regression"
+    assert not job.classifies
     options = {"header": "false", "sep": ";", "inferSchema": "true"}
     assert job.train == Source("a.csv", "csv", options)
     assert job.test == Source("b.csv", "csv", options)
-    assert (job.features, job.label, job.weight) == (("x", "y"), "z", "w")
-    assert job.params == {"data.validationFraction": 0.1, "training.maxIter": 3}
-    assert job.model == Target("out/m", "parquet", overwrite=True)
+    assert (job.features, job.label) == (("x", "y"), "z")
+    assert job.columns == ("x", "y", "z", "w")
+    assert job.estimator.getMaxIter() == 3
+    assert job.estimator.getWeightCol() == "w"
+    assert job.model == Target("out/m", "model", overwrite=True)
     assert job.predictions == Target("out/p.csv", "csv", overwrite=True)
 
 
 def test_defaults_are_those_of_spark(job_file) -> None:
-    job, mistakes = config.load(job_file('[data]\ntrain = "rows"'))
-    assert mistakes == []
-    assert (job.task, job.features, job.label) == ("classification", ("features",), "label")
+    job = load_train(job_file('[data]\ntrain = "rows"\n[output]\nmodel = "m"'))
+    assert (job.classifies, job.features, job.label) == (True, ("features",), "label")
     assert job.train == Source("rows", "parquet", {})
-    assert (job.test, job.model, job.curve, job.predictions) == (None, None, None, None)
+    assert (job.test, job.curve, job.predictions) == (None, None, None)
 
 
 def test_overrides_replace_and_add(job_file) -> None:
@@ -79,21 +84,14 @@ def test_overrides_replace_and_add(job_file) -> None:
         "data.train=other/rows.csv",
         "data.options.header=true",
         "averaging.shuffle=false",
+        "output.model=m",
     ]
-    job, mistakes = config.load(path, overrides)
-    assert mistakes == []
-    assert job.params == {
-        "training.maxIter": 5,
-        "training.stepSize": 0.5,
-        "network.hiddenLayers": [8, 4],
-        "network.activation": "tanh",
-        "averaging.shuffle": False,
-    }
+    job = load_train(path, overrides)
+    net = job.estimator
+    assert (net.getMaxIter(), net.getStepSize(), net.getShuffle()) == (5, 0.5, False)
+    assert (net.getHiddenLayers(), net.getActivation()) == ([8, 4], "tanh")
     assert job.train.path == "other/rows.csv"
     assert job.train.options["header"] == "true"
-    net, mistakes = estimator.build(job)
-    assert mistakes == []
-    assert net.getOrDefault("hiddenLayers") == [8, 4]
 
 
 @pytest.mark.parametrize(
@@ -130,11 +128,11 @@ def test_bad_overrides(override: str, expected: str, job_file) -> None:
         ),
         (
             "[data]\ntrain = 'r'\nfeatures = []",
-            "data.features: expected a column's name or a list of names, got [].",
+            "data.features: expected a column's name or a list of different names, got [].",
         ),
         (
             "[data]\ntrain = 'r'\nfeatures = ['a', 'a']",
-            "data.features: names a column twice: a, a.",
+            "data.features: expected a column's name or a list of different names, got ['a', 'a'].",
         ),
         (
             "[data]\ntrain = 'r'\noptions = 'header'",
@@ -147,14 +145,17 @@ def test_bad_overrides(override: str, expected: str, job_file) -> None:
         ),
         (
             "[data]\ntrain = 'r'\ntest = 't'\n[output]\npredictionCol = ''",
-            "output.predictionCol: is empty; data.test",
+            "output.predictionCol: is empty, but data.test",
         ),
         (
             "[data]\ntrain = 'r'\nvalidationIndicator = 'v'\nvalidationFraction = 0.1",
-            "data.validationFraction: not together with data.validationIndicator",
+            "data.validationFraction = 0.1; not together with validationIndicatorCol = 'v'",
         ),
-        ("[data]\ntrain = 'r'\n[trainig]\nmaxIter = 1", "[trainig]: unknown section; did you mean"),
-        ("[data]\ntrain = 'r'\n[spark]\nx = 1", "[spark]: unknown section; the sections are [data"),
+        ("[data]\ntrain = 'r'\n[trainig]\nmaxIter = 1", "trainig: unknown section; did you mean"),
+        (
+            "[data]\ntrain = 'r'\n[spark]\nx = 1",
+            "spark: unknown section; the sections are data, network",
+        ),
         (
             "[data]\ntrain = 'r'\n[training]\nhiddenLayers = [3]",
             "training.hiddenLayers: unknown key; did you mean network.hiddenLayers?",
@@ -231,7 +232,7 @@ def test_all_mistakes_are_named_at_once(job_file) -> None:
     [
         (None, "there is no such file."),
         (b"[data\n", "is not valid TOML: "),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"\xff\xfe", "is not valid TOML: 'utf-8' codec"),
     ],
 )
 def test_files_that_cannot_be_read(content: bytes | None, expected: str, tmp_path: Path) -> None:
@@ -239,35 +240,56 @@ def test_files_that_cannot_be_read(content: bytes | None, expected: str, tmp_pat
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UsageError, match=expected):
-        config.load(str(path))
+        load_train(str(path))
 
 
 def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a folder"):
-        config.load(str(tmp_path))
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        load_train(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["training.patience=3"], "training.patience = 3; needs validation rows"),
+        (["averaging.finalWeights=best"], "averaging.finalWeights = 'best'; needs validation rows"),
+        (["data.test=t", "output.predictions=p.svm"], "output.predictions: p.svm ends in a format"),
+    ],
+)
+def test_what_does_not_go_together(overrides: list[str], expected: str, job_file) -> None:
+    (mistake,) = mistakes_in(job_file('[data]\ntrain = "rows"'), *overrides)
+    assert mistake.startswith(expected)
+    # A wrong Param hides no other mistake.
+    assert len(mistakes_in(job_file('[data]\ntrain = "r"'), *overrides, "network.dropout=2")) == 2
+
+
+def test_a_training_of_which_nothing_would_be_kept(job_file) -> None:
+    with pytest.raises(UsageError, match=r"output\.model: missing"):
+        load_train(job_file('[data]\ntrain = "rows"'))
+    assert load_train(job_file('[data]\ntrain = "r"'), ["data.test=t"]).model is None
 
 
 @pytest.mark.parametrize("task", keys.TASKS)
 def test_every_param_has_exactly_one_key(task: str) -> None:
-    by_column_keys = {"featuresCol", "labelCol", "weightCol", "validationIndicatorCol"}
-    listed = [name for names in keys.PARAM_KEYS.values() for name in names]
+    listed = [
+        n for section in keys.TRAIN.values() for n, key in section.items() if key.type == "param"
+    ]
     assert len(listed) == len(set(listed))
-    params = {param.name for param in estimator.estimator_for(task).params}
-    assert params - set(listed) == by_column_keys
-    assert all(
-        any(estimator.estimator_for(t).hasParam(name) for t in keys.TASKS) for name in listed
-    )
+    assert {param.name for param in keys.new_estimator(task).params} <= keys.PARAM_KEYS.keys()
+    assert all(any(keys.new_estimator(t).hasParam(name) for t in keys.TASKS) for name in listed)
 
 
 def test_keys_are_listed_with_their_meaning_and_default() -> None:
-    lines = list(estimator.key_lines())
+    lines = list(keys.key_lines(keys.TRAIN))
     (max_iter,) = [line for line in lines if line.startswith("  maxIter:")]
     assert "rounds" in max_iter
     assert "Default 20." in max_iter
     (loss,) = [line for line in lines if line.startswith("  loss:")]
     assert "Only regression." in loss
-    assert all(f"[{section}]" in lines for section in keys.SECTIONS)
+    assert all(f"[{section}]" in lines for section in keys.TRAIN if section)
 
 
 def test_the_job_file_of_the_demo_is_right() -> None:
-    assert mistakes_in(str(ROOT / "conf" / "mnist.toml")) == []
+    job = load_train(str(ROOT / "conf" / "mnist.toml"))
+    assert job.estimator.getHiddenLayers() == [300]
+    assert job.model == Target("out/mnist/model", "model", overwrite=True)
