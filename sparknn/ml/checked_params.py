@@ -1,7 +1,7 @@
 """How a Param is declared: once, with its default and the values it takes.
 
-Spark's ``Param`` knows a name, a doc and a converter. ``CheckedParam`` adds a default and a rule,
-and ``CheckedParams`` holds every value to its rule at the moment it is set. Whatever is wrong in one
+Spark's ``Param`` knows a name, a doc and a converter. ``CheckedParam`` adds a default and a
+validator, and ``CheckedParams`` checks every value when it is set. Whatever is wrong in one
 call is reported in one error, with a guess at what was meant.
 """
 

@@ -1,7 +1,7 @@
 """What executors do with a column of features: decode it, predict, and hand columns back.
 
-Module-level functions of arrow arrays. DecodedRows are decoded a few megabytes at a time, so that wide
-sparse vectors never stand dense in memory all at once.
+Module-level functions of arrow arrays. Rows are made dense a few megabytes at a time, so that
+wide sparse vectors are never dense in memory all at once.
 """
 
 from __future__ import annotations
