@@ -134,7 +134,8 @@ def _time(ends: pd.DataFrame) -> Table:
     means = (
         ends.groupby(["arm", "workers"], observed=True)[list(names)].mean().rename(columns=names)
     )
-    one = means.xs(1, level="workers").reindex(means.index.get_level_values("arm"))
+    one = means[means.index.get_level_values("workers") == 1].droplevel("workers")
+    one = one.reindex(means.index.get_level_values("arm"))
     for index, name in ((2, "measured"), (6, "model")):
         ratio = one[name].to_numpy() / means[name]
         means.insert(index, "times as fast" if index == 2 else "model, times as fast", ratio)
