@@ -63,32 +63,20 @@ Write rows with a saved model's predictions beside them. Rows need the columns t
 trained on, but no label. CSV has no vectors: probabilities become text such as [0.1,0.9].
 """
 _EXPERIMENT = """\
-Measure what averaging costs and gains, by the number of workers. For each of several random splits
-of the rows, and each number of workers: every worker draws some of its rows at random, trains on
-them for some local epochs, and the networks are averaged; so for a fixed number of local epochs.
-The last average is tested on the split's test rows.
+Measure what averaging costs and gains, by the number of workers. On each of several random splits,
+every worker draws some of its rows at random, trains on them for some local epochs, and the
+networks are averaged, again and again. The last average is tested on the split's test rows.
 
 Prints accuracies, seconds (measured here, and modelled with one core per worker), accuracy over
-training, and where averaging wins and loses; writes all of it to a folder as CSV, JSON and PNG
-after every fit, so an experiment that is stopped keeps its results. --verbose shows every round.
+training, and where averaging wins and loses. A folder gets all of it as CSV, JSON and PNG after
+every fit: an experiment that is stopped keeps its results.
 
 keys of an experiment file, where [arms.NAME] is a variant of training and averaging:
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments; by default those of the process.
-
-    Returns
-    -------
-    int
-        0: done; 1: the job failed; 2: bad usage or configuration; 130: interrupted.
-    """
+    """Run a command and return its exit status, see ``_EXAMPLES``."""
     try:
         arguments = _parser().parse_args(_one_by_one(sys.argv[1:] if argv is None else argv))
     except SystemExit as leave:  # argparse has printed why

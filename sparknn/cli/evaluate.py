@@ -7,26 +7,17 @@ import logging
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
+from sparknn.cli import report
 from sparknn.cli.errors import raise_mistakes
-from sparknn.cli.invalid_values import count_invalid
 from sparknn.cli.io import Source
-from sparknn.cli.report import left_out, report
 from sparknn.cli.saved_model import SavedModel, load
 from sparknn.cli.session import open_session
 
 log = logging.getLogger("sparknn.cli")
 
 
-def run(
-    model_path: str, source: Source, invalid: str | None = None, *, verbose: bool = False
-) -> None:
-    """Load, predict, print how good it is.
-
-    Parameters
-    ----------
-    invalid : str, optional
-        What happens to rows that cannot be predicted; by default what the model says.
-    """
+def run(model_path: str, source: Source, invalid: str | None, *, verbose: bool = False) -> None:
+    """Load, predict, print how good it is; ``invalid`` replaces the model's handleInvalid."""
     with open_session("sparknn evaluate", verbose=verbose) as spark:
         raise_mistakes("command line", [source.problem(spark, "--data")])
         saved = load(spark, model_path)
@@ -49,21 +40,22 @@ def print_report(saved: SavedModel, rows: DataFrame, key: str, hint: str) -> Dat
     DataFrame
         The rows with their predictions.
     """
-    network, before = saved.network, Observation()
-    counted = rows.observe(before, F.count(F.lit(1)).alias("n")) if saved.skips else rows
-    predicted = saved.transform(counted, labelled=True, key=key)
-    columns = network.getLabelCol(), network.getPredictionCol()
-    try:
-        lines, n_seen = report(
-            predicted, *columns, saved.class_names, classifies=hasattr(network, "numClasses")
-        )
-    except Exception as error:
-        used, names = saved.inputs(rows, labelled=True), saved.class_names
-        text = saved.label_indexer.getInputCol() if names else ""
-        if not saved.skips and (found := count_invalid(rows, used, text, names)):
-            raise ValueError(f"{key}: {'; '.join(found)}. {hint}") from error
-        raise
+    predicted = saved.transform(rows, labelled=True, key=key)
+    columns = saved.network.getLabelCol(), saved.network.getPredictionCol()
+    names, before = saved.class_names, Observation()
+    # An observation serves one action: the caller's DataFrame has none.
+    counted = rows.observe(before, F.count(F.lit(1)).alias("n"))
+    with saved.explaining(rows, key, hint, labelled=True):
+        measured = saved.transform(counted, labelled=True, key=key)
+        if hasattr(saved.network, "numClasses"):
+            counts, n_unlabelled = report.count_pairs(measured, *columns)
+            lines = report.confusion_lines(counts, names, n_unlabelled)
+            n_seen = sum(counts.values()) + n_unlabelled
+        else:
+            errors = report.regression_errors(measured, *columns)
+            lines = report.regression_lines(errors)
+            n_seen = max((n for n, *_ in errors), default=0)
     if saved.skips:
-        left_out(before.get["n"], n_seen, labelled=bool(saved.class_names))
+        report.log_left_out(before.get["n"], n_seen, labelled=bool(names))
     print("\n".join(lines), flush=True)
-    return saved.transform(rows, labelled=True, key=key) if saved.skips else predicted
+    return predicted

@@ -20,13 +20,8 @@ log = logging.getLogger("sparknn.cli")
 
 # All that is ever written.
 _FILES = (
-    "runs",
-    "rounds",
-    "accuracy",
-    "time",
-    "accuracy_by_rows",
-    "accuracy_by_seconds",
-    *("accuracy_by_model_seconds", "periods", "against_sequential", "against_first_arm"),
+    *("runs", "rounds", "accuracy", "time", "periods", "against_sequential", "against_first_arm"),
+    *("accuracy_by_rows", "accuracy_by_seconds", "accuracy_by_model_seconds"),
 )
 _FIGURES = ("accuracy.png", "time.png", "periods.png")
 _CLOCKS = {
@@ -40,15 +35,7 @@ _CLOCKS = {
 class Results:
     """The runs so far, and the folder in which they are kept.
 
-    Parameters
-    ----------
-    settings : dict
-        The experiment file.
-    given : dict
-        The keys of its section [experiment].
-    variants : list of str
-        The first is what the others are compared to.
-    n_planned : int
+    ``settings`` is the experiment file, ``given`` its section [experiment].
     """
 
     folder: str
@@ -126,8 +113,8 @@ class Results:
             "runs": _records(self.runs),
             "target": target,
             "tables": {
-                name: {"title": table.title, "note": table.note, "rows": _records(table.frame)}
-                for name, table in tables.items()
+                name: {"title": t.title, "note": t.note, "rows": _records(t.frame)}
+                for name, t in tables.items()
             },
             "conclusion": conclusion,
         }
@@ -144,70 +131,62 @@ def _records(frame: pd.DataFrame) -> Any:
 
 
 def draw(runs: pd.DataFrame, rounds: pd.DataFrame, period: int, folder: Path) -> str:
-    """Draw the poster's figures; return a line that says so, or why there are none."""
+    """Draw the poster's figures, a row per variant; return a line that says so, or why not."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return "No figures: matplotlib is not installed (pip install 'sparknn[plot]')."
     ends = runs[runs["rounds"] > 0]
-    base = ends[ends["period"] == period]
-    if base.empty:
+    if not (ends["period"] == period).any():
         return "No figures: no fit has ended yet."
-    percent = rounds[rounds["period"] == period].assign(percent=lambda f: 100 * f["accuracy"])
-    arms = list(dict.fromkeys(base["arm"]))
-    shared: Any = {"sharey": True, "squeeze": False}
-
-    # A figure of its own needs no display and leaves pyplot's state alone.
-    accuracy = Figure(figsize=(12.6, 3.2 * len(arms)), layout="constrained")
-    for arm, row in zip(arms, accuracy.subplots(len(arms), len(_CLOCKS), **shared), strict=True):
-        for ax, clock in zip(row, _CLOCKS, strict=True):
-            for workers, same in percent[percent["arm"] == arm].groupby("workers"):
-                means = same.groupby("round")[[clock, "percent"]].mean()
-                ax.plot(means[clock], means["percent"], label=_label(workers), linewidth=1.4)
-            ax.set(title=arm, xlabel=_CLOCKS[clock])
-            # The first rounds would otherwise take all the room.
-            ax.set_ylim(bottom=max(0.0, 100 * base["accuracy"].min() - 10))
-    figures = {"accuracy.png": accuracy}
-    names = ["time.png"] + ["periods.png"] * (ends["period"].nunique() > 1)
-    for name in names:
-        figures[name] = Figure(figsize=(4.2 * len(arms), 3.2), layout="constrained")
-        for arm, ax in zip(arms, figures[name].subplots(1, len(arms), **shared)[0], strict=True):
-            if name == "time.png":
-                _draw_time(ax, base[base["arm"] == arm])
-            else:
-                _draw_periods(ax, ends[(ends["arm"] == arm) & (ends["split"] == 1)])
-            ax.set_title(arm)
-    for name, figure in figures.items():
-        for ax in figure.axes:
-            ax.grid(alpha=0.3)
-        label = "seconds of training" if name == "time.png" else "test accuracy, %"
-        figure.axes[0].set_ylabel(label)
-        figure.axes[0].legend()
+    drawn = {
+        "accuracy.png": (rounds[rounds["period"] == period], [*_CLOCKS], _draw_accuracy),
+        "time.png": (ends[ends["period"] == period], ["seconds of training"], _draw_time),
+    }
+    if ends["period"].nunique() > 1:
+        drawn["periods.png"] = (ends[ends["split"] == 1], ["test accuracy, %"], _draw_periods)
+    for name, (frame, columns, draw_one) in drawn.items():
+        groups = list(frame.groupby("arm", sort=False))
+        # A figure of its own needs no display and leaves pyplot's state alone.
+        size = (4.2 * len(columns), 3.2 * len(groups))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(groups), len(columns), sharey=True, squeeze=False)
+        for (arm, group), row in zip(groups, axes, strict=True):
+            for ax, column in zip(row, columns, strict=True):
+                draw_one(ax, group, column)
+                ax.set_title(arm)
+                ax.grid(alpha=0.3)
+        axes[0, 0].legend()
         figure.savefig(folder / name, dpi=110)
-    return f"Drew {', '.join(figures)} in {folder}."
+    return f"Drew {', '.join(drawn)} in {folder}."
 
 
-def _draw_time(ax: Any, ends: pd.DataFrame) -> None:
-    """Draw the training time by the number of workers: measured, and the model's two parts."""
+def _draw_accuracy(ax: Any, rounds: pd.DataFrame, clock: str) -> None:
+    """Accuracy over training, a line per number of workers."""
+    for workers, same in rounds.groupby("workers"):
+        means = same.groupby("round")[[clock, "accuracy"]].mean()
+        ax.plot(means[clock], 100 * means["accuracy"], label=f"{workers} workers", linewidth=1.4)
+    ax.set(xlabel=_CLOCKS[clock], ylabel="test accuracy, %" if clock == "n_rows" else "")
+    # The first rounds would otherwise take all the room.
+    ax.set_ylim(bottom=max(0.0, 100 * rounds.groupby(TRIAL)["accuracy"].last().min() - 10))
+
+
+def _draw_time(ax: Any, ends: pd.DataFrame, label: str) -> None:
+    """Training time by the number of workers: measured, and the model's two parts."""
     means = ends.groupby("workers")[["compute_s", "model_s", "seconds"]].mean()
     names, compute = [str(workers) for workers in means.index], means["compute_s"]
     overhead = means["model_s"] - compute
     ax.bar(names, compute, 0.5, color="C0", alpha=0.5, label="model: compute")
     ax.bar(names, overhead, 0.5, compute, color="C1", alpha=0.5, label="model: overhead")
     ax.plot(names, means["seconds"], "ko-", label="measured here")
-    ax.set_xlabel("workers")
+    ax.set(xlabel="workers", ylabel=label)
 
 
-def _draw_periods(ax: Any, ends: pd.DataFrame) -> None:
-    """Draw the final accuracy by the averaging period, a line per number of workers."""
+def _draw_periods(ax: Any, ends: pd.DataFrame, label: str) -> None:
+    """Final accuracy by the averaging period, a line per number of workers."""
     for workers, same in ends.sort_values("period").groupby("workers"):
-        ax.plot(same["period"], 100 * same["accuracy"], "o-", label=_label(workers))
+        ax.plot(same["period"], 100 * same["accuracy"], "o-", label=f"{workers} workers")
     ticks = sorted(set(ends["period"]))
-    ax.set_xscale("log")
+    ax.set(xlabel="local epochs between averages", ylabel=label, xscale="log")
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
-    ax.set_xlabel("local epochs between averages")
-
-
-def _label(workers: Any) -> str:
-    return "sequential" if workers == 1 else f"{workers} workers"

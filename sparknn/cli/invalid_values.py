@@ -1,7 +1,4 @@
-"""Which of the data's own columns hold values that stop a model: counted once a command failed.
-
-Stages make other columns of them, in which the library and Spark find what is missing.
-"""
+"""Which of the data's own columns hold values that stop a model: counted once a command failed."""
 
 from __future__ import annotations
 
@@ -21,21 +18,9 @@ _LARGEST = 3.4028235e38  # of float32, which networks compute in
 def count_invalid(
     rows: DataFrame, columns: Iterable[str], label: str = "", names: Sequence[str] = ()
 ) -> list[str]:
-    """Count values that are missing, and labels that a model does not know, in one Spark job.
+    """Count values that are missing, and labels that are none of ``names``, in one Spark job.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Before any stage.
-    columns : iterable of str
-        Those in which values may be missing.
-    label : str
-        The column of labels as text, of which ``names`` are known.
-
-    Returns
-    -------
-    list of str
-        A line for each column that has some.
+    ``rows`` are as they were before any stage. Returns a text for each column that has some.
     """
     checks: dict[str, Column] = {}
     for name in dict.fromkeys(name for name in columns if name in rows.columns):

@@ -64,15 +64,7 @@ class JobFile:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What ``sparknn train`` is asked for.
-
-    Parameters
-    ----------
-    estimator : NeuralNetClassifier or NeuralNetRegressor
-        With the Params of the file, features and label excepted.
-    columns : tuple of str
-        Of the data, that are used.
-    """
+    """What ``sparknn train`` is asked for; the estimator lacks features and label only."""
 
     name: str
     estimator: Any

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparknn.cli.errors import UsageError, raise_mistakes
+from sparknn.cli.invalid_values import count_invalid
 from sparknn.engine.filesystem import literal
 from sparknn.engine.sql import quote_column
 from sparknn.engine.worker_errors import root_cause
@@ -22,17 +24,12 @@ from sparknn.ml.schema import SchemaError
 from sparknn.ml.validators import did_you_mean
 
 
-class NoModelError(ValueError):
-    """What is at a path is no model that can be used."""
-
-
 @dataclass
 class SavedModel:
     """The stages of a model or pipeline, in order; pipelines within pipelines are flattened.
 
     Parameters
     ----------
-    stages : list of Transformer
     network : NetworkModel
         The last one in the stages.
     label_indexer : StringIndexerModel, optional
@@ -50,14 +47,13 @@ class SavedModel:
         network = next((s for s in reversed(stages) if isinstance(s, NetworkModel)), None)
         if network is None:
             return None
-        found = cls(stages, network)
         for index, stage in enumerate(stages):
             if isinstance(stage, StringIndexerModel):
-                *others, found.label_indexer = _split(stage, network.getLabelCol())
-                if found.label_indexer is not None:
-                    stages[index : index + 1] = [*others, found.label_indexer]
-                    break
-        return found
+                *others, indexer = _split(stage, network.getLabelCol())
+                if indexer is not None:
+                    stages[index : index + 1] = [*others, indexer]
+                    return cls(stages, network, indexer)
+        return cls(stages, network)
 
     @property
     def class_names(self) -> list[str]:
@@ -67,10 +63,8 @@ class SavedModel:
     @property
     def skips(self) -> bool:
         """Whether any stage leaves rows out."""
-        return any(
-            stage.hasParam("handleInvalid") and stage.getOrDefault("handleInvalid") == "skip"
-            for stage in self.stages
-        )
+        stages = [stage for stage in self.stages if stage.hasParam("handleInvalid")]
+        return any(stage.getOrDefault("handleInvalid") == "skip" for stage in stages)
 
     def set_invalid(self, invalid: str | None) -> None:
         """Replace what happens to rows with missing values, or with an unknown label.
@@ -86,65 +80,64 @@ class SavedModel:
             self.label_indexer.setHandleInvalid(invalid)
         self.network.setHandleInvalid(invalid)
 
-    def transform(self, rows: DataFrame, *, labelled: bool, key: str = "--data") -> DataFrame:
-        """Add the model's columns to rows.
+    def _used(self, labelled: bool) -> list[Any]:
+        """The stages; without the label's indexer, which would stop at unknown labels."""
+        return [stage for stage in self.stages if labelled or stage is not self.label_indexer]
 
-        Parameters
-        ----------
-        labelled : bool
-            Whether the label is needed. If not, its indexer is left out: it would stop at labels
-            that it does not know, or leave their rows out.
-        key : str
-            What named the rows, for messages.
+    def transform(self, rows: DataFrame, *, labelled: bool, key: str = "--data") -> DataFrame:
+        """Add the model's columns to rows; the label is needed only if it is asked for.
 
         Raises
         ------
         UsageError
-            If the rows lack a column, or have one that is in the way.
+            If the rows lack a column, or have one that is in the way; ``key`` names them.
         """
-        own, label = rows.columns, self.network.getLabelCol()
-        if labelled and self.label_indexer is not None:
-            _check_there([self.label_indexer.getInputCol()], rows, own, key, "label ")
-        for stage in self.stages:
-            if stage is self.label_indexer and not labelled:
-                continue
-            if isinstance(stage, VectorAssembler):
-                _check_there(stage.getInputCols(), rows, own, key)
+        own = rows.columns
+        for stage in self._used(labelled):
+            needed = stage.getInputCols() if isinstance(stage, VectorAssembler) else []
+            label = [stage.getInputCol()] if stage is self.label_indexer else []
+            mistakes = missing_columns(needed, rows.columns, own)
+            raise_mistakes(key, mistakes + missing_columns(label, rows.columns, own, "label "))
             try:
                 rows = _apply(stage, rows)
             except SchemaError as error:
-                messages = [problem.message for problem in error.problems]
-                raise UsageError(key, messages) from error
-        if labelled:
-            _check_there([label], rows, own, key, "label ")
+                raise UsageError(key, [problem.message for problem in error.problems]) from error
+        label = [self.network.getLabelCol()] * labelled
+        raise_mistakes(key, missing_columns(label, rows.columns, own, "label "))
         return rows
 
     def inputs(self, rows: DataFrame, *, labelled: bool) -> list[str]:
-        """Return the columns of ``rows`` that the model reads, the label if it is needed."""
+        """Return the columns of ``rows`` that the model reads."""
         read = [self.network.getLabelCol()] * labelled
-        for stage in self.stages:
-            if stage is self.label_indexer and not labelled:
-                continue
+        for stage in self._used(labelled):
             for name in ("inputCols", "inputCol", "featuresCol"):
                 if stage.hasParam(name) and stage.isDefined(name):
                     value = stage.getOrDefault(name)
                     read += [value] if isinstance(value, str) else value
         return [name for name in rows.columns if name in read]
 
+    @contextmanager
+    def explaining(self, rows: DataFrame, key: str, hint: str, *, labelled: bool) -> Iterator[None]:
+        """Say which columns of ``rows`` lack values, or have unknown labels, if a job fails."""
+        try:
+            yield
+        except Exception as error:
+            names = self.class_names if labelled else []
+            text = self.label_indexer.getInputCol() if names else ""
+            used = self.inputs(rows, labelled=labelled)
+            if not self.skips and (found := count_invalid(rows, used, text, names)):
+                raise ValueError(f"{key}: {'; '.join(found)}. {hint}") from error
+            raise
+
 
 def load(spark: SparkSession, path: str, key: str = "--model") -> SavedModel:
-    """Load a model or pipeline.
-
-    Parameters
-    ----------
-    key : str
-        What named the path, for messages.
+    """Load a model or pipeline; ``key`` named its path.
 
     Raises
     ------
     UsageError
         If there is none at the path.
-    NoModelError
+    ValueError
         If what is there holds no network, or is damaged.
     """
     try:
@@ -158,33 +151,41 @@ def load(spark: SparkSession, path: str, key: str = "--model") -> SavedModel:
         model: Any = DefaultParamsReader.loadParamsInstance(path, context)
     except ModelFormatError:  # it names the path and what is wrong
         raise
-    except (ImportError, AttributeError) as error:
-        raise NoModelError(
-            f"{key}: {path} needs a class that is not there ({error}). Install the package that it "
-            f"was saved with."
-        ) from error
     except Exception as error:
         # Spark reports metadata that are cut off in as many ways as there are places to cut.
-        raise NoModelError(
+        raise ValueError(
             f"{key}: the model at {path} cannot be read ({type(error).__name__}: "
-            f"{root_cause(error)}). The directory is incomplete or was changed; copy it again, or "
-            f"save the model again."
+            f"{root_cause(error)}). Install the packages that it was saved with; if the directory "
+            f"is incomplete or was changed, copy it again."
         ) from error
     found = SavedModel.of(model)
     if found is None:
-        raise NoModelError(f"{path} holds a {type(model).__name__} without a neural network in it.")
+        raise ValueError(f"{path} holds a {type(model).__name__} without a neural network in it.")
     return found
+
+
+def missing_columns(
+    names: Iterable[str], there: Sequence[str], own: Sequence[str] = (), kind: str = ""
+) -> list[str]:
+    """Say which names are not among the columns that are there; suggest one of the rows' own."""
+    # Whether case matters, and what a dot means, Spark knows.
+    lower = {name.lower() for name in there}
+    known = own or there
+    listed = f"; there are {', '.join(known)}."
+    return [
+        f"there is no {kind}column '{name}'{did_you_mean(name, known) or listed}"
+        for name in names
+        if name.lower() not in lower and "." not in name
+    ]
 
 
 def _flat(model: Any) -> Iterator[Any]:
     """Yield the stages of pipelines within pipelines and of the best of several models."""
-    if hasattr(model, "bestModel"):
-        yield from _flat(model.bestModel)
-    elif hasattr(model, "stages"):
-        for stage in model.stages:
-            yield from _flat(stage)
-    else:
+    inner = [model.bestModel] if hasattr(model, "bestModel") else getattr(model, "stages", None)
+    if inner is None:
         yield model
+    for stage in inner or []:
+        yield from _flat(stage)
 
 
 def _split(indexer: Any, label: str) -> list[Any]:
@@ -201,11 +202,8 @@ def _split(indexer: Any, label: str) -> list[Any]:
     numbering = StringIndexerModel.from_labels(*own[0], invalid)
     if not others:
         return [numbering]
-    arrays, sources, made = map(list, zip(*others, strict=True))
-    return [
-        StringIndexerModel.from_arrays_of_labels(arrays, sources, made, invalid),
-        numbering,
-    ]
+    texts, read, written = map(list, zip(*others, strict=True))
+    return [StringIndexerModel.from_arrays_of_labels(texts, read, written, invalid), numbering]
 
 
 def _apply(stage: Any, rows: DataFrame) -> DataFrame:
@@ -216,20 +214,3 @@ def _apply(stage: Any, rows: DataFrame) -> DataFrame:
     number = F.col(quote_column(stage.getInputCol())).cast("int")
     # get gives null where there is no such class; names[number] would be an error.
     return rows.withColumn(stage.getOutputCol(), F.get(names, number))
-
-
-def _check_there(
-    names: list[str], rows: DataFrame, own: list[str], key: str, kind: str = ""
-) -> None:
-    """Raise UsageError for columns that are missing, before Spark does."""
-    # Whether case matters, and what a dot means, Spark knows.
-    there = {name.lower() for name in rows.columns}
-    listed = f"; there are {', '.join(own)}."
-    raise_mistakes(
-        key,
-        [
-            f"there is no {kind}column '{name}'{did_you_mean(name, own) or listed}"
-            for name in names
-            if name.lower() not in there and "." not in name
-        ],
-    )

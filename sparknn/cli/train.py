@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, SparkSession
 
-from sparknn.cli.errors import UsageError, raise_mistakes
+from sparknn.cli.errors import raise_mistakes
 from sparknn.cli.evaluate import print_report
 from sparknn.cli.invalid_values import count_invalid
 from sparknn.cli.io import overlaps
@@ -24,7 +24,7 @@ from sparknn.cli.session import master, open_session
 from sparknn.engine.interface import DataError
 from sparknn.engine.sql import quote_column
 from sparknn.ml.checked_params import ParamError
-from sparknn.ml.schema import SchemaError, case_matters
+from sparknn.ml.schema import case_matters
 
 log = logging.getLogger("sparknn.cli")
 
@@ -59,100 +59,95 @@ def _path_mistakes(job: TrainJob, spark: SparkSession) -> list[str]:
     targets = [("output.model", job.model), ("output.predictions", job.predictions)]
     read = [(key, source) for key, source in sources if source is not None]
     written = [(key, target) for key, target in targets if target is not None]
-    return [
-        *(source.problem(spark, key) for key, source in read),
-        *(target.problem(spark, key) for key, target in written),
-        *overlaps(spark, read, written),
-    ]
+    mistakes = [source.problem(spark, key) for key, source in read]
+    mistakes += [target.problem(spark, key) for key, target in written]
+    return mistakes + list(overlaps(spark, read, written))
 
 
 def _train(job: TrainJob, spark: SparkSession) -> None:
-    initial = _start_from(job, spark)
+    path = job.estimator.getInitialModel()
+    initial = load(spark, path, "training.initialModel") if path else None
     # Before the schema is known already: Spark reads all of a CSV to find its columns' types.
     log.info("Reading %s ...", job.train.path)
     rows = job.train.read(spark)
     columns = plan_columns(rows.schema, job.features, job.label, classifies=job.classifies)
     if initial is not None:
-        columns = _numbered_as(initial, columns, job)
-    raise_mistakes(job.name, _column_mistakes(job, columns, rows, spark))
-    saved = SavedModel.of(model := _fit(job, columns, rows))
+        columns = _start_from(initial, columns, job)
+    raise_mistakes(job.name, _column_mistakes(job, columns, spark))
+    model = _fit(job, columns, rows)
+    saved = SavedModel.of(model)
     assert saved is not None
-    log.info("%s", _trained(saved.network))
+    summary = saved.network.summary
+    log.info(
+        "Trained %s on %s with %s: %s in %.1f s (ingest %.1f s).",
+        "-".join(map(str, saved.network.layers)),
+        counted(summary.n_rows, "row"),
+        counted(summary.n_workers, "worker"),
+        counted(summary.totalIterations, "round"),
+        *(summary.seconds, summary.ingest_s),
+    )
     if job.model is not None:
         writer = model.write()
         (writer.overwrite() if job.model.overwrite else writer).save(job.model.path)
         log.info("Saved the model to %s.", job.model.path)
     if job.test is not None:
-        _test(job, saved, spark)
+        log.info("Testing on %s ...", job.test.path)
+        test = job.test.with_features(saved.network.numFeatures).read(spark)
+        predicted = print_report(saved, test, "data.test", _SKIP)
+        if job.predictions is not None:
+            job.predictions.write(predicted)
+            log.info("Wrote the predictions to %s.", job.predictions.path)
     if job.curve is not None:
-        log.info("%s", _draw(saved.network.summary, job.curve))
+        log.info("%s", _draw(summary, job.curve))
 
 
-def _column_mistakes(
-    job: TrainJob, columns: Columns, rows: DataFrame, spark: SparkSession
-) -> list[str]:
-    """Return what is wrong with the columns of the training rows, then of the test rows."""
-    case = case_matters(spark)
-    mistakes = column_mistakes(rows.schema, columns, job.estimator, case_matters=case)
-    if mistakes and job.train.format == "csv" and not rows.head(1):
-        return [f"data.train: there are no rows in {job.train.path}."]
-    if mistakes or job.test is None:
-        return mistakes
-    test = job.test.read(spark)
-    mistakes = column_mistakes(test.schema, columns, job.estimator, "data.test", case_matters=case)
-    if mistakes and job.test.format == "csv" and not test.head(1):
-        return [f"data.test: there are no rows in {job.test.path}."]
-    return mistakes
-
-
-def _start_from(job: TrainJob, spark: SparkSession) -> SavedModel | None:
-    """Give the estimator the network of a saved model or pipeline, if the job names one."""
-    path = job.estimator.getInitialModel()
-    if not path:
-        return None
-    saved = load(spark, path, "training.initialModel")
-    try:
-        job.estimator._set(initialModel=saved.network)
-    except ParamError as error:
-        raise UsageError(job.name, mistakes_in(error)) from None
-    return saved
-
-
-def _numbered_as(initial: SavedModel, columns: Columns, job: TrainJob) -> Columns:
-    """Give the texts of the label the numbers that they had, and check the order of features.
+def _start_from(initial: SavedModel, columns: Columns, job: TrainJob) -> Columns:
+    """Give the estimator the network of a saved model, and its labels the numbers they had.
 
     Otherwise the network would take one class, or one feature, for another.
     """
+    try:
+        job.estimator._set(initialModel=initial.network)
+    except ParamError as error:
+        raise_mistakes(job.name, mistakes_in(error))
+    names, features = ", ".join(columns.assembled), initial.network.getFeaturesCol()
     for stage in initial.stages:
-        if isinstance(stage, VectorAssembler) and columns.assembled:
-            names = tuple(stage.getInputCols())
-            if stage.getOutputCol() == initial.network.getFeaturesCol() and (
-                columns.assembled != names
-            ):
-                raise UsageError(
-                    job.name,
-                    [
-                        f"data.features: {', '.join(columns.assembled)}; training.initialModel was "
-                        f"trained on {', '.join(names)}, in this order."
-                    ],
-                )
-    if columns.indexed and not initial.class_names:
+        if isinstance(stage, VectorAssembler) and stage.getOutputCol() == features and names:
+            known = ", ".join(stage.getInputCols())
+            text = f"{names}; training.initialModel was trained on {known}, in this order."
+            raise_mistakes(job.name, [f"data.features: {text}"] if names != known else [])
+    if not columns.indexed:
+        return columns
+    if not initial.class_names:
         log.warning(
             "training.initialModel does not know the names of its classes: the texts of column "
             "'%s' are numbered in alphabetical order.",
             columns.indexed,
         )
-    return replace(columns, names=tuple(initial.class_names) if columns.indexed else ())
+    return replace(columns, names=tuple(initial.class_names))
+
+
+def _column_mistakes(job: TrainJob, columns: Columns, spark: SparkSession) -> list[str]:
+    """Return what is wrong with the columns of the training rows, or of the test rows."""
+    for key, source in (("data.train", job.train), ("data.test", job.test)):
+        if source is None:
+            continue
+        rows, named_by = source.read(spark), "" if source is job.train else key
+        case = case_matters(spark)
+        found = column_mistakes(rows.schema, columns, job.estimator, named_by, case_matters=case)
+        if found:
+            # All columns of a CSV without rows are text.
+            is_empty = source.format == "csv" and not rows.head(1)
+            return [f"{key}: there are no rows in {source.path}."] if is_empty else found
+    return []
 
 
 def _fit(job: TrainJob, columns: Columns, rows: DataFrame) -> Any:
-    """Fit; name Params by their keys, and the data's own columns."""
+    """Fit; an error names Params by their keys, and the data's own columns."""
     try:
         return fit(job.estimator, columns, rows)
     except ParamError as error:
-        raise UsageError(job.name, mistakes_in(error)) from error
-    except SchemaError:
-        raise
+        raise_mistakes(job.name, mistakes_in(error))
     except Exception as error:
         if text := _row_problem(error, job, columns, rows):
             raise ValueError(text) from error
@@ -161,42 +156,20 @@ def _fit(job: TrainJob, columns: Columns, rows: DataFrame) -> Any:
 
 def _row_problem(error: Exception, job: TrainJob, columns: Columns, rows: DataFrame) -> str:
     """Return what is wrong with the rows, in columns of the data; empty if the error says it."""
-    reason = error.reason if isinstance(error, DataError) else ""
-    if reason == "empty":
+    reason, problems = getattr(error, "reason", ""), getattr(error, "problems", ())
+    if isinstance(error, DataError) and reason == "empty":
         return f"data.train: there are no rows in {job.train.path}."
-    if reason == "one class" and columns.indexed:
+    if isinstance(error, DataError) and reason == "one class" and columns.indexed:
         text = rows.select(quote_column(columns.indexed)).dropna().head()
         return (
             f"data.label: column '{columns.indexed}' holds one class only ({text and text[0]!r}); "
             f"at least two are needed. Check for a filter that removed the others."
         )
-    found: list[str] = []
-    if job.estimator.getHandleInvalid() == "error":
-        found = count_invalid(rows, job.columns, columns.indexed, columns.names)
-    if not found:
+    if job.estimator.getHandleInvalid() != "error":
         return ""
-    problems = error.problems if isinstance(error, DataError) else ()
-    found += [str(problem) for problem in problems if problem.reason != "missing"]
-    return f"data.train: {'; '.join(found)}. {_SKIP}"
-
-
-def _trained(network: Any) -> str:
-    layers, summary = "-".join(map(str, network.layers)), network.summary
-    return (
-        f"Trained {layers} on {counted(summary.n_rows, 'row')} with "
-        f"{counted(summary.n_workers, 'worker')}: {counted(summary.totalIterations, 'round')} in "
-        f"{summary.seconds:.1f} s (ingest {summary.ingest_s:.1f} s)."
-    )
-
-
-def _test(job: TrainJob, saved: SavedModel, spark: SparkSession) -> None:
-    assert job.test is not None
-    log.info("Testing on %s ...", job.test.path)
-    rows = job.test.with_features(saved.network.numFeatures).read(spark)
-    predicted = print_report(saved, rows, "data.test", _SKIP)
-    if job.predictions is not None:
-        job.predictions.write(predicted)
-        log.info("Wrote the predictions to %s.", job.predictions.path)
+    found = count_invalid(rows, job.columns, columns.indexed, columns.names)
+    others = [str(each) for each in problems if getattr(each, "reason", "missing") != "missing"]
+    return f"data.train: {'; '.join(found + others)}. {_SKIP}" if found else ""
 
 
 def _draw(summary: Any, path: str) -> str:
