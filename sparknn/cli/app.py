@@ -113,31 +113,20 @@ def _run(arguments: argparse.Namespace) -> None:
             from sparknn.cli import evaluate, predict
             from sparknn.cli.io import Source, Target, output_problem
 
-            pairs = [text.partition("=") for text in arguments.option]
-            raise_mistakes(
-                "command line",
-                [
-                    f"--option {name}: expected KEY=VALUE, such as header=true."
-                    for name, equals, _ in pairs
-                    if not equals
-                ],
-            )
-            options = {name: value for name, _, value in pairs}
+            wrong = [text for text in arguments.option if "=" not in text]
+            hint = "expected KEY=VALUE, such as header=true."
+            raise_mistakes("command line", [f"--option {text}: {hint}" for text in wrong])
+            options = dict(text.split("=", 1) for text in arguments.option)
             source = Source.of(arguments.data, arguments.format, options)
+            model, invalid = arguments.model, arguments.invalid
             if command == "evaluate":
-                evaluate.run(arguments.model, source, arguments.invalid, verbose=verbose)
+                evaluate.run(model, source, invalid, verbose=verbose)
                 return
             path, format_ = arguments.output, arguments.output_format
             if problem := output_problem(path, format_):
                 raise UsageError("command line", [f"--output: {problem}"])
-            predict.run(
-                arguments.model,
-                source,
-                Target.of(path, format_, arguments.overwrite),
-                arguments.columns,
-                arguments.invalid,
-                verbose=verbose,
-            )
+            target = Target.of(path, format_, arguments.overwrite)
+            predict.run(model, source, target, arguments.columns, invalid, verbose=verbose)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -200,21 +189,14 @@ def _one_by_one(arguments: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="sparknn",
-        usage="sparknn COMMAND ...",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=raw,
+        "sparknn", "sparknn COMMAND ...", _ABOUT, _EXAMPLES, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=f"sparknn {__version__}")
-    commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS
-    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, about: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            name, prog=f"sparknn {name}", description=about, formatter_class=raw
-        )
+        made = commands.add_parser(name, description=about, formatter_class=raw)
+        made.prog = f"sparknn {name}"
         made.add_argument("--verbose", action="store_true", help="on errors, show the traceback")
         return made
 

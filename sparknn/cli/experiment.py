@@ -53,15 +53,9 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment is asked for.
+    """What an experiment is asked for: the keys of [experiment], and the Params of each variant.
 
-    Parameters
-    ----------
-    file : JobFile
-    given : dict
-        The keys of [experiment], by name.
-    variants : dict of str to dict
-        Params by name; the first variant is what the others are compared to.
+    The first variant is what the others are compared to.
     """
 
     file: JobFile
@@ -185,13 +179,7 @@ def read_rows(spark: SparkSession, experiment: Experiment) -> Rows:
 def run_trial(
     rows: Rows, trial: Trial, experiment: Experiment, n_slots: int, **params: Any
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Fit one network.
-
-    Returns
-    -------
-    dict, DataFrame
-        Facts, of which ``problem`` is why it failed; and the rounds, see ``cumulated``.
-    """
+    """Fit one network; return facts, ``problem`` if it failed, and rounds, see ``cumulated``."""
     data, test = rows.split(experiment.given, trial.split)
     estimator = NeuralNetClassifier(**experiment.params(trial) | params).setParams(
         featuresCol=rows.features, labelCol=rows.label, validationIndicatorCol=test

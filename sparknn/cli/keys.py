@@ -55,15 +55,8 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 class Key:
     """A key of a file.
 
-    Parameters
-    ----------
-    type : str
-        A key of ``_TYPES``; ``param``: the estimator checks it; ``reserved``: it is refused, and
-        ``doc`` says what sets it.
-    default : optional
-        None: unset.
-    choices : tuple of str
-        The values allowed, if not all are.
+    ``type`` is one of ``_TYPES``; ``param``: the estimator checks it; or ``reserved``: it is
+    refused, and ``doc`` says what sets it. A ``default`` of None leaves it unset.
     """
 
     type: str
@@ -147,16 +140,14 @@ PARAM_KEYS: Mapping[str, str] = {
 _RESERVED = {
     "maxIter": "experiment.iterations and experiment.period",
     "localEpochs": "experiment.period",
-    "period": "experiment.period, and stays fixed",
     "miniBatchFraction": "experiment.miniBatchFraction",
     "numWorkers": "experiment.workers",
     "seed": "experiment.seed",
-    "finalWeights": "the protocol, whose final model is the last average",
-    "patience": "the protocol, whose rounds are fixed",
-    "tol": "the protocol, whose rounds are fixed",
-    "initialModel": "the protocol, which starts from scratch",
-    "checkpointDir": "the protocol, which measures seconds",
-    "checkpointInterval": "the protocol, which measures seconds",
+    **dict.fromkeys(
+        ("period", "patience", "tol", "finalWeights", "initialModel"),
+        "the protocol, whose rounds are fixed and whose model is the last average",
+    ),
+    **dict.fromkeys(("checkpointDir", "checkpointInterval"), "the protocol: it measures seconds"),
 }
 
 EXPERIMENT: Schema = {

@@ -28,18 +28,10 @@ _PREDICTED_LABEL = "predictedLabel"
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of the rows need before a network can read them.
+    """The columns that a network reads, and those that they are made of.
 
-    Parameters
-    ----------
-    features, label : str
-        The columns that the network reads.
-    assembled : tuple of str
-        The columns that make up ``features``; empty if it is there already.
-    indexed : str
-        The text column that ``label`` numbers; empty if labels are numbers.
-    names : tuple of str
-        Its texts, by number, if a network that training starts from knows them; otherwise sorted.
+    ``features`` is made of ``assembled``, if it is not there already; ``label`` numbers the texts
+    of ``indexed``, if there are any: by ``names``, if an initial network knows them, or sorted.
     """
 
     features: str
@@ -146,36 +138,24 @@ def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:
     made: list[Any] = []
     if columns.assembled:
         # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
+        names = list(columns.assembled)
         made.append(
-            VectorAssembler(
-                inputCols=list(columns.assembled),
-                outputCol=columns.features,
-                handleInvalid="keep",
-            )
+            VectorAssembler(inputCols=names, outputCol=columns.features, handleInvalid="keep")
         )
     if columns.names:
         names, indexed = list(columns.names), columns.indexed
         made.append(StringIndexerModel.from_labels(names, indexed, columns.label, handle_invalid))
     elif columns.indexed:
         made.append(
-            StringIndexer(
-                inputCol=columns.indexed,
-                outputCol=columns.label,
-                stringOrderType="alphabetAsc",
-                handleInvalid=handle_invalid,
-            )
+            StringIndexer(inputCol=columns.indexed, outputCol=columns.label)
+            .setStringOrderType("alphabetAsc")
+            .setHandleInvalid(handle_invalid)
         )
     return made
 
 
 def fit(estimator: Any, columns: Columns, rows: DataFrame) -> Any:
-    """Fit the estimator and the stages around it.
-
-    Returns
-    -------
-    Transformer
-        The network's model itself if its columns need nothing, otherwise a ``PipelineModel``.
-    """
+    """Fit the estimator; return its model, in a ``PipelineModel`` if its columns need stages."""
     estimator._set(featuresCol=columns.features, labelCol=columns.label)
     before = preprocessing(columns, estimator.getHandleInvalid())
     if not before:

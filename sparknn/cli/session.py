@@ -15,26 +15,21 @@ from pyspark.sql import SparkSession
 def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
     """Yield a session; it is stopped at the end if it was started for this.
 
-    Parameters
-    ----------
-    name : str
-        Of the application, for Spark's pages and logs.
-    verbose : bool
-        Whether Spark may log what it is set to where this starts it. On a cluster it always may.
+    Unless ``verbose``, a session that is started on this machine logs nothing: errors are one line
+    of the command's own. The log of a cluster's job is left as it is set.
     """
+    active = SparkSession.getActiveSession()
+    if active is None and SparkContext._active_spark_context is not None:
+        active = SparkSession.builder.getOrCreate()
     with _short_errors(verbose):
-        active = SparkSession.getActiveSession()
-        if active is not None or SparkContext._active_spark_context is not None:
-            yield active or SparkSession.builder.getOrCreate()
-            return
-        session = _start(name)
+        session = active or _start(name)
         try:
-            # Errors are one line of ours; the log of a cluster's job is left as it is set.
-            if not verbose and _is_local(master(session)):
+            if active is None and not verbose and _is_local(master(session)):
                 session.sparkContext.setLogLevel("OFF")
             yield session
         finally:
-            session.stop()
+            if active is None:
+                session.stop()
 
 
 def master(session: SparkSession) -> str:
@@ -51,15 +46,14 @@ def _short_errors(verbose: bool) -> Iterator[None]:
         yield
         return
     names = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
-    loggers = [PySparkLogger.getLogger(name) for name in names]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = logger.disabled or not verbose
+    changed = [logger for name in names if not (logger := PySparkLogger.getLogger(name)).disabled]
+    for logger in changed:
+        logger.disabled = not verbose
     try:
         yield
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+        for logger in changed:
+            logger.disabled = False
 
 
 def _start(name: str) -> SparkSession:
