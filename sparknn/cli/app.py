@@ -86,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(arguments)
         except UsageError as mistakes:
             return _fail(str(mistakes), 2)
-        except BaseException as error:
+        except (Exception, KeyboardInterrupt) as error:
             # py4j, in the middle of a call, may have met an error while it handled Control-C.
-            if _is_interrupt(error):
+            if isinstance(error, KeyboardInterrupt) or _is_interrupt(error):
                 return _fail("interrupted", 130)
             if arguments.verbose:
                 traceback.print_exc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sparknn.engine.worker_errors import end_of_traceback
+from sparknn.engine.worker_errors import root_cause
 
 
 class UsageError(ValueError):
@@ -31,32 +31,18 @@ def raise_mistakes(where: str, mistakes: Iterable[str]) -> None:
         raise UsageError(where, found)
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: Exception) -> str:
     """Return the line of an error that a user can act on.
 
-    Errors of Spark carry a worker's traceback or a chain of Java causes; the last one is meant.
+    Errors of Spark carry a worker's traceback or a chain of Java causes; the last one is meant,
+    without its class and without Spark's SQL state.
     """
-    text = str(error).strip()
-    if end := end_of_traceback(text):
-        return _without_class(end)
-    if causes := re.findall(r"^Caused by: (.+)$", text, re.MULTILINE):
-        return _without_class(causes[-1])
-    if type(error).__name__ == "Py4JJavaError":
-        java = [line[2:] for line in text.splitlines() if line.startswith(": ")]
-        return _without_class(java[0] if java else text.splitlines()[0])
-    if type(error).__module__.startswith("pyspark."):
-        return _without_state(text.splitlines()[0]) if text else type(error).__name__
-    if isinstance(error, ValueError | RuntimeError | OSError) and text:
-        return " ".join(text.split())
-    return f"{type(error).__name__}: {' '.join(text.split())} (--verbose shows where)"
-
-
-def _without_class(line: str) -> str:
-    """``org.example.SomeException: text`` -> ``text``; the class alone if there is no text."""
-    _, colon, rest = line.partition(": ")
-    return _without_state(rest if colon and rest.strip() else line)
-
-
-def _without_state(line: str) -> str:
-    """Drop Spark's SQL state, which explains nothing here."""
-    return re.sub(r"\.? SQLSTATE: \w+", ".", line).strip()
+    text, cause = str(error).strip(), root_cause(error).strip()
+    java = type(error).__name__ == "Py4JJavaError" or cause != text.partition("\n")[0]
+    if cause and (java or type(error).__module__.startswith("pyspark.")):
+        line = re.sub(r"^[\w.$]+(Error|Exception): (?=.)", "", cause)
+        return re.sub(r"\.? SQLSTATE: \w+", ".", line).strip()
+    line = " ".join(text.split())
+    if isinstance(error, ValueError | RuntimeError | OSError) and line:
+        return line
+    return f"{type(error).__name__}: {line} (--verbose shows where)"

@@ -123,17 +123,10 @@ def _accuracy(runs: pd.DataFrame) -> Table:
 
 def _time(ends: pd.DataFrame) -> Table:
     """The poster's second figure: the time of training by the number of workers."""
-    names = {
-        "n_rows": "rows",
-        "seconds": "measured",
-        "compute_s": "compute",
-        "overhead_s": "overhead",
-        "model_s": "model",
-        "ingest_s": "reading rows",
-    }
-    means = (
-        ends.groupby(["arm", "workers"], observed=True)[list(names)].mean().rename(columns=names)
-    )
+    names = {"n_rows": "rows", "seconds": "measured", "compute_s": "compute"}
+    names |= {"overhead_s": "overhead", "model_s": "model", "ingest_s": "reading rows"}
+    groups = ends.groupby(["arm", "workers"], observed=True)
+    means = groups[list(names)].mean().rename(columns=names)
     one = means[means.index.get_level_values("workers") == 1].droplevel("workers")
     one = one.reindex(means.index.get_level_values("arm"))
     for index, name in ((2, "measured"), (6, "model")):
@@ -167,34 +160,32 @@ def _by_seconds(rounds: pd.DataFrame, clock: str, what: str) -> Table:
 def _periods(ends: pd.DataFrame) -> Table:
     """Accuracy by the averaging period, on the split that all periods were tried on."""
     title = "Test accuracy by averaging period (local epochs between averages), first split"
-    renamed = ends.drop(columns="round", errors="ignore").rename(columns={"period": "every"})
-    return _by_workers(title, renamed, "every", rounds=("rounds", "max", ".0f"))
+    ends = ends.rename(columns={"period": "every"})
+    return _by_workers(title, ends, "every", rounds=("rounds", "max", ".0f"))
 
 
 def compare(runs: pd.DataFrame, others: pd.DataFrame, on: list[str]) -> pd.DataFrame:
     """Compare runs with others on the same splits, by variant, period and workers.
 
-    Returns
-    -------
-    DataFrame
-        points: the mean difference of the final accuracy in per cent; better: the splits in which
-        it is higher; reached, other: those in which each reached the target; rows, seconds and
-        seconds, model: until then, as multiples of the others'. NaN unless both did in every split.
+    ``points`` is the mean difference of the final accuracy in per cent, ``better`` the splits in
+    which it is higher, ``reached`` and ``other`` those in which each reached the target; the costs
+    until then are multiples of the others', NaN unless both did in every split.
     """
-    found = []
     pairs = runs.merge(others, on=on, suffixes=("", " other"))
-    for key, group in pairs.groupby(["arm", "period", "workers"], observed=True):
-        points = 100 * (group["accuracy"] - group["accuracy other"])
-        reached, other = int(group["rows"].count()), int(group["rows other"].count())
-        row = dict(zip(["arm", "every", "workers"], key, strict=True))
-        row |= {"points": points.mean(), "better": int((points > 0).sum()), "splits": len(group)}
-        row |= {"reached": reached, "other": other}
-        both = reached == other == len(group)
-        for cost in _COSTS.values():
-            ratio = group[cost].mean() / group[f"{cost} other"].mean()
-            row[cost] = ratio if both else math.nan
-        found.append(row)
-    return pd.DataFrame(found)
+    points = 100 * (pairs["accuracy"] - pairs["accuracy other"])
+    pairs = pairs.assign(points=points, better=points > 0).rename(columns={"period": "every"})
+    groups = pairs.groupby(["arm", "every", "workers"], observed=True)
+    found = groups.agg(
+        points=("points", "mean"),
+        better=("better", "sum"),
+        splits=("points", "size"),
+        reached=("rows", "count"),
+        other=("rows other", "count"),
+    )
+    both = (found["reached"] == found["splits"]) & (found["other"] == found["splits"])
+    for cost in _COSTS.values():
+        found[cost] = (groups[cost].mean() / groups[f"{cost} other"].mean()).where(both)
+    return found.reset_index()
 
 
 def _comparison(title: str, found: pd.DataFrame, target: float) -> Table:

@@ -19,16 +19,8 @@ from sparknn.ml.validators import did_you_mean
 class JobFile:
     """A file that was read and checked.
 
-    Parameters
-    ----------
-    name : str
-        Of the file, and whether there were overrides, for messages.
-    tables : dict
-        As given, overrides applied.
-    values : dict
-        Keys that are no Params, by ``section.name``, defaults filled in.
-    params : dict of str to dict
-        Params by section and name.
+    ``tables`` are as given, overrides applied; ``values`` the keys that are no Params, by
+    ``section.name``, with their defaults; ``params`` the others, by section and name.
     """
 
     name: str
@@ -196,8 +188,6 @@ def _hint(schema: Schema, name: str, keys: Mapping[str, Key], what: str) -> str:
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(path, ["there is no such file."]) from None
     except OSError as error:
         raise UsageError(path, [f"cannot be read: {error.strerror}."]) from None
     except ValueError as error:  # of TOML, or of UTF-8

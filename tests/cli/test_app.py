@@ -47,7 +47,7 @@ def test_set_takes_several_values_and_no_file(
         (["trian"], "invalid choice"),
         (["train"], "required: CONFIG.toml"),
         ([], "required: COMMAND"),
-        (["train", "/nowhere.toml"], "/nowhere.toml: there is no such file."),
+        (["train", "/nowhere.toml"], "/nowhere.toml: cannot be read: No such file"),
     ],
 )
 def test_bad_usage(arguments: list[str], expected: str, sparknn: Command) -> None:

@@ -230,7 +230,7 @@ def test_all_mistakes_are_named_at_once(job_file) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "there is no such file."),
+        (None, "cannot be read: No such file or directory."),
         (b"[data\n", "is not valid TOML: "),
         (b"\xff\xfe", "is not valid TOML: 'utf-8' codec"),
     ],
