@@ -44,7 +44,7 @@ def print_report(saved: SavedModel, rows: DataFrame, key: str, hint: str) -> Dat
     columns = saved.network.getLabelCol(), saved.network.getPredictionCol()
     names, before = saved.class_names, Observation()
     # An observation serves one action: the caller's DataFrame has none.
-    counted = rows.observe(before, F.count(F.lit(1)).alias("n"))
+    counted = rows.observe(before, F.count(F.lit(1)).alias("n")) if saved.skips else rows
     with saved.explaining(rows, key, hint, labelled=True):
         measured = saved.transform(counted, labelled=True, key=key)
         if hasattr(saved.network, "numClasses"):

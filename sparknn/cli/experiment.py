@@ -112,7 +112,8 @@ def load_experiment(path: str, overrides: Sequence[str] = ()) -> Experiment:
     """
     file = read(path, overrides, EXPERIMENT)
     given = {name: file.values[f"experiment.{name}"] for name in EXPERIMENT["experiment"]}
-    names = [name.split(".")[1] for name in file.values if name.endswith(".redraw")]
+    names = [key[5:-7] for key in file.values if key[:5] == "arms." and key[-7:] == ".redraw"]
+    names = [name for name in names if name]
     for section in ["network", *(f"arms.{name}" for name in names)]:
         file.build("classification", section)
     if not names:

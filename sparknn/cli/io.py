@@ -162,6 +162,8 @@ def overlaps(
         is_table = place.format == "table"
         return place.path.lower() if is_table else filesystem.qualify(spark, place.path) + "/"
 
+    if is_connect(spark):  # which has no JVM to ask
+        return
     others = [(key, resolved(source)) for key, source in inputs]
     for key, target in outputs:
         own = resolved(target)

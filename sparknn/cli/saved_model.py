@@ -125,7 +125,8 @@ class SavedModel:
             names = self.class_names if labelled else []
             text = self.label_indexer.getInputCol() if names else ""
             used = self.inputs(rows, labelled=labelled)
-            if not self.skips and (found := count_invalid(rows, used, text, names)):
+            refuses = self.network.getHandleInvalid() == "error"
+            if refuses and (found := count_invalid(rows, used, text, names)):
                 raise ValueError(f"{key}: {'; '.join(found)}. {hint}") from error
             raise
 

@@ -50,7 +50,8 @@ def same(one: Snapshot | None, other: Snapshot) -> bool:
 
 @pytest.fixture
 def checkpoints(spark: SparkSession, tmp_path: Path) -> Checkpoints:
-    return Checkpoints(spark, str(tmp_path / "fit"), 1)
+    # Spark would take the brackets for a pattern.
+    return Checkpoints(spark, str(tmp_path / "fit[1]"), 1)
 
 
 def again(checkpoints: Checkpoints) -> Checkpoints:
