@@ -60,9 +60,9 @@ def mnist(name: str) -> DataFrame:
 
 def demo_job() -> None:
     """Accuracy and fit time of the demo's job file, on warm Spark."""
-    job, mistakes = config.load(str(ROOT / "conf/mnist.toml"), [])
+    request, mistakes = config.load(str(ROOT / "conf/mnist.toml"), [])
     assert not mistakes, mistakes
-    net, mistakes = estimator.build(job)
+    net, mistakes = estimator.build(request)
     assert not mistakes, mistakes
     assert isinstance(net, NeuralNetClassifier)
     net.setParams(featuresCol="pixels", labelCol="label")
