@@ -53,7 +53,7 @@ def test_workers_are_told_apart() -> None:
     (total,) = (
         engine_of(np.vstack([X, X]), np.hstack([y, y]), [40, 40]).run_round([request], 0).totals
     )
-    assert total.reports[0].squared_move != total.reports[1].squared_move
+    assert total.reports[0].squared_update_norm != total.reports[1].squared_update_norm
 
 
 def test_a_round_changes_nothing_and_repeats_itself() -> None:
