@@ -20,7 +20,7 @@ from sparknn.engine.decode import BatchColumns
 from sparknn.engine.interface import DataError, DatasetInfo, DataSpec
 from sparknn.engine.partitioner import partition_keys
 from sparknn.engine.scatter import BLOCK_DDL, Scatter, scatter
-from sparknn.engine.spill import HANDLE_DDL, ShardHandle, Spill, spill_batches, spill_rows
+from sparknn.engine.spill import HANDLE_DDL, ShardHandle, SpillTask, spill_batches, spill_rows
 from sparknn.engine.sql import quote_column
 
 
@@ -40,7 +40,7 @@ def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
         shuffle=spec.shuffle,
         validation_fraction=spec.validation_fraction,
     )
-    write = Spill(fit_id, keys, spec.classifies)
+    write = SpillTask(fit_id, keys, spec.classifies)
     # Shuffled, a block's sequence starts with a random number.
     order = ("sequence", "source") if spec.shuffle else ("source", "sequence")
     blocks = (
@@ -105,7 +105,7 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
     bad: Counter[str] = Counter()
     sizes: Counter[int] = Counter()
     n_seen = n_skipped = 0
-    for note in (note for handle in handles for note in handle.notes):
+    for note in (note for handle in handles for note in handle.ingest_counts):
         bad.update(note["bad"])
         sizes.update({int(size): count for size, count in note["sizes"].items()})
         n_seen += note["seen"]

@@ -30,7 +30,8 @@ _PIECES = 16
 # Stands where training has the round, so that ingest draws other numbers.
 _SCATTER_STREAM = 2**32 - 2
 
-TRAIN, VALIDATION, NOTES = 0, 1, 2
+# What a block holds: the counts of its source partition come last.
+TRAIN, VALIDATION, COUNTS = 0, 1, 2
 
 BLOCK_SCHEMA = pa.schema(
     [
@@ -107,7 +108,7 @@ def scatter(task: Scatter, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Rec
                     yield _row(task.keys[worker], role, source, place | sequence, block)
                     sequence += 1
             next_worker = (next_worker + len(index)) % n_workers
-    yield _row(task.keys[source % n_workers], NOTES, source, 0, _note_block(notes))
+    yield _row(task.keys[source % n_workers], COUNTS, source, 0, _note_block(notes))
 
 
 def _with_weight(task: Scatter, batch: pa.RecordBatch, notes: IngestCounts) -> pa.RecordBatch:

@@ -101,7 +101,7 @@ def test_a_lost_shard_is_written_again_and_once(
 
     expected = fitted(lambda round_, engine: None)
     assert fitted(some) == expected
-    said = [record.getMessage() for record in caplog.records if "writing them again" in record.msg]
+    said = [record.getMessage() for record in caplog.records if "writing again" in record.msg]
     # The first was there again when its moments had been taken.
     assert [message.split(" shards")[0] for message in said] == ["Round 3: 2"]
     assert leftovers(spark) == []

@@ -104,7 +104,7 @@ def test_after_an_interrupt_once_a_round_has_ended(
     def interrupted(*totals: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rdd, "_missing", interrupted)
+    monkeypatch.setattr(rdd, "_missing_partitions", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(data(spark))
 

@@ -44,7 +44,7 @@ def rows_of(X: Array, y: Array, weight: Array, kind: str) -> Rows:
 def test_weighted_moments_far_from_zero(
     monkeypatch: pytest.MonkeyPatch, kind: str, offset: float, piece_bytes: int
 ) -> None:
-    monkeypatch.setattr(moments_of_rows, "_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(moments_of_rows, "_CHUNK_BYTES", piece_bytes)
     rng = np.random.default_rng(2)
     X = (rng.normal(size=(300, 4)) + offset).astype(np.float32)
     X[:, 3] = offset
