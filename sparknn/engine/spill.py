@@ -20,6 +20,7 @@ from sparknn.core.data.rows import Rows
 from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.scatter import COUNTS, TRAIN, VALIDATION
 from sparknn.engine.shards import SCRATCH_PREFIX, Block, ShardRows, ShardWriter, scratch_folder
+from sparknn.engine.worker_errors import ShardWriteError
 
 HANDLE_SCHEMA = pa.schema([("handle", pa.string())])
 HANDLE_DDL = "handle string"
@@ -27,10 +28,6 @@ HANDLE_DDL = "handle string"
 
 # The file that marks a shard as complete: the size of its files, and its handle.
 _MARKER = "_SUCCESS"
-
-
-class ShardWriteError(RuntimeError):
-    """A shard cannot be written to an executor's disk."""
 
 
 @dataclass(frozen=True)

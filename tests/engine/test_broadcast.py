@@ -90,7 +90,7 @@ def test_a_platform_that_forbids_the_clean_up_is_told_of(
     monkeypatch.setattr(spark.sparkContext, "_jvm", OnlySpark())
     with caplog.at_level(logging.INFO, "sparknn"):
         sent = of(CachedBroadcast[Any](), spark)
-    assert "is left until the session ends (TypeError: 'JavaPackage'" in caplog.text
+    assert "stays until the session ends (TypeError: 'JavaPackage'" in caplog.text
     monkeypatch.undo()
     sent.destroy()
 

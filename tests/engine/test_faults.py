@@ -164,7 +164,11 @@ def executors():
 
 while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:
     time.sleep(0.1)
+counted, warn = [], rdd._warn_if_skewed
+rdd._warn_if_skewed = lambda handles, n_executors: counted.append(n_executors)
 expected = fitted(spark)
+assert counted == [2]
+rdd._warn_if_skewed = warn
 killed = []
 
 def kill(round_):
@@ -245,9 +249,9 @@ print(json.dumps([first, said()]))
     assert (len(numpy_less), len(sparknn_less)) == (3, 3)
     for told in numpy_less:
         assert "which sparknn needs" in told
-        assert "set PYSPARK_PYTHON" in told
+        assert "Set PYSPARK_PYTHON" in told
     for told in sparknn_less:
         assert "cannot import sparknn" in told
-        assert "set PYSPARK_PYTHON" in told
+        assert "Set PYSPARK_PYTHON" in told
         assert "--py-files" in told
     assert max(numpy_s, sparknn_s) < 100
