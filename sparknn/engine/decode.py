@@ -21,23 +21,35 @@ _MAX_WEIGHT = 1e290
 
 
 @dataclass(frozen=True)
-class BatchColumns:
-    """Describe the columns of a batch.
+class IngestTask:
+    """Describe an ingest to the Python workers that run it.
 
     Parameters
     ----------
+    fit_id : str
+        Part of the name of the folder of this fit's shards.
+    keys : tuple of int
+        For each worker a number that Spark's hash partitioner sends to that worker's partition.
     classifies : bool
         Whether labels must be whole numbers from 0.
     vectors : bool
         Whether features are the fields of vectors, not arrays.
     has_weight, has_indicator : bool
         Whether there is a weight and a validation indicator.
+    seed : int
+    shuffle : bool
+    validation_fraction : float
     """
 
+    fit_id: str
+    keys: tuple[int, ...]
     classifies: bool
     vectors: bool
     has_weight: bool
     has_indicator: bool
+    seed: int
+    shuffle: bool
+    validation_fraction: float
 
 
 @dataclass
@@ -86,7 +98,7 @@ class IngestCounts:
 Decoded = tuple[Features, FloatArray, FloatArray, NDArray[np.bool_], NDArray[np.bool_]]
 
 
-def decode(spec: BatchColumns, batch: pa.RecordBatch, counts: IngestCounts) -> Decoded | None:
+def decode(task: IngestTask, batch: pa.RecordBatch, counts: IngestCounts) -> Decoded | None:
     """Convert arrow columns to numpy, and check every column, so that one pass finds all mistakes.
 
     Returns
@@ -97,10 +109,10 @@ def decode(spec: BatchColumns, batch: pa.RecordBatch, counts: IngestCounts) -> D
     n = batch.num_rows
     counts.n_seen += n
     present = _present(batch.column("x"))
-    if spec.vectors:
+    if task.vectors:
         present &= _present(batch.column("type"))
     counts.count("features: null", ~present)
-    finite, features = _features(spec, batch, present, counts)
+    finite, features = _features(task, batch, present, counts)
     counts.count("features: NaN, infinite, beyond float32 or null inside", present & ~finite)
     invalid = ~present | ~finite
 
@@ -108,13 +120,13 @@ def decode(spec: BatchColumns, batch: pa.RecordBatch, counts: IngestCounts) -> D
     counts.count("label: null", ~known)
     counts.count("label: NaN or infinite", known & ~finite)
     invalid |= ~known | ~finite
-    if spec.classifies:
+    if task.classifies:
         usable = known & finite
         counts.count("label: negative", usable & (y < 0))
         counts.count("label: not a whole number", usable & (y != np.floor(y)))
 
     w = np.ones(n)
-    if spec.has_weight:
+    if task.has_weight:
         w, known, finite = _numbers(batch.column("w"), counts)
         counts.count("weight: null", ~known)
         finite &= w <= _MAX_WEIGHT
@@ -123,7 +135,7 @@ def decode(spec: BatchColumns, batch: pa.RecordBatch, counts: IngestCounts) -> D
         invalid |= ~known | ~finite
 
     indicator = np.zeros(n, dtype=bool)
-    if spec.has_indicator:
+    if task.has_indicator:
         flags = batch.column("validation")
         known = _present(flags)
         counts.count("validation indicator: null", ~known)
@@ -163,7 +175,7 @@ def _numbers(
 
 
 def _features(
-    spec: BatchColumns, batch: pa.RecordBatch, present: NDArray[np.bool_], counts: IngestCounts
+    task: IngestTask, batch: pa.RecordBatch, present: NDArray[np.bool_], counts: IngestCounts
 ) -> tuple[NDArray[np.bool_], Features | None]:
     """Return which rows are finite, and the features; None if their sizes differ or none exist."""
     n = batch.num_rows
@@ -181,7 +193,7 @@ def _features(
 
     sizes = lengths
     is_sparse = np.zeros(n, dtype=bool)
-    if spec.vectors:
+    if task.vectors:
         is_sparse = present & (batch.column("type").fill_null(1).to_numpy() == 0)
         sizes = np.where(is_sparse, batch.column("size").fill_null(0).to_numpy(), lengths)
     for size, count in zip(*np.unique(sizes[present], return_counts=True), strict=True):
@@ -192,23 +204,16 @@ def _features(
     d = int(widths[0])
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
-    no_columns = np.empty(0, dtype=np.int32)
     nonzero = values != 0
-    sparse = spec.vectors and nonzero.sum() < _SPARSE_DENSITY * d * present.sum()
-    if not sparse and not is_sparse.any():
-        if present.all():
-            dense = values.reshape(n, d)
-        else:
-            dense = np.zeros((n, d), dtype=np.float32)
-            dense[present] = values.reshape(int(present.sum()), d)
-        return finite, Features(d, dense, values, no_columns, starts)
+    sparse = task.vectors and nonzero.sum() < _SPARSE_DENSITY * d * present.sum()
+    if not sparse and not is_sparse.any() and present.all():
+        return finite, Features(d, values.reshape(n, d), values, np.empty(0, np.int32), starts)
 
     columns = np.empty(len(values), dtype=np.int32)
     entry_row = np.repeat(np.arange(n), lengths)
     in_sparse = is_sparse[entry_row]
     if is_sparse.any():
-        indices = batch.column("indices")
-        columns[in_sparse] = indices.flatten().to_numpy(zero_copy_only=False)
+        columns[in_sparse] = batch.column("indices").flatten().to_numpy(zero_copy_only=False)
     columns[~in_sparse] = (np.arange(len(values)) - starts[entry_row])[~in_sparse]
     if not sparse:
         dense = np.zeros((n, d), dtype=np.float32)

@@ -17,43 +17,39 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 
-from sparknn.engine.decode import BatchColumns
+from sparknn.engine.decode import IngestTask
 from sparknn.engine.interface import DataError, DatasetInfo, DataSpec
 from sparknn.engine.partitioner import partition_keys
-from sparknn.engine.scatter import BLOCK_DDL, ScatterTask, scatter
-from sparknn.engine.spill import HANDLE_DDL, ShardHandle, SpillTask, spill_batches, spill_rows
+from sparknn.engine.scatter import BLOCK_DDL, scatter
+from sparknn.engine.spill import HANDLE_DDL, ShardHandle, spill_batches, spill_rows
 from sparknn.engine.sql import quote_column
 
 
 def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
     """Return a lazy RDD of one handle per worker, as JSON; evaluating it writes the shards."""
-    keys = partition_keys(spec.n_workers)
-    columns = BatchColumns(
+    task = IngestTask(
+        fit_id=fit_id,
+        keys=partition_keys(spec.n_workers),
         classifies=spec.classifies,
         vectors=isinstance(df.schema[spec.features].dataType, VectorUDT),
         has_weight=spec.weight is not None,
         has_indicator=spec.validation_indicator is not None,
-    )
-    scatter_task = ScatterTask(
-        keys=keys,
-        columns=columns,
         seed=spec.seed,
         shuffle=spec.shuffle,
         validation_fraction=spec.validation_fraction,
     )
-    spill_task = SpillTask(fit_id, keys, spec.classifies)
     # With shuffling, a block's sequence starts with a random number.
     order = ("sequence", "source") if spec.shuffle else ("source", "sequence")
     blocks = (
         df.select(*_columns(df, spec))
-        .mapInArrow(partial(scatter, scatter_task), BLOCK_DDL)
+        .mapInArrow(partial(scatter, task), BLOCK_DDL)
         .repartition(spec.n_workers, "key")
         .sortWithinPartitions("role", *order)
     )
     if _limits_arrow_bytes(df):
-        handles = blocks.mapInArrow(partial(spill_batches, spill_task), HANDLE_DDL)
+        handles = blocks.mapInArrow(partial(spill_batches, task), HANDLE_DDL)
         return handles.rdd.map(itemgetter(0))
-    return blocks.rdd.mapPartitions(partial(spill_rows, spill_task))
+    return blocks.rdd.mapPartitions(partial(spill_rows, task))
 
 
 def _limits_arrow_bytes(df: DataFrame) -> bool:

@@ -11,9 +11,8 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial, reduce
-from types import TracebackType
 from typing import TypeVar, cast
 
 from pyspark import RDD, Broadcast, SparkContext, StorageLevel
@@ -37,7 +36,7 @@ T = TypeVar("T")
 _CLEANING_TRIES = 3
 
 
-class RddEngine:
+class RddEngine(AbstractContextManager["RddEngine"]):
     """Keep shards on executors, and run rounds as RDD jobs. Use it in a ``with`` block.
 
     Parameters
@@ -46,12 +45,6 @@ class RddEngine:
     spec : DataSpec
     aggregation_depth : int
         Depth of ``treeAggregate``.
-
-    Attributes
-    ----------
-    info : DatasetInfo
-    ingest_s : float
-        Seconds that reading, shuffling and writing the shards took.
     """
 
     def __init__(self, df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> None:
@@ -105,15 +98,7 @@ class RddEngine:
         _warn_if_skewed(handles, n_executors)
         return info
 
-    def __enter__(self) -> RddEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -149,16 +134,8 @@ class RddEngine:
             cast(list[WorkerSum], None), tasks.take_single, merge_sums, self._depth
         )
         missing = _missing_partitions(totals)
-        return self._train_missing(task, round_, totals, missing) if missing else totals
-
-    def _train_missing(
-        self,
-        task: Callable[[Iterable[ShardHandle]], Iterator[list[WorkerSum]]],
-        round_: int,
-        totals: list[WorkerSum],
-        missing: list[int],
-    ) -> list[WorkerSum]:
-        """Write the shards that tasks did not find again, and train on them in the same tasks."""
+        if not missing:
+            return totals
         shards = _plural(len(missing), "shard")
         log.warning("Round %d: %s lost; writing again.", round_ + 1, shards)
         found = self._rewrite_and_run(task, missing)

@@ -7,7 +7,6 @@ Everything here is a function of (seed, source partition, order of its rows).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from pyspark import TaskContext
 from sparknn.core.data.batches import rng_for
 from sparknn.core.data.chunks import split_by_size
 from sparknn.core.types import FloatArray
-from sparknn.engine.decode import BatchColumns, Features, IngestCounts, decode
+from sparknn.engine.decode import Features, IngestCounts, IngestTask, decode
 from sparknn.engine.python_worker import freeze_gc
 
 # Blocks are cut to about this size, so that no row that Spark moves is large. Small blocks go to
@@ -51,27 +50,6 @@ BLOCK_DDL = (
 )
 
 
-@dataclass(frozen=True)
-class ScatterTask:
-    """Settings of the first half of ingest.
-
-    Parameters
-    ----------
-    keys : tuple of int
-        For each worker a number that Spark's hash partitioner sends to that worker's partition.
-    columns : BatchColumns
-    seed : int
-    shuffle : bool
-    validation_fraction : float
-    """
-
-    keys: tuple[int, ...]
-    columns: BatchColumns
-    seed: int
-    shuffle: bool
-    validation_fraction: float
-
-
 class _Block(NamedTuple):
     """Rows of a batch, by index, and where they go."""
 
@@ -81,7 +59,7 @@ class _Block(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def scatter(task: ScatterTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def scatter(task: IngestTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Cut every batch into blocks; yield them, and the counts of this partition at the end."""
     freeze_gc()
     context = TaskContext.get()
@@ -100,11 +78,11 @@ def scatter(task: ScatterTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa
         # Drawn for every row, so that invalid rows do not change the draw of the others.
         draw = rng.random(batch.num_rows)
         order = rng.permutation(batch.num_rows) if task.shuffle else np.arange(batch.num_rows)
-        decoded = decode(task.columns, batch, counts)
+        decoded = decode(task, batch, counts)
         if decoded is None:
             continue
         features, y, w, indicator, valid = decoded
-        validation = indicator if task.columns.has_indicator else draw < task.validation_fraction
+        validation = indicator if task.has_indicator else draw < task.validation_fraction
         row_bytes = _row_bytes(features)
         blocks: list[_Block] = []
         for role, chosen in ((TRAIN, valid & ~validation), (VALIDATION, valid & validation)):
@@ -123,10 +101,10 @@ def scatter(task: ScatterTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa
 
 
 def _drop_weightless(
-    task: ScatterTask, batch: pa.RecordBatch, counts: IngestCounts
+    task: IngestTask, batch: pa.RecordBatch, counts: IngestCounts
 ) -> pa.RecordBatch:
     """Remove rows of weight 0: they count as absent, whatever else they hold."""
-    if not task.columns.has_weight:
+    if not task.has_weight:
         return batch
     kept = batch.filter(pc.fill_null(pc.not_equal(batch.column("w"), 0.0), True))
     counts.n_seen += batch.num_rows - kept.num_rows
@@ -134,7 +112,7 @@ def _drop_weightless(
 
 
 def _assign(
-    task: ScatterTask, index: NDArray[np.int64], first: int, source: int
+    task: IngestTask, index: NDArray[np.int64], first: int, source: int
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield workers and their rows: in turn from worker ``first`` on, or all to one worker."""
     n_workers = len(task.keys)

@@ -17,6 +17,7 @@ from pyspark import TaskContext
 from pyspark.sql import Row
 
 from sparknn.core.data.rows import Rows
+from sparknn.engine.decode import IngestTask
 from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.scatter import COUNTS, TRAIN, VALIDATION
 from sparknn.engine.shards import SCRATCH_PREFIX, Block, ShardRows, ShardWriter, scratch_folder
@@ -25,27 +26,8 @@ from sparknn.engine.worker_errors import ShardWriteError
 HANDLE_SCHEMA = pa.schema([("handle", pa.string())])
 HANDLE_DDL = "handle string"
 
-
 # The file that marks a shard as complete: the size of its files, and its handle.
 _MARKER = "_SUCCESS"
-
-
-@dataclass(frozen=True)
-class SpillTask:
-    """Settings of the second half of ingest.
-
-    Parameters
-    ----------
-    fit_id : str
-        Part of the name of the folder of this fit's shards.
-    keys : tuple of int
-        As in ``ScatterTask``.
-    classifies : bool
-    """
-
-    fit_id: str
-    keys: tuple[int, ...]
-    classifies: bool
 
 
 @dataclass
@@ -92,7 +74,7 @@ class ShardHandle:
 
     @property
     def executor(self) -> tuple[str, str]:
-        """Return what tells the executor that wrote the shard from all others."""
+        """Identify the executor that wrote the shard, across hosts."""
         return self.host, self.scratch
 
     def find_local(self) -> ShardHandle | None:
@@ -117,13 +99,13 @@ class ShardHandle:
         )
 
 
-def spill_batches(task: SpillTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def spill_batches(task: IngestTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Call ``spill`` on arrow batches, for ``mapInArrow``."""
     handle = pa.array([spill(task, _rows(batches))])
     yield pa.RecordBatch.from_arrays([handle], schema=HANDLE_SCHEMA)
 
 
-def spill_rows(task: SpillTask, rows: Iterable[Row]) -> Iterator[str]:
+def spill_rows(task: IngestTask, rows: Iterable[Row]) -> Iterator[str]:
     """Call ``spill`` on rows, for ``mapPartitions``."""
     yield spill(task, rows)
 
@@ -136,7 +118,7 @@ def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[Sequence[Any]]:
             yield *numbers, *(memoryview(column[i].as_buffer()) for column in columns[6:])
 
 
-def spill(task: SpillTask, rows: Iterable[Sequence[Any]]) -> str:
+def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
     """Write the blocks of this partition to its shard.
 
     Spark fetches blocks in an order that differs from run to run. They arrive here sorted, so that
@@ -144,7 +126,7 @@ def spill(task: SpillTask, rows: Iterable[Sequence[Any]]) -> str:
 
     Parameters
     ----------
-    task : SpillTask
+    task : IngestTask
     rows : iterable
         Fields as in ``BLOCK_SCHEMA``.
 

@@ -1,4 +1,4 @@
-"""A digest knows rows by what is in them, and not by where they stand."""
+"""A digest depends on the values of rows, not on their order."""
 
 import numpy as np
 import pytest

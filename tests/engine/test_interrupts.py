@@ -1,4 +1,4 @@
-"""Control-C is held back while the JVM is talked to, and raised when that has ended."""
+"""Control-C is deferred until a call of the JVM has returned, and raised then."""
 
 import signal
 import threading
@@ -106,7 +106,7 @@ def test_a_jvm_that_is_gone_is_asked_a_few_times(monkeypatch: pytest.MonkeyPatch
     assert n_asked == 2 + interrupts._MAX_FAILURES
 
 
-def test_whoever_waits_is_told_what_for(
+def test_a_long_wait_is_explained(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(interrupts, "_PAUSE_S", 0.0)
@@ -126,7 +126,7 @@ def test_whoever_waits_is_told_what_for(
     assert "waiting for" in record.getMessage()
 
 
-def test_a_short_wait_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_wait_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KeyboardInterrupt), defer_interrupts():
         press_control_c()
     assert caplog.records == []
@@ -146,7 +146,7 @@ def test_a_press_as_it_ends_is_raised_too(monkeypatch: pytest.MonkeyPatch) -> No
     assert threading.active_count() == n_threads
 
 
-def test_whoever_presses_on_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pressing_again_after_a_while_raises_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reached = []
 
     @defer_interrupts()

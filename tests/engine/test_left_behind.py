@@ -176,7 +176,7 @@ def test_after_an_interrupt_while_a_round_runs(
     thread.join()
 
 
-def test_after_an_interrupt_while_rows_are_taken_in(
+def test_after_an_interrupt_during_ingest(
     spark: SparkSession, unseen_interrupt: Callable[[], None]
 ) -> None:
     def slow(label):  # type: ignore[no-untyped-def]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from sparknn.engine import scatter
-from sparknn.engine.decode import BatchColumns
+from sparknn.engine.decode import IngestTask
 
 N, D = 200, 3
 
@@ -34,9 +34,13 @@ def scattered(
     monkeypatch.setattr(scatter, "TaskContext", SimpleNamespace(get=lambda: context))
     monkeypatch.setattr(scatter, "freeze_gc", lambda: None)
     monkeypatch.setattr(scatter, "_BLOCK_BYTES", block_bytes)
-    task = scatter.ScatterTask(
+    task = IngestTask(
+        fit_id="f",
         keys=tuple(range(n_workers)),
-        columns=BatchColumns(True, sparse, has_weight=False, has_indicator=False),
+        classifies=True,
+        vectors=sparse,
+        has_weight=False,
+        has_indicator=False,
         seed=3,
         shuffle=True,
         validation_fraction=0.3,

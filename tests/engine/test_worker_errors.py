@@ -1,4 +1,4 @@
-"""A worker's missing import becomes advice; other errors pass as they are."""
+"""Errors of executors' environments say what to set; other errors pass unchanged."""
 
 import pytest
 from pyspark.sql import SparkSession
@@ -9,7 +9,7 @@ from sparknn.engine.worker_errors import (
     translate_worker_errors,
 )
 
-ADVICE = {
+HINTS = {
     "ModuleNotFoundError: No module named 'numpy'": "cannot import numpy.*PYSPARK_PYTHON",
     "No module named numpy": "cannot import numpy,.*PYSPARK_PYTHON",
     "No module named 'pyarrow'": "cannot import pyarrow,.*spark.pyspark.python",
@@ -23,11 +23,11 @@ ADVICE = {
 }
 
 
-@pytest.mark.parametrize("message", ADVICE)
+@pytest.mark.parametrize("message", HINTS)
 def test_what_sparknn_needs_is_explained(message: str) -> None:
     original = RuntimeError(f"Job aborted due to stage failure: {message}\n  at java.lang.Thread")
     with (
-        pytest.raises(WorkerEnvironmentError, match=ADVICE[message]) as caught,
+        pytest.raises(WorkerEnvironmentError, match=HINTS[message]) as caught,
         translate_worker_errors(),
     ):
         raise original
