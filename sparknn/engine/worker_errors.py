@@ -93,5 +93,5 @@ def end_of_traceback(text: str) -> str:
     """
     _, found, after = text.rpartition(_TRACEBACK)
     lines = after.splitlines() if found else []
-    unindented = (line for line in lines if re.match(r"[\w.]+(: |$)", line))
-    return next(unindented, "").rstrip("'\"")
+    own = (line for line in lines if re.match(r"[\w.]+(: |$)", line))
+    return next(own, "").rstrip("'\"")
