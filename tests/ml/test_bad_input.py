@@ -113,7 +113,7 @@ def test_columns_of_the_same_name(spark: SparkSession, empty: DataFrame) -> None
 @pytest.mark.usefixtures("no_jobs")
 def test_params_that_do_not_go_together(empty: DataFrame) -> None:
     both = NeuralNetClassifier(validationIndicatorCol="flag", validationFraction=0.1)
-    with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not allowed together with"):
+    with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not together with"):
         both.fit(empty)
 
 

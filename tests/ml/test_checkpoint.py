@@ -50,7 +50,8 @@ def same(one: Snapshot | None, other: Snapshot) -> bool:
 
 @pytest.fixture
 def checkpoints(spark: SparkSession, tmp_path: Path) -> Checkpoints:
-    return Checkpoints(spark, str(tmp_path / "fit"), 1)
+    # Spark would take the brackets for a pattern.
+    return Checkpoints(spark, str(tmp_path / "fit[1]"), 1)
 
 
 def again(checkpoints: Checkpoints) -> Checkpoints:
@@ -196,9 +197,8 @@ def test_a_folder_that_cannot_be_used_is_named(spark: SparkSession, tmp_path: Pa
         probe(spark, str(tmp_path / "file" / "ckpt"))
     with pytest.raises(CheckpointError, match="No FileSystem for scheme"):
         probe(spark, "nowhere://host/ckpt")
-    # Spark would look for names that match it, and never find what was written.
-    with pytest.raises(CheckpointError, match="cannot be used"):
-        probe(spark, str(tmp_path / "a[1]"))
+    # No pattern, although Spark's readers would take it for one.
+    probe(spark, str(tmp_path / "a[1]"))
 
 
 def test_a_failed_write_says_what_is_left(

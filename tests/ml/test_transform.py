@@ -275,7 +275,7 @@ def test_rows_of_another_size(spark: SparkSession, vector: Vector, handle_invali
 def test_another_size_is_seen_in_the_metadata(spark: SparkSession) -> None:
     df = spark.createDataFrame([(1.0, 2.0)], ["a", "b"])
     df = VectorAssembler(inputCols=["a", "b"], outputCol="features").transform(df)
-    with pytest.raises(SchemaError, match="'features' has 2 features, its metadata says"):
+    with pytest.raises(SchemaError, match="'features' has 2 features by its metadata"):
         MODEL.transform(df)
 
 

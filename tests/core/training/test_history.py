@@ -1,4 +1,4 @@
-"""The record of a round, from the workers' reports."""
+"""The record of a round, made from the workers' reports."""
 
 import math
 from functools import reduce
@@ -21,7 +21,7 @@ def total_of(moves: list[list[float]], shares: list[float], **more: list[Any]) -
         extra = {"weight": share} | {name: values[partition] for name, values in more.items()}
         state = np.array([move], np.float32)
         report = WorkerReport(
-            partition, share=share, squared_move=float(state[0] @ state[0]), **extra
+            partition, share=share, squared_update_norm=float(state[0] @ state[0]), **extra
         )
         totals.append(WorkerSum.from_worker(state, report))
     return reduce(WorkerSum.merge, totals)
@@ -74,7 +74,7 @@ def test_losses_around_averaging_are_of_the_last_batches_and_of_the_first() -> N
     assert record.loss == 5.0
     assert record.loss_before == 2.0
     assert loss_at_start(total) == 8.0
-    # The next round's first batches are yet to be seen.
+    # The first batches of the next round are still unknown.
     assert math.isnan(record.loss_after)
 
 
@@ -98,7 +98,8 @@ def test_orthogonal_moves_agree_by_one_in_the_number_of_workers() -> None:
 def test_drift_is_measured_from_where_the_workers_started() -> None:
     before = AveragingState(START.theta, np.array([1, 1], np.float32), START.running)
     total = WorkerSum.from_worker(
-        np.array([[-2, -3]], np.float32), WorkerReport(0, weight=1.0, share=1.0, squared_move=25.0)
+        np.array([[-2, -3]], np.float32),
+        WorkerReport(0, weight=1.0, share=1.0, squared_update_norm=25.0),
     )
     record = record_of(total, 0, before, after([1, 0]), 1)
     assert record.drift == 5
@@ -118,7 +119,7 @@ def test_workers_that_are_left_out_are_counted_and_empty_ones_are_not() -> None:
     assert record.loss == 2.0
 
 
-def test_a_round_that_nobody_survives() -> None:
+def test_a_round_without_a_usable_worker() -> None:
     total = WorkerSum.from_worker(None, WorkerReport(0, left_out="missing"))
     record = record_of(total, 0, START, START, 1)
     assert math.isnan(record.loss)
@@ -141,7 +142,11 @@ def test_a_record_does_not_depend_on_the_order_of_the_reports() -> None:
         WorkerSum.from_worker(
             np.ones((1, 2), np.float32),
             WorkerReport(
-                p, share=1 / 32, weight=1 / 3, loss_sum=float(losses[p]), squared_move=0.1 * p
+                p,
+                share=1 / 32,
+                weight=1 / 3,
+                loss_sum=float(losses[p]),
+                squared_update_norm=0.1 * p,
             ),
         )
         for p in range(20)
