@@ -140,7 +140,7 @@ def test_features_too_fine_for_float32_are_told(
     X = np.array([[0.0, low], [1.0, high]])
     with caplog.at_level(logging.WARNING, "sparknn"):
         warn_of_coarse_features("inputs", statistics(X, X))
-    assert ("1 of 2 features in column 'inputs' differ by little" in caplog.text) == told
+    assert ("1 of 2 features in column 'inputs' vary little" in caplog.text) == told
     assert ("feature 1 is between" in caplog.text) == told
 
 
@@ -150,8 +150,8 @@ def test_a_fit_tells_of_them_once(spark: SparkSession, caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING, "sparknn"):
         models = network.fit(df, [{network.stepSize: size} for size in (0.1, 0.2)])
     assert len(models) == 2
-    assert caplog.text.count("differ by little for their size") == 1
+    assert caplog.text.count("vary little for their size") == 1
     caplog.clear()
     with caplog.at_level(logging.WARNING, "sparknn"):
         network.setStandardization(False).fit(df)
-    assert "differ by little" not in caplog.text
+    assert "vary little" not in caplog.text

@@ -259,7 +259,7 @@ def test_invalid_entries_of_arrays(spark: SparkSession) -> None:
 def test_invalid_rows_are_an_error_that_counts_them(spark: SparkSession) -> None:
     df = frame(spark, [dense(rows(1, D)[0]), *INVALID]).coalesce(1)
     message = error_of(MODEL.transform(df))
-    assert "'features' cannot be predicted from in 4 of 5 rows" in message
+    assert "'features' has 4 invalid rows in a batch of 5" in message
     assert "1 null, 3 with null, NaN" in message
 
 
