@@ -1,4 +1,4 @@
-"""An engine that follows a script: networks move by 1 a round, and losses are read from a list."""
+"""An engine that follows a script: networks move by 1 per round, and losses come from a list."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ NETWORK = Network((1, 1), loss="squared")
 class ScriptedEngine:
     """Two workers. The network that has moved n times has the validation loss ``losses[n]``.
 
-    ``fails(job, round, partition)`` tells which results are NaN.
+    ``fails(request, round, partition)`` selects the results that are NaN.
     """
 
     n_workers = n_slots = 2

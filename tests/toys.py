@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 
 def blobs(n: int, d: int = 4, k: int = 3, seed: int = 0) -> tuple[Array, Array]:
-    """``n`` rows of ``k`` classes that a small network can tell apart, classes as float64."""
+    """``n`` rows of ``k`` classes that a small network can separate; classes as float64."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(k, d)) * 1.5
     y = rng.integers(k, size=n)
@@ -41,7 +41,7 @@ def data_for(network: Network, n: int, seed: int = 0) -> tuple[Array, Array]:
 
 
 def empty_rows(d: int, k: int = 0) -> ArrayRows:
-    """No rows at all; ``k`` targets, 0 for classes."""
+    """No rows; ``k`` targets, 0 for classes."""
     return ArrayRows(np.empty((0, d), np.float32), np.empty((0, k) if k else 0))
 
 
@@ -59,7 +59,7 @@ def one_by_one(
 
 
 def full_batch(network: Network, **changes: Any) -> TrainConfig:
-    """One plain step over all rows a round, nothing scheduled, guarded or remembered."""
+    """One plain step over all rows per round: no schedule, no clipping, no momentum."""
     plain: dict[str, Any] = {
         "solver": "sgd",
         "schedule": "constant",
@@ -70,8 +70,8 @@ def full_batch(network: Network, **changes: Any) -> TrainConfig:
     return TrainConfig(network, **(plain | changes))
 
 
-def job_of(config: TrainConfig, theta: Array | None = None, **changes: Any) -> RoundRequest:
-    """A job at the start of a fit; its state may not be written."""
+def request_of(config: TrainConfig, theta: Array | None = None, **changes: Any) -> RoundRequest:
+    """A request at the start of a fit; its state is read-only."""
     if theta is None:
         theta = config.network.init(rng_for(config.seed, 9))
     n_buffers = SOLVERS[config.solver].n_buffers if config.local_state == "average" else 0

@@ -70,7 +70,7 @@ def test_train_reports_and_writes_all_it_was_asked_for(
     assert [line.split()[1] for line in rounds] == ["1/3", "2/3", "3/3"]
     assert all("accuracy" in line and "rows/s" in line for line in rounds)
     assert "Trained 2-8-3 on " in ran.err
-    lines = (f"Reading {points}", "Reading rows and shuffling", "Took in ", "round 1/3")
+    lines = (f"Reading {points}", "Reading rows and shuffling", "Ingested ", "round 1/3")
     told = [ran.err.index(line) for line in lines]
     assert told == sorted(told)
     assert (tmp_path / "model" / "metadata").is_dir()

@@ -176,7 +176,7 @@ def address_space():
 d = 2000
 folder = Path(sys.argv[1])
 config = TrainConfig(Network((d, 2, 2)), max_iter=1, batch_size=512, local_state="reset")
-theta = plan.network.init(np.random.default_rng(0))
+theta = config.network.init(np.random.default_rng(0))
 np.ones((300, d), np.float32) @ np.ones((d, 300), np.float32)
 # Two windows of 64 MB, the one in use and the next, and as much again for all else.
 limit = address_space() + (256 << 20)

@@ -113,7 +113,7 @@ def test_labels_beyond_num_classes(rare_top: DataFrame, n_classes: int, says: st
 def test_thresholds_must_agree_with_num_classes(rare_top: DataFrame) -> None:
     model = small(maxIter=1, numClasses=5, thresholds=[0.2] * 5).fit(rare_top)
     assert model.numClasses == 5
-    with pytest.raises(ValueError, match="thresholds has 4 numbers; the labels have 5 classes"):
+    with pytest.raises(ValueError, match="thresholds has 4 numbers; expected 5"):
         small(numClasses=5, thresholds=[0.2] * 4).fit(rare_top)
 
 
@@ -123,9 +123,9 @@ def test_thresholds_must_agree_with_num_classes(rare_top: DataFrame) -> None:
         (
             {"numClasses": 5},
             ParamError,
-            "numClasses = 5; label column 'label' has 4 classes: its metadata declares them. Leave",
+            "numClasses = 5; label column 'label' has 4 classes by its metadata. Leave",
         ),
-        ({"thresholds": [0.2] * 5}, ValueError, "thresholds has 5 numbers; the labels have 4"),
+        ({"thresholds": [0.2] * 5}, ValueError, "thresholds has 5 numbers; expected 4"),
     ],
 )
 def test_metadata_is_not_overruled(

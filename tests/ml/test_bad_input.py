@@ -113,11 +113,41 @@ def test_columns_of_the_same_name(spark: SparkSession, empty: DataFrame) -> None
 @pytest.mark.usefixtures("no_jobs")
 def test_params_that_do_not_go_together(empty: DataFrame) -> None:
     both = NeuralNetClassifier(validationIndicatorCol="flag", validationFraction=0.1)
-    with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not together with"):
+    with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not allowed together with"):
         both.fit(empty)
+
+
+@pytest.mark.usefixtures("no_jobs")
+@pytest.mark.parametrize(
+    ("params", "wrong"),
+    [
+        ({"patience": 2, "finalWeights": "best"}, {"patience", "finalWeights"}),
+        ({"tol": 1e-4}, {"tol"}),
+        (
+            {"averaging": "mean", "averagingMomentum": 0.5, "averagingRate": 0.7},
+            {"averagingMomentum", "averagingRate"},
+        ),
+        ({"solver": "sgd", "momentum": 0.9}, {"momentum"}),
+    ],
+)
+def test_params_without_effect(empty: DataFrame, params: dict[str, Any], wrong: set[str]) -> None:
     with pytest.raises(ParamError) as raised:
-        NeuralNetClassifier(patience=2, finalWeights="best").fit(empty)
-    assert set(raised.value.problems) == {"patience", "finalWeights"}
+        NeuralNetClassifier(**params).fit(empty)
+    assert set(raised.value.problems) == wrong
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"averaging": "mean", "averagingMomentum": 0.0, "averagingRate": 1.0},
+        {"averaging": "nesterov", "averagingMomentum": 0.5, "averagingRate": 0.7},
+        {"solver": "sgd", "momentum": 0.0},
+        {"solver": "sgd"},
+        {"tol": 0.1, "patience": 1, "validationFraction": 0.1},
+    ],
+)
+def test_params_that_agree(params: dict[str, Any]) -> None:
+    NeuralNetClassifier(**params)._check_combinations()
     assert "needs validation rows" in str(raised.value)
 
 
@@ -154,14 +184,14 @@ def test_labels_beyond_their_metadata(spark: SparkSession) -> None:
 
 
 def test_thresholds_of_another_number(spark: SparkSession) -> None:
-    with pytest.raises(ValueError, match="thresholds has 2 numbers; the labels have 3 classes"):
+    with pytest.raises(ValueError, match="thresholds has 2 numbers; expected 3, one per class"):
         small(thresholds=[0.5, 0.5]).fit(table(spark, *blobs(20)))
 
 
 def test_no_validation_row_where_some_are_needed(spark: SparkSession) -> None:
     X, y = blobs(20)
     frame = table(spark, X, y, held_out=np.zeros(20, dtype=bool))
-    with pytest.raises(DataError, match="There is no validation row, but patience=2 needs some"):
+    with pytest.raises(DataError, match="no validation rows, but patience=2 needs some"):
         small(validationIndicatorCol="held_out", patience=2).fit(frame)
 
 

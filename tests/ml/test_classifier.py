@@ -102,7 +102,7 @@ def test_progress_is_logged(rows: DataFrame, caplog: pytest.LogCaptureFixture) -
         estimator.fit(rows)
     before, after = [record.getMessage() for record in caplog.records[:2]]
     assert before == "Reading rows and shuffling them to 2 workers ..."
-    assert after.startswith("Took in ")
+    assert after.startswith("Ingested ")
     records = [record for record in caplog.records if hasattr(record, "sparknn_round")]
     assert [record.sparknn_round.round for record in records] == [0, 1]
     assert {record.sparknn_uid for record in records} == {estimator.uid}

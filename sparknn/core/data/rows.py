@@ -1,4 +1,4 @@
-"""The rows that one worker trains on, however they are stored."""
+"""The rows that one worker trains on, independent of how they are stored."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from sparknn.core.types import Float32Array, FloatArray, IntArray
 
 
 class Slice(Protocol):
-    """A run of consecutive rows, cheap to pick from."""
+    """A range of consecutive rows that supports fast gathering."""
 
     y: FloatArray
     sample_weight: FloatArray
 
     def take(self, index: IntArray, out: Float32Array) -> None:
-        """Write the rows numbered ``index``, shape (n,), into ``out``, shape (n, d)."""
+        """Gather the rows ``index``, shape (n,), into ``out``, shape (n, d)."""
 
 
 class Rows(Protocol):
-    """One worker's rows. Reading the same range twice gives the same numbers."""
+    """One worker's rows. Reading a range twice gives the same values."""
 
     n_rows: int
     n_features: int
-    # Numbers in a row's label: 1 for classes.
+    # Values in a row's label: 1 for classes.
     n_targets: int
 
     def read(self, start: int, stop: int) -> Slice:
-        """Rows ``start`` to ``stop``; memory is used for these rows only."""
+        """Read rows ``start`` to ``stop``, and only these, into memory."""
 
 
 @dataclass
@@ -48,13 +48,13 @@ class DenseSlice:
     sample_weight: FloatArray
 
     def take(self, index: IntArray, out: Float32Array) -> None:
-        # mode="clip" writes straight into `out`; the default goes through a second buffer.
+        # mode="clip" writes straight into `out`; the default uses a second buffer.
         self.X.take(index, axis=0, out=out, mode="clip")
 
 
 @dataclass
 class SparseSlice:
-    """Rows in compressed sparse row form; made dense as they are picked.
+    """Rows in compressed sparse row (CSR) format; ``take`` makes them dense.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class SparseSlice:
     def take(self, index: IntArray, out: Float32Array) -> None:
         first = self.starts[index]
         counts = self.starts[index + 1] - first
-        # Entry numbers of all picked rows, one after the other.
+        # Positions of the entries of all gathered rows, one row after the other.
         ends = np.cumsum(counts)
         entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(
             first - (ends - counts), counts

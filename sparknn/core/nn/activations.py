@@ -1,10 +1,9 @@
-"""Activation functions of the hidden layers, each with its derivative beside it.
+"""Activation functions of the hidden layers, each with its derivative.
 
 An activation is a pair of functions on a whole layer, shape (n, units):
 
 - ``forward(Z, A)`` writes f(Z) into ``A`` (which is ``Z`` itself unless ``keeps_input``);
-- ``backward(dA, Z, A)`` turns the gradient with respect to f(Z) into the one with respect to Z,
-  in place in ``dA``.
+- ``backward(dA, Z, A)`` turns ``dA``, the gradient for f(Z), into the gradient for Z, in place.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ class Activation:
     Parameters
     ----------
     forward, backward : callable
-        See the module's docstring.
+        See the module docstring.
     keeps_input : bool
         Whether ``backward`` reads ``Z``. If not, ``Z`` and ``A`` may share memory.
     gain : float
-        Variance that an initial weight must have, times the layer's fan: 2 for He's
-        initialisation (arXiv:1502.01852, eq. 10), 1 for Glorot's.
+        Variance of initial weights, times the fan: 2 for He's initialisation (arXiv:1502.01852,
+        eq. 10), 1 for Glorot's.
     """
 
     forward: Forward
@@ -43,7 +42,7 @@ class Activation:
 
 
 def _relu(Z: FloatArray, A: FloatArray) -> None:
-    # Against a row of zeros: numpy has no fast loop for the maximum of an array and a number.
+    # A row of zeros, as numpy has no fast loop for the maximum of an array and a scalar.
     np.maximum(Z, np.zeros(Z.shape[-1], Z.dtype), out=A)
 
 
@@ -73,9 +72,7 @@ def _sigmoid_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:
 
 _GELU_SCALE = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715
-
-
-# Beyond it the tanh is 1 to the last bit, and the cube would overflow one day.
+# For larger |z| the tanh is 1 to the last bit; clipping keeps the cube from overflowing.
 _GELU_FLAT = 10
 
 
@@ -85,7 +82,7 @@ def _gelu_inner(Z: FloatArray) -> FloatArray:
 
 
 def _gelu(Z: FloatArray, A: FloatArray) -> None:
-    """The tanh form of Hendrycks and Gimpel, arXiv:1606.08415, section 2."""
+    """Hendrycks and Gimpel, arXiv:1606.08415, section 2: the approximation by tanh."""
     np.multiply(0.5 * Z, 1 + _gelu_inner(Z), out=A)
 
 

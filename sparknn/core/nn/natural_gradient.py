@@ -1,18 +1,18 @@
 """Natural-gradient SGD: gradients multiplied by an estimate of the inverse Fisher matrix.
 
-A layer's Fisher matrix is taken for the Kronecker product of two: of the layer's inputs (with a 1
-appended for the bias) and of its output derivatives. Each is estimated online as a low-rank matrix
-plus a multiple of the identity, so that multiplying by its inverse costs two thin products.
+A layer's Fisher matrix is approximated by the Kronecker product of two factors: one for the
+layer's inputs (with a 1 appended for the bias), one for its output derivatives. Each is estimated
+online as a low-rank matrix plus a multiple of the identity, whose inverse costs two thin products.
 
 Povey, Zhang and Khudanpur, "Parallel training of DNNs with natural gradient and parameter
 averaging", arXiv:1410.7455, appendix B, as in Kaldi, except that
 
-- every mini-batch is rescaled to a mean square of 1 before it enters the estimate: the step size,
-  which is folded into the derivatives, the loss's units and a factor common to the rows' weights
-  play no part in it;
-- a row of weight w counts in both matrices as w rows do;
-- the estimate starts as a running mean over the batches, because it lives for one round only;
-- the subspace is renormalised from its float64 Gram matrix, so it needs no separate repair.
+- every mini-batch is rescaled to a mean square of 1 before it enters the estimate, which makes this
+  independent of the step size (applied to the derivatives), of the loss's units and of a common
+  factor of the row weights;
+- a row of weight w counts in both factors as w rows;
+- the estimate starts as a running mean over the batches, because it is used for one round only;
+- the subspace is renormalised from its float64 Gram matrix, so it needs no separate correction.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ import numpy as np
 
 from sparknn.core.types import Float64Array, FloatArray
 
-# Ranks of the low-rank part. Kaldi takes 80 for the outputs; 40 is as good at half the cost.
+# Ranks of the low-rank part. Kaldi uses 80 for the outputs; 40 is as good at half the cost.
 RANK_IN = 20
 RANK_OUT = 40
-# How far G is pulled towards a multiple of the identity. Kaldi takes 4; on MNIST 16 to 64 bear the
+# Shrinkage of G towards a multiple of the identity. Kaldi uses 4; on MNIST 16 to 64 tolerate the
 # larger steps that many workers need.
 ALPHA = 16.0
-# The estimate forgets at a rate of 1 / HISTORY a row.
+# The estimate decays by 1 / HISTORY per row.
 HISTORY = 2000.0
 # Mini-batches between updates of an estimate.
-PERIOD = 8
+UPDATE_INTERVAL = 8
 # Power iterations on the first mini-batch.
 _N_START = 3
-# Eigenvalues below this share of the largest are noise.
+# Eigenvalues below this share of the largest are treated as noise.
 _FLOOR = 5e-4
-# A batch whose squares add up to less is zero, or too near float32's smallest number to measure.
+# A batch with a smaller sum of squares is zero, or too small for float32 to measure.
 _SMALLEST_SQUARE = 1e-30
 
 
 @dataclass
 class OnlineFisher:
-    """A running estimate of the second moments of rows of length D.
+    """Running estimate of the second moments of rows of length D.
 
         F = R' diag(d) R + rho I;  G = F + (alpha / D) trace(F) I
 
-    It starts as the identity. Its scale means nothing: rows are rescaled before they enter.
+    It starts as the identity. Its scale is arbitrary: rows are rescaled before they enter.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class OnlineFisher:
 
     def __post_init__(self) -> None:
         rank = min(self.max_rank, (self.n_dims + 1) // 2)
-        # Disjoint combs that reach every column; 1.1 breaks their symmetry, as in Kaldi.
+        # Disjoint combs that cover every column; 1.1 breaks their symmetry, as in Kaldi.
         R = np.zeros((rank, self.n_dims))
         for row in range(rank):
             R[row, row::rank] = 1
@@ -88,11 +88,11 @@ class OnlineFisher:
         self.d = np.ones(rank)
 
     def precondition(self, X: FloatArray, out: FloatArray) -> tuple[FloatArray, float]:
-        """Multiply rows by the inverse of G, keeping their norm; then learn from them.
+        """Multiply rows by the inverse of G, keeping their norm; then update the estimate.
 
             H = X W';  Y = X - H W  (proportional to X G^-1);  gamma = ||X|| / ||Y||
 
-        Rows are judged by what earlier batches taught: their own part in F would hide them.
+        G is that of earlier batches: the rows' own contribution would shrink them most.
 
         Parameters
         ----------
@@ -105,8 +105,8 @@ class OnlineFisher:
         -------
         Y : ndarray, shape (n, D)
         gamma : float
-            ``gamma * Y`` is the result. X itself and 1 for rows that are all zero or not finite,
-            which teach nothing.
+            ``gamma * Y`` is the result. For rows that are all zero or not finite it is X and 1, and
+            the estimate does not change.
 
         Notes
         -----
@@ -124,28 +124,31 @@ class OnlineFisher:
         Y = np.subtract(X, np.matmul(H, self._W, out=out), out=out)
         gamma = math.sqrt(square / _square(Y))
         self._n_batches += 1
-        if self._n_batches % PERIOD == 0:
+        if self._n_batches % UPDATE_INTERVAL == 0:
             self._n_rows += len(X)
             self._update(X, H, square)
         return Y, gamma
 
     def _refresh(self, X: FloatArray) -> None:
-        """e = 1 / (beta / d + 1), beta = rho (1 + alpha) + (alpha / D) sum(d): I - R'ER ~ G^-1."""
+        """Set W such that I - W'W is proportional to G^-1.
+
+        E = diag(e), e = 1 / (beta / d + 1), beta = rho (1 + alpha) + (alpha / D) sum(d).
+        """
         beta = self.rho * (1 + ALPHA) + ALPHA / self.n_dims * self.d.sum()
         self._root_e = np.sqrt(self.d / (beta + self.d))
         self._W = (self._root_e[:, None] * self.R).astype(X.dtype)
 
     def _update(self, X: FloatArray, H: FloatArray, square: float) -> None:
-        """Mix a batch into F and follow its leading subspace by one block power step.
+        """Add a batch to F and track its leading subspace by one block power step.
 
             F' = eta S + (1 - eta) F,  S = X' X rescaled to trace D
             P = R F' = eta R S + (1 - eta) diag(d + rho) R
             P P' = U diag(c) U';  R <- c^(-1/2) U' P;  d + rho <- c^(1/2);  trace as in F'
 
-        The paper's Z (appendix B.3) is P P'. Formed from P itself, in float64, it keeps R
-        orthonormal: the floor on d and rho bounds its condition.
+        The paper's Z (appendix B.3) is P P'. Computed from P in float64, it keeps R orthonormal:
+        the floor on d and rho bounds its condition number.
         """
-        # A running mean at first, then a decaying one.
+        # First a running mean, then a decaying one.
         eta = min(0.9, max(1 - math.exp(-len(X) / HISTORY), len(X) / self._n_rows))
         d, rho, n_dims = self.d, self.rho, self.n_dims
         P = (H.T @ X) * (eta * n_dims / square / self._root_e)[:, None]
@@ -168,7 +171,7 @@ class OnlineFisher:
 class NaturalGradient:
     """Preconditions the inputs and output derivatives of every layer of a network.
 
-    A solver's state, kept for one round of one worker: estimates are never sent or averaged.
+    It lives for one round of one worker: estimates are neither sent nor averaged.
 
     Parameters
     ----------
@@ -194,7 +197,7 @@ class NaturalGradient:
     def __call__(
         self, layer: int, A: FloatArray, dZ: FloatArray, root_weight: FloatArray | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        """Replace the two factors of a layer's gradient.
+        """Precondition the two factors of a layer's gradient.
 
         Parameters
         ----------
@@ -202,24 +205,23 @@ class NaturalGradient:
         A : ndarray, shape (n, n_in)
             The layer's inputs, without the 1. Read only.
         dZ : ndarray, shape (n, n_out)
-            Derivatives by the layer's outputs, times any number, and times the rows' weights. Read
-            only.
+            Output derivatives, times the row weights and any factor. Read only.
         root_weight : ndarray, shape (n, 1), optional
-            Square roots of the rows' weights, where these differ.
+            Square roots of the row weights, if these differ.
 
         Returns
         -------
         A_hat : ndarray, shape (n, n_in + 1)
         dZ_hat : ndarray, shape (n, n_out)
-            ``A_hat' dZ_hat`` is the gradient's block, bias in the last row. Both are overwritten by
-            the layer's next call.
+            ``A_hat' dZ_hat`` is the layer's gradient, with the bias in the last row. The layer's
+            next call overwrites both.
         """
         ones, Y_in, Y_out = self._buffers(layer, A, dZ)
         if root_weight is None:
             ones[:, :-1] = A
             ones[:, -1] = 1
         else:
-            # Half of a row's weight on either side: the product, the gradient, is the same.
+            # The root of a row's weight on either side; the product does not change.
             np.multiply(A, root_weight, out=ones[:, :-1])
             ones[:, -1:] = root_weight
             dZ = np.divide(dZ, root_weight, out=np.zeros_like(dZ), where=root_weight > 0)
@@ -231,7 +233,7 @@ class NaturalGradient:
     def _buffers(
         self, layer: int, A: FloatArray, dZ: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Memory for ``[A, 1]`` and the two results, allocated for the largest batch so far."""
+        """Return memory for ``[A, 1]`` and both results, allocated for the largest batch so far."""
         n = len(A)
         if layer not in self._memory or len(self._memory[layer][0]) < n:
             ones = np.empty((n, A.shape[1] + 1), dtype=A.dtype)
@@ -241,6 +243,6 @@ class NaturalGradient:
 
 
 def _square(X: FloatArray) -> float:
-    """||X||^2."""
+    """Return ||X||^2."""
     flat = X.reshape(-1)
     return float(np.dot(flat, flat))

@@ -21,7 +21,8 @@ from sparknn.core.nn.activations import ACTIVATIONS, Activation
 from sparknn.core.nn.losses import LOSSES, Loss
 from sparknn.core.types import FloatArray, IntArray, TargetArray
 
-# Called with (layer, A, dZ) before a layer's gradient A' dZ is formed; returns the two to use.
+# Called with (layer, A, dZ, root_weight) before a layer's gradient A' dZ is formed; returns the
+# A and dZ to use.
 Precondition = Callable[
     [int, FloatArray, FloatArray, FloatArray | None], tuple[FloatArray, FloatArray]
 ]
@@ -63,7 +64,7 @@ class Network:
 
     @cached_property
     def n_params(self) -> int:
-        """The length P of ``theta``."""
+        """The number of parameters P, the length of ``theta``."""
         return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.layers))
 
     @property
@@ -75,7 +76,7 @@ class Network:
         return LOSSES[self.loss]
 
     def blocks(self, theta: FloatArray) -> list[Block]:
-        """Views of ``theta``, layer by layer."""
+        """Return views of ``theta``, layer by layer."""
         blocks, start = [], 0
         for n_in, n_out in pairwise(self.layers):
             stop = start + (n_in + 1) * n_out
@@ -85,10 +86,10 @@ class Network:
         return blocks
 
     def init(self, rng: np.random.Generator) -> FloatArray:
-        """Initial parameters, shape (P,), float32: uniform weights, biases 0.
+        """Draw initial parameters, shape (P,), float32: uniform weights, biases 0.
 
-        ReLU and GELU: variance 2 / inputs (He et al., arXiv:1502.01852, eq. 10). The others, and
-        every last layer: variance 2 / (inputs + outputs) (Glorot and Bengio 2010, eq. 16).
+        Variance 2 / inputs for ReLU and GELU (He et al., arXiv:1502.01852, eq. 10);
+        2 / (inputs + outputs) otherwise and for the last layer (Glorot and Bengio 2010, eq. 16).
         """
         theta = np.zeros(self.n_params, dtype=np.float32)
         blocks = self.blocks(theta)
@@ -101,7 +102,7 @@ class Network:
         return theta
 
     def logits(self, theta: FloatArray, X: FloatArray) -> FloatArray:
-        """Outputs of the last layer, shape (n, k), without dropout."""
+        """Compute the outputs of the last layer, shape (n, k), without dropout."""
         A = X
         *hidden, last = self.blocks(theta)
         for W, b, _ in hidden:
@@ -115,7 +116,7 @@ class Network:
 
 
 class _Workspace(NamedTuple):
-    """What a step over n rows writes to: Z of every layer, A and dA of the hidden ones; n ones."""
+    """Memory of a step over n rows: Z of every layer, A and dA of hidden ones, and n ones."""
 
     Z: list[FloatArray]
     A: list[FloatArray]
@@ -133,16 +134,16 @@ class _Workspace(NamedTuple):
         return cls(Z, A, [np.empty_like(each) for each in Z[:-1]], np.ones(n, dtype=dtype))
 
     def rows(self, n: int) -> _Workspace:
-        """The first ``n`` rows of it."""
+        """Return views of the first ``n`` rows."""
         Z, A, dA = ([each[:n] for each in arrays] for arrays in (self.Z, self.A, self.dA))
         return _Workspace(Z, A, dA, self.ones[:n])
 
 
 @dataclass
 class Backprop:
-    """Forward and backward pass over mini-batches of at most ``n_rows``, in memory held ready.
+    """Forward and backward pass over mini-batches of at most ``n_rows``.
 
-    One object serves one round of one worker: every array of a step is allocated once here.
+    One object serves one round of one worker: it allocates every array of a step once.
     """
 
     network: Network
@@ -175,11 +176,11 @@ class Backprop:
         y : ndarray, shape (n,) for classes, (n, outputs) for targets
         sample_weight : ndarray, shape (n,)
         scale : float
-            Multiplies the gradient; folded into the outputs' derivatives, it costs nothing.
+            Multiplies the gradient; applied to the outputs' derivatives, where it costs nothing.
         precondition : callable, optional
-            Replaces a layer's inputs and output derivatives in the product that is its gradient.
+            Transforms a layer's inputs and output derivatives before their product is formed.
         label_index : ndarray, shape (n,), optional
-            ``losses.places(y)`` of classes.
+            ``losses.flat_label_index(y)`` of classes.
         """
         network, n = self.network, len(X)
         hidden = network.activation_fn

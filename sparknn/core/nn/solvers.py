@@ -1,8 +1,8 @@
-"""Local solvers: from a mini-batch's gradient to a step, in place on ``theta``.
+"""Local solvers: turn a mini-batch's gradient into a step, in place on ``theta``.
 
-A solver says how many buffers of theta's length it keeps and updates ``theta`` and those buffers.
-Where ``scaled`` is set, its gradient arrives already multiplied by ``-step_size``: the factor is
-folded into the few numbers at the network's outputs instead of costing a pass over ``theta``.
+A solver declares how many buffers of theta's length it keeps, and updates ``theta`` and buffers.
+If ``scaled``, its gradient is already multiplied by ``-step_size``: the factor is applied to the
+few derivatives at the network's outputs, which saves a pass over ``theta``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Solver:
         overwritten, ``buffers`` has shape (n_buffers, P), ``n_steps`` counts this step.
     n_buffers : int
     scaled : bool
-        Whether the gradient arrives multiplied by ``-step_size``.
+        Whether ``update`` expects the gradient multiplied by ``-step_size``.
     decoupled_l2 : bool
         Whether the L2 penalty shrinks the weights directly instead of entering the gradient.
     natural : bool
-        Whether each layer's gradient is preconditioned by ``ngsgd``.
+        Whether each layer's gradient is preconditioned (see ``natural_gradient``).
     rms_buffer : int, optional
-        A buffer of squares, which travels as its root: averages of squares round to 0 too soon.
+        A buffer of squares. Its root is averaged: averages of small squares would round to 0.
     """
 
     update: Update

@@ -1,7 +1,7 @@
-"""Exact sums over workers: the same bytes in whatever order, and however often, they are merged.
+"""Sum workers' networks exactly: the order and tree of merges do not change a byte.
 
-Float addition is not associative, and results reach a tree of reducers in the order that tasks
-happen to end. So a worker's numbers are added as 64-bit fixed-point integers, whose addition is.
+Float addition is not associative, and results reach the reducers in the order in which tasks
+end. So workers' values are added as 64-bit fixed-point integers, whose addition is associative.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from sparknn.core.types import Float32Array, FloatArray
 
 # A worker's values are multiplied by its share (at most 1, summing to at most 1) and by
 # 2 ** FRACTION_BITS, and rounded. With values below 2 ** VALUE_BITS the sum over any number of
-# workers stays below 2 ** 62; a parameter of that size or more is taken for divergence.
+# workers stays below 2 ** 62; a value of 2 ** VALUE_BITS or more counts as divergence.
 VALUE_BITS = 14
 FRACTION_BITS = 48
 
-
-# Why a worker is left out whose training went wrong.
+# Values of `left_out` that mean that training diverged.
 DIVERGED = ("not finite", "out of range")
 
 
 class NoUsableWorkerError(ValueError):
-    """No worker sent a usable network."""
+    """No worker returned a usable network."""
 
 
 def weight_scale_for(total_weight: float) -> float:
-    """What weights are divided by to become shares: a power of two, so that dividing is exact.
+    """Return the divisor that turns weights into shares: a power of two, so division is exact.
 
     Parameters
     ----------
@@ -46,7 +45,7 @@ class ValidationSums:
     Parameters
     ----------
     loss_sum, metric_sum, weight : float
-        Weighted sums of the losses and of right answers (or squared errors), and of the weights.
+        Weighted sums of losses and of correct predictions (or squared errors); sum of weights.
     n_rows : int
     """
 
@@ -58,7 +57,7 @@ class ValidationSums:
 
 @dataclass(frozen=True)
 class LossSum:
-    """Weighted sum of some rows' losses, and of their weights."""
+    """Weighted sum of losses, and sum of weights, of some rows."""
 
     loss: float = 0.0
     weight: float = 0.0
@@ -72,29 +71,30 @@ NO_LOSS = LossSum()
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """One worker's scalars in one round.
+    """Scalar statistics of one worker in one round.
 
     Parameters
     ----------
     partition : int
     weight : float
-        Sum of the weights of the rows seen.
+        Sum of the weights of the rows used, repeats counted.
     n_rows, n_steps, n_skipped : int
+        Rows used, steps taken, steps skipped.
     loss_sum : float
-        Weighted sum of the losses as they were seen.
+        Weighted sum of the rows' losses, each before its step.
     first, last : LossSum
-        Of the first and the last tenth of its mini-batches.
-    squared_move : float
-        Squared distance between the network that arrived and the one sent back.
+        Losses over the first and the last tenth of the mini-batches.
+    squared_update_norm : float
+        Squared distance between the broadcast network and the trained one.
     seconds : float
-        Spent training.
+        Training time.
     score : ValidationSums, optional
-        Of the network that arrived, on the worker's validation rows.
+        Of the broadcast network, on the worker's validation rows.
     share : float
-        What the worker weighs in the mean: the weight of its rows, repeats not counted, in units of
-        ``weight_scale_for``. 0 if it is left out.
+        The worker's weight in the mean: the weight of its rows, repeats not counted, divided by
+        ``weight_scale_for``. 0 if the worker is left out.
     left_out : str
-        Why it is: ``no rows``, ``not finite``, ``out of range``, ``missing``.
+        Why the worker is left out: ``no rows``, ``not finite``, ``out of range``, ``missing``.
     """
 
     partition: int
@@ -105,7 +105,7 @@ class WorkerReport:
     loss_sum: float = 0.0
     first: LossSum = NO_LOSS
     last: LossSum = NO_LOSS
-    squared_move: float = 0.0
+    squared_update_norm: float = 0.0
     seconds: float = 0.0
     score: ValidationSums | None = None
     share: float = 0.0
@@ -114,10 +114,10 @@ class WorkerReport:
 
 @dataclass(frozen=True)
 class WorkerSum:
-    """The sum of some workers' networks, weighted by the rows each one saw, and their reports.
+    """Sum of some workers' networks, weighted by each one's rows, and their reports.
 
-    A single worker's total holds its float32 values as they are, so that a message costs 4 bytes a
-    parameter, and one worker's mean is that worker to the byte. Merging lifts them to int64.
+    The sum of a single worker keeps its float32 values: a message takes 4 bytes per parameter, and
+    the mean of one worker is its network to the byte. Merging converts them to int64.
 
     Parameters
     ----------
@@ -130,13 +130,13 @@ class WorkerSum:
 
     @classmethod
     def from_worker(cls, state: Float32Array | None, report: WorkerReport) -> WorkerSum:
-        """One worker's total. Values that are not finite or out of range leave the worker out."""
+        """Wrap one worker's result; leave the worker out if a value is non-finite or too large."""
         reason = report.left_out
         if not reason:
             if state is None or report.share <= 0:
                 reason = "no rows"
             else:
-                # One pass: NaN fails every comparison.
+                # NaN propagates through max and min.
                 largest = float(max(state.max(), -state.min()))
                 if not np.isfinite(largest) or not np.isfinite(report.loss_sum):
                     reason = "not finite"
@@ -147,7 +147,7 @@ class WorkerSum:
         return cls(state, (report,))
 
     def to_fixed_point(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
-        """The values as fixed-point integers."""
+        """Return the values as fixed-point integers."""
         if self.values is None or self.values.dtype == np.int64:
             return None if self.values is None else self.values.astype(np.int64, copy=False)
         (share,) = [report.share for report in self.reports if report.share]
@@ -156,7 +156,7 @@ class WorkerSum:
         return np.rint(scaled, out=scaled).astype(np.int64)
 
     def merge(self, other: WorkerSum) -> WorkerSum:
-        """The sum of both. Commutes and associates to the byte (``reports`` up to their order)."""
+        """Add two sums; commutative and associative to the byte (reports up to their order)."""
         reports = self.reports + other.reports
         if self.values is None:
             return replace(other, reports=reports)
@@ -167,11 +167,11 @@ class WorkerSum:
         return WorkerSum(mine + theirs, reports)
 
     def ordered(self) -> tuple[WorkerReport, ...]:
-        """The reports by partition: what is summed from them is then the same in every run."""
+        """Return the reports by partition, so that sums over them are the same in every run."""
         return tuple(sorted(self.reports, key=lambda report: report.partition))
 
     def mean(self) -> FloatArray:
-        """Average workers by the rows each one saw, not one vote each.
+        """Average the workers, each weighted by its rows.
 
             mean = sum_k(w_k * values_k) / sum_k(w_k)
 
@@ -192,7 +192,8 @@ class WorkerSum:
         if self.values is None:
             reasons = sorted({report.left_out for report in self.reports})
             raise NoUsableWorkerError(
-                f"None of {len(self.reports)} workers sent a usable network ({', '.join(reasons)})."
+                f"None of {len(self.reports)} workers returned a usable network "
+                f"({', '.join(reasons)})."
             )
         if self.values.dtype != np.int64:
             return self.values.astype(np.float32, copy=False)
@@ -201,5 +202,5 @@ class WorkerSum:
 
 
 def merge_sums(left: list[WorkerSum], right: list[WorkerSum]) -> list[WorkerSum]:
-    """Merge two workers' totals job by job."""
+    """Merge the sums of two sets of workers, network by network."""
     return [mine.merge(theirs) for mine, theirs in zip(left, right, strict=True)]

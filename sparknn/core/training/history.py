@@ -90,7 +90,7 @@ def make_record(
     moved = agreed = math.nan
     if mean is not None:
         shares = math.fsum(report.share for report in used)
-        moved = math.fsum(report.share * report.squared_move for report in used) / shares
+        moved = math.fsum(report.share * report.squared_update_norm for report in used) / shares
         displacement = mean[0].astype(np.float64) - before.broadcast
         agreed = float(np.dot(displacement, displacement))
     step = after.theta.astype(np.float64) - before.theta

@@ -1,4 +1,4 @@
-"""One network in one round of one worker: it takes a step for every mini-batch it is shown."""
+"""Train one network on one worker for one round: a solver step per mini-batch."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from sparknn.core.nn.solvers import SOLVERS
 from sparknn.core.training.aggregation import NO_LOSS, LossSum
 from sparknn.core.types import Float32Array, FloatArray
 
-# Of the random numbers that belong to a round and a partition, those that dropout draws.
+# Random stream of dropout, besides the one that draws the mini-batches.
 _DROPOUT_STREAM = 1
 
 
 class ScheduledBatch(NamedTuple):
-    """Rows to learn from in one step, if they have any weight, and where in the fit that step is.
+    """The rows of one step, and the step's position in the fit.
 
     Parameters
     ----------
     rows : Batch
-        Weights are divided by the mean weight of the rows that the round draws.
+        Weights are divided by ``mean_weight``. A batch of total weight 0 is skipped.
     mean_weight : float
-        What they were divided by.
-    stint : int
-        The stint (see ``period``) that it belongs to.
+        Mean weight of the rows that the round draws.
+    unit : int
+        Its unit of local work (see ``round_length``).
     time : float
-        Stints from the beginning of the fit to the middle of this step.
+        Units of local work from the start of the fit to the middle of this step.
     first, last : bool
-        Whether it is of the mini-batches that tell the loss at the round's start and at its end.
+        Whether the batch counts for the loss at the start, or at the end, of the round.
     """
 
     rows: Batch
@@ -50,7 +50,7 @@ class ScheduledBatch(NamedTuple):
 
 @dataclass
 class LocalResult:
-    """What a network leaves behind that has learned for a round.
+    """The result of a round of local training.
 
     Parameters
     ----------
@@ -59,13 +59,13 @@ class LocalResult:
     weight : float
         Sum of the weights of the rows seen, repeats counted.
     n_rows, n_steps, n_skipped : int
-        Rows seen, steps taken, steps skipped because their gradient was not finite.
+        Rows used, steps taken, steps skipped because the gradient was not finite.
     loss_sum : float
-        Weighted sum of the rows' losses as they were seen, before each step.
+        Weighted sum of the rows' losses, each before its step.
     first, last : LossSum
-        Of the first and the last tenth of the mini-batches.
+        Losses over the first and the last tenth of the mini-batches.
     seconds : float
-        Spent on it.
+        Training time.
     """
 
     state: Float32Array
@@ -78,8 +78,8 @@ class LocalResult:
     last: LossSum = NO_LOSS
     seconds: float = 0.0
 
-    def note(self, batch: ScheduledBatch, loss: float) -> None:
-        """Count a mini-batch that is learned from."""
+    def record(self, batch: ScheduledBatch, loss: float) -> None:
+        """Count a step."""
         self.n_steps += 1
         self.loss_sum += loss
         weight = batch.rows.weight
@@ -92,17 +92,17 @@ class LocalResult:
 
 
 class LocalTrainer:
-    """A job's network while it learns.
+    """Trains one network; the local trainer of federated averaging.
 
     Parameters
     ----------
     request : RoundRequest
         Its state is read only.
     n_rows : int
-        Of a mini-batch, at most.
+        Size of the largest mini-batch.
     partition : int
     gradient : ndarray, shape (at least P,), float32
-        Scratch; learners that take their steps in turn may share it.
+        Scratch memory; trainers that run in turn may share it.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class LocalTrainer:
     ) -> None:
         config = request.config
         network, solver = config.network, SOLVERS[config.solver]
-        self._job, self._partition, self._solver = request, partition, solver
+        self._request, self._partition, self._solver = request, partition, solver
         self._averaged = config.local_state == "average"
         vectors = np.empty((1 + solver.n_buffers, network.n_params), dtype=np.float32)
         self._theta, self._buffers = vectors[0], vectors[1:]
@@ -122,29 +122,29 @@ class LocalTrainer:
         self._gradient = gradient[: network.n_params]
         self._blocks = network.blocks(self._theta)
         self._gradient_blocks = network.blocks(self._gradient)
-        self._passes = Backprop(network, n_rows, dropout=config.dropout)
+        self._backprop = Backprop(network, n_rows, dropout=config.dropout)
         self._precondition = NaturalGradient(network.layers) if solver.natural else None
         self._unit = -1
         self.result = LocalResult(state=vectors if self._averaged else vectors[:1])
 
-    def learn(self, batches: Iterable[ScheduledBatch]) -> None:
-        """Take a step for each that has any weight, unless its gradient is not finite."""
-        config, solver, result = self._job.config, self._solver, self.result
+    def train(self, batches: Iterable[ScheduledBatch]) -> None:
+        """Take a step per mini-batch; skip those of weight 0 or with a non-finite gradient."""
+        config, solver, result = self._request.config, self._solver, self.result
         theta, gradient, blocks = self._theta, self._gradient, self._blocks
-        gradient_blocks, passes = self._gradient_blocks, self._passes
-        peak, schedule = config.step_size * self._job.step_factor, SCHEDULES[config.schedule]
+        gradient_blocks, backprop = self._gradient_blocks, self._backprop
+        peak, schedule = config.step_size * self._request.step_factor, SCHEDULES[config.schedule]
         max_change = config.max_change if solver.scaled else 0.0
         for batch in batches:
             X, y, sample_weight, weight, label_index = batch.rows
             if weight <= 0:
                 continue
             if config.dropout and batch.unit > self._unit:
-                # Its random numbers are those of the stint, whichever round that is in.
+                # The stream belongs to the unit of local work, whichever round it falls in.
                 self._unit = batch.unit
-                passes.rng = rng_for(config.seed, batch.unit, self._partition, _DROPOUT_STREAM)
+                backprop.rng = rng_for(config.seed, batch.unit, self._partition, _DROPOUT_STREAM)
             step_size = peak * schedule(min(batch.time / config.max_iter, 1.0))
             scale = -step_size if solver.scaled else 1.0
-            loss = passes.gradient(
+            loss = backprop.gradient(
                 blocks,
                 X,
                 y,
@@ -158,10 +158,10 @@ class LocalTrainer:
                 # The gradient of l2 / 2 ||W||^2; biases are free.
                 for (W, _, _), (dW, _, _) in zip(blocks, gradient_blocks, strict=True):
                     dW += (scale * config.l2) * W
-            if not _guard(gradient, max_change):
+            if not _clip_norm(gradient, max_change):
                 result.n_skipped += 1
                 continue
-            result.note(batch, loss * batch.mean_weight)
+            result.record(batch, loss * batch.mean_weight)
             if config.l2 and solver.decoupled_l2:
                 for W, _, _ in blocks:
                     W *= 1 - step_size * config.l2
@@ -169,14 +169,14 @@ class LocalTrainer:
             solver.update(theta, gradient, self._buffers, step_size, config.momentum, n_steps)
 
     def finish(self) -> LocalResult:
-        """What it has learned; it learns no more."""
+        """Return the result, its buffers ready to be averaged; do not train afterwards."""
         if self._averaged:
             self._solver.pack(self._buffers)
         return self.result
 
 
 def working_bytes(request: RoundRequest, n_rows: int) -> int:
-    """About what a learner holds besides its state, for mini-batches of ``n_rows``."""
+    """Estimate a trainer's memory besides its state, for mini-batches of ``n_rows``."""
     layers = request.config.network.layers
     # Z, A and dA.
     n = 3 * n_rows * sum(layers[1:])
@@ -187,8 +187,8 @@ def working_bytes(request: RoundRequest, n_rows: int) -> int:
     return 4 * n
 
 
-def _guard(step: FloatArray, max_change: float) -> bool:
-    """Shorten a step to norm ``max_change``, in place; False if its square is not finite."""
+def _clip_norm(step: FloatArray, max_change: float) -> bool:
+    """Clip a step to norm ``max_change`` (0: no limit) in place; False if it is not finite."""
     square = float(np.dot(step, step))
     if not math.isfinite(square):
         return False

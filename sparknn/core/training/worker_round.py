@@ -1,4 +1,4 @@
-"""One worker, one round: score the network that arrived, train it on local rows, report."""
+"""Run one worker's round: score the broadcast network, train it on local rows, report."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from sparknn.core.training.local_trainer import (
 )
 from sparknn.core.types import Float32Array, FloatArray, TargetArray
 
-# Mini-batches that a network learns from before the next one's turn, if there are several.
-_TOGETHER = 8
-# What networks that learn together may hold besides their state, unless one alone needs more.
+# Where networks train interleaved: mini-batches that one takes before the next continues.
+_BATCHES_PER_CHUNK = 8
+# Memory for networks that train interleaved, besides their state; one alone may need more.
 _WORKING_BYTES = 64 << 20
-# Rows scored at a time; fewer where they are so wide that they take more than these bytes.
+# Rows scored at a time; fewer if they would take more than these bytes.
 _SCORE_ROWS = 2048
 _SCORE_BYTES = 64 << 20
-# Share of a round's mini-batches that tells the loss at its start and at its end.
+# Share of a round's mini-batches over which its first and its last loss are averaged.
 _EDGE = 0.1
 
 
@@ -53,12 +53,12 @@ def train_locally(request: RoundRequest, rows: Rows, round_: int, partition: int
         Its state is read only.
     rows : Rows
     round_, partition : int
-        With the plan's seed they decide every random choice.
+        With the seed of the config they determine every random choice.
 
     Returns
     -------
     LocalResult
-        Without a step if there is no row of positive weight.
+        With no step if no row has a positive weight.
 
     Notes
     -----
@@ -71,37 +71,39 @@ def train_locally(request: RoundRequest, rows: Rows, round_: int, partition: int
 def _train_group(
     requests: Sequence[RoundRequest], rows: Rows, round_: int, partition: int
 ) -> list[LocalResult]:
-    """``train_locally`` of jobs that have the same mini-batches, which are picked once for all."""
+    """Train networks that see the same mini-batches, which are gathered once for all of them."""
     started = time.perf_counter()
-    room = allocate_buffers(rows, requests[0].config, _TOGETHER if len(requests) > 1 else 1)
+    n_buffers = _BATCHES_PER_CHUNK if len(requests) > 1 else 1
+    buffers = allocate_buffers(rows, requests[0].config, n_buffers)
     scratch = np.empty(
         max(request.config.network.n_params for request in requests), dtype=np.float32
     )
-    trainers = [LocalTrainer(request, room.shape[1], partition, scratch) for request in requests]
-    batches = _placed(requests[0], rows, round_, partition, cycle(room))
-    for turn in [batches] if len(requests) == 1 else _turns(batches, len(room)):
+    trainers = [LocalTrainer(request, buffers.shape[1], partition, scratch) for request in requests]
+    batches = _schedule(requests[0], rows, round_, partition, cycle(buffers))
+    for chunk in [batches] if len(requests) == 1 else _chunks(batches, len(buffers)):
         for trainer in trainers:
-            turned = time.perf_counter()
-            trainer.learn(turn)
-            trainer.result.seconds += time.perf_counter() - turned
+            resumed = time.perf_counter()
+            trainer.train(chunk)
+            trainer.result.seconds += time.perf_counter() - resumed
     results = [trainer.finish() for trainer in trainers]
-    label_index = math.fsum(result.seconds for result in results)
-    shared = time.perf_counter() - started - label_index
+    # Each network is charged its own steps and an equal part of the shared work.
+    own_s = math.fsum(result.seconds for result in results)
+    shared_s = time.perf_counter() - started - own_s
     for result in results:
-        result.seconds += shared / len(results)
+        result.seconds += shared_s / len(results)
     return results
 
 
-def _turns(batches: Iterator[ScheduledBatch], together: int) -> Iterator[Iterable[ScheduledBatch]]:
-    """A network comes back to caches that the others have filled: it should stay for a while."""
-    while turn := list(islice(batches, together)):
-        yield turn
+def _chunks(batches: Iterator[ScheduledBatch], size: int) -> Iterator[Iterable[ScheduledBatch]]:
+    """Yield ``size`` batches at a time: each switch of networks costs the caches."""
+    while chunk := list(islice(batches, size)):
+        yield chunk
 
 
-def _placed(
-    request: RoundRequest, rows: Rows, round_: int, partition: int, slots: Iterator[Float32Array]
+def _schedule(
+    request: RoundRequest, rows: Rows, round_: int, partition: int, buffers: Iterator[Float32Array]
 ) -> Iterator[ScheduledBatch]:
-    """The mini-batches of a round, and where in the fit they are; each in the next slot."""
+    """Yield a round's mini-batches, each in the next buffer, with their positions in the fit."""
     config = request.config
     units = range(round_ + request.units_ahead, round_ + request.units_ahead + request.n_units)
     n_planned = [count_batches(rows, config, unit) for unit in units]
@@ -110,26 +112,26 @@ def _placed(
     before = 0
     for unit, n_batches in zip(units, n_planned, strict=True):
         rng = rng_for(config.seed, unit, partition)
-        # Weights count against the mean weight: against the batch's own, a rare row of weight
-        # 100 would count as much as a batch of rows of weight 1. And float32 has limits. A mean of
-        # 0 divides nothing: no row weighs anything, so no batch is learned from.
-        typical = mean_weight(rows, config, unit) or 1.0
-        drawn = mini_batches(rows, config, unit, rng, slots, typical)
+        # Divide weights by the mean over the round: with the batch's own mean, a rare row of weight
+        # 100 would count as much as a batch of rows of weight 1. Undivided, they could overflow
+        # float32. If the mean is 0, no row has a weight and every batch is skipped.
+        mean = mean_weight(rows, config, unit) or 1.0
+        drawn = mini_batches(rows, config, unit, rng, buffers, mean)
         for number, batch in enumerate(drawn):
             time_ = unit + (number + 0.5) / n_batches
             first, last = before + number < edge, before + number >= n_all - edge
-            yield ScheduledBatch(batch, typical, unit, time_, first, last)
+            yield ScheduledBatch(batch, mean, unit, time_, first, last)
         before += n_batches
 
 
 def score(request: RoundRequest, rows: Rows) -> ValidationSums:
-    """Sums over a worker's validation rows: loss, right answers or squared error, and weight."""
+    """Sum loss, metric (correct predictions or squared error) and weight of validation rows."""
     (scored,) = _score_group([request], rows)
     return scored
 
 
 def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[ValidationSums]:
-    """``score`` of jobs that have the same mini-batches, and so see the same rows."""
+    """Score networks that see the same mini-batches."""
     config = requests[0].config
     sums = np.zeros((len(requests), 2))
     weight_sum = 0.0
@@ -137,12 +139,12 @@ def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[Validatio
     out = np.empty((most, rows.n_features), dtype=np.float32)
     for start, stop in split_range(0, rows.n_rows, row_bytes(rows), most):
         n = stop - start
-        iter_chunks = gather_batches(
+        batches = gather_batches(
             rows.read(start, stop), np.arange(n), -(-n // most), repeat(out), config
         )
-        for X, y, sample_weight, weight, _ in iter_chunks:
+        for X, y, sample_weight, weight, _ in batches:
             for request, mine in zip(requests, sums, strict=True):
-                mine += _loss_and_hits(request, X, y, sample_weight)
+                mine += _loss_and_metric(request, X, y, sample_weight)
             weight_sum += weight
     return [
         ValidationSums(float(loss_sum), float(metric_sum), weight_sum, rows.n_rows)
@@ -150,7 +152,7 @@ def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[Validatio
     ]
 
 
-def _loss_and_hits(
+def _loss_and_metric(
     request: RoundRequest, X: Float32Array, y: TargetArray, weight: FloatArray
 ) -> tuple[float, float]:
     network = request.config.network
@@ -170,31 +172,31 @@ def run_worker(
     partition: int,
     weight_scale: float,
 ) -> list[WorkerSum]:
-    """What a worker does in a round: for every job, score what arrived, then train it.
+    """Run a worker's round: score each broadcast network, train it and report.
 
-    The averaged network of round r is scored by the tasks of round r + 1, at no extra job.
-    ``weight_scale`` is ``weight_scale_for`` of all workers' training rows.
+    The averaged network of round r is scored by the tasks of round r + 1, without a Spark job of
+    its own. ``weight_scale`` is ``weight_scale_for`` of all workers' training rows.
     """
-    totals: list[WorkerSum] = [WorkerSum(None, ())] * len(requests)
-    # A diverging worker is a fact to report, not a warning for its log.
+    sums: list[WorkerSum] = [WorkerSum(None, ())] * len(requests)
+    # A diverging worker is reported; numpy need not warn about it.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for numbers in _groups(requests, rows.n_rows):
-            alike = [requests[number] for number in numbers]
-            scores = _score_group(alike, validation) if validation.n_rows else [None] * len(alike)
-            if not alike[0].train or rows.n_rows == 0:
+        for numbers in _group_by_memory(requests, rows.n_rows):
+            group = [requests[number] for number in numbers]
+            scores = _score_group(group, validation) if validation.n_rows else [None] * len(group)
+            if not group[0].train or rows.n_rows == 0:
                 reports = [WorkerReport(partition, score=each) for each in scores]
                 found = [WorkerSum.from_worker(None, report) for report in reports]
             else:
-                results = _train_group(alike, rows, round_, partition)
-                trained = zip(alike, results, scores, strict=True)
-                found = [_total(*each, partition, weight_scale) for each in trained]
-            for number, total in zip(numbers, found, strict=True):
-                totals[number] = total
-    return totals
+                results = _train_group(group, rows, round_, partition)
+                trained = zip(group, results, scores, strict=True)
+                found = [_worker_sum(*each, partition, weight_scale) for each in trained]
+            for number, one in zip(numbers, found, strict=True):
+                sums[number] = one
+    return sums
 
 
-def _groups(requests: Sequence[RoundRequest], n_rows: int) -> Iterator[list[int]]:
-    """Numbers of the jobs that a worker trains together."""
+def _group_by_memory(requests: Sequence[RoundRequest], n_rows: int) -> Iterator[list[int]]:
+    """Yield the indices of requests that see the same mini-batches and fit ``_WORKING_BYTES``."""
     for numbers in group_by_batches(requests):
         sizes = [
             working_bytes(requests[number], largest_batch(n_rows, requests[number].config))
@@ -204,14 +206,14 @@ def _groups(requests: Sequence[RoundRequest], n_rows: int) -> Iterator[list[int]
             yield numbers[part]
 
 
-def _total(
+def _worker_sum(
     request: RoundRequest,
     result: LocalResult,
     scored: ValidationSums | None,
     partition: int,
     weight_scale: float,
 ) -> WorkerSum:
-    move = result.state[0].astype(np.float64) - request.state[0]
+    update = result.state[0].astype(np.float64) - request.state[0]
     report = WorkerReport(
         partition,
         weight=result.weight,
@@ -221,7 +223,7 @@ def _total(
         loss_sum=result.loss_sum,
         first=result.first,
         last=result.last,
-        squared_move=float(np.dot(move, move)),
+        squared_update_norm=float(np.dot(update, update)),
         seconds=result.seconds,
         score=scored,
         left_out="not finite" if result.n_skipped and not result.n_steps else "",

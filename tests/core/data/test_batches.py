@@ -31,22 +31,22 @@ D = 3
 
 
 def numbered(n: int) -> ArrayRows:
-    """Rows that carry their own number in the features, the label and the weight."""
+    """Rows whose features, label and weight are their index."""
     number = np.arange(n)
     X = np.repeat(number[:, None], D, axis=1).astype(np.float32)
     return ArrayRows(X, number.astype(float), number + 1.0)
 
 
-def plan_of(**changes: Any) -> TrainConfig:
+def config_of(**changes: Any) -> TrainConfig:
     return TrainConfig(Network((D, 2)), **changes)
 
 
 def drawn(
     rows: Any, config: TrainConfig, round_: int = 0, seed: int = 0, together: int = 1
 ) -> list[Batch]:
-    """Copies of one round's batches, ``together`` at a time: they share their slots' memory."""
-    slots = itertools.cycle(allocate_buffers(rows, config, together))
-    batches = mini_batches(rows, config, round_, rng_for(seed, round_, 0), slots)
+    """Copies of one round's batches, ``together`` at a time, as these share their buffers."""
+    buffers = itertools.cycle(allocate_buffers(rows, config, together))
+    batches = mini_batches(rows, config, round_, rng_for(seed, round_, 0), buffers)
     found: list[Batch] = []
     while some := list(itertools.islice(batches, together)):
         found += [batch._replace(X=batch.X.copy()) for batch in some]
@@ -68,7 +68,7 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_every_row_once_an_epoch_in_equal_batches(
     n: int, batch_size: int, together: int, shuffle: bool
 ) -> None:
-    config = plan_of(batch_size=batch_size, local_epochs=3, shuffle=shuffle)
+    config = config_of(batch_size=batch_size, local_epochs=3, shuffle=shuffle)
     rows = numbered(n)
     got = drawn(rows, config, together=together)
     assert len(got) == count_batches(rows, config, 0)
@@ -89,38 +89,38 @@ def test_every_row_once_an_epoch_in_equal_batches(
 
 
 def test_no_rows_are_no_batches() -> None:
-    config = plan_of()
+    config = config_of()
     assert drawn(numbered(0), config) == []
     assert count_batches(numbered(0), config, 0) == 0
 
 
 def test_without_shuffle_rows_come_in_order() -> None:
-    seen = [batch.y for batch in drawn(numbered(10), plan_of(batch_size=4, shuffle=False))]
+    seen = [batch.y for batch in drawn(numbered(10), config_of(batch_size=4, shuffle=False))]
     np.testing.assert_array_equal(np.concatenate(seen), np.arange(10))
     assert [len(y) for y in seen] == [4, 3, 3]
 
 
 @pytest.mark.usefixtures("small_windows")
 def test_shuffle_mixes_windows_and_epochs() -> None:
-    got = drawn(numbered(40), plan_of(batch_size=5, local_epochs=2))
+    got = drawn(numbered(40), config_of(batch_size=5, local_epochs=2))
     order = [batch.y.tolist() for batch in got]
-    # Of a batch, the rows come as they are stored.
+    # Within a batch, rows come in the order in which they are stored.
     assert all(y == sorted(y) for y in order)
     epochs = order[:8], order[8:]
     for epoch in epochs:
-        split_range = [sorted(a + b) for a, b in zip(epoch[::2], epoch[1::2], strict=True)]
+        windows = [sorted(a + b) for a, b in zip(epoch[::2], epoch[1::2], strict=True)]
         # Rows stay within their window: only it is in memory.
-        assert all(y == list(range(y[0], y[0] + 10)) for y in split_range)
-        assert split_range != sorted(split_range)
-        # But which of its batches they are in is drawn.
+        assert all(y == list(range(y[0], y[0] + 10)) for y in windows)
+        assert windows != sorted(windows)
+        # But each epoch assigns them to batches at random.
         assert any(max(y) - min(y) > 4 for y in epoch)
     parts = [{tuple(y) for y in epoch} for epoch in epochs]
     assert parts[0] != parts[1]
 
 
 @pytest.mark.usefixtures("small_windows")
-def test_the_same_place_draws_the_same_batches() -> None:
-    config = plan_of(batch_size=4, local_epochs=2)
+def test_the_same_position_draws_the_same_batches() -> None:
+    config = config_of(batch_size=4, local_epochs=2)
 
     def order(seed: int, *where: int) -> list[float]:
         stream = rng_for(seed, *where)
@@ -131,13 +131,13 @@ def test_the_same_place_draws_the_same_batches() -> None:
     assert all(order(1, 2, 3) != other for other in others)
 
 
-def test_streams_of_different_places_differ() -> None:
+def test_streams_of_different_positions_differ() -> None:
     words = [0, 1, 2, 2**31, 2**32 - 1]
     seeds = [0, 1, 2**32, 2**32 + 1, 2**33, 2**63, -1, -2]
     wheres = [*itertools.product(words, words), *itertools.product(words, words, [1])]
-    flat_label_index = [(seed, *where) for seed in seeds for where in wheres]
-    first = {tuple(rng_for(*place).integers(2**63, size=2)) for place in flat_label_index}
-    assert len(first) == len(flat_label_index)
+    positions = [(seed, *where) for seed in seeds for where in wheres]
+    first = {tuple(rng_for(*position).integers(2**63, size=2)) for position in positions}
+    assert len(first) == len(positions)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64 - 1, 2**64 + 5, -(2**63)])
@@ -163,7 +163,7 @@ def test_draws_go_round_and_use_every_row_equally(n_rows: int, fraction: float) 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("round_", range(5))
 def test_a_fraction_is_the_next_part_of_the_rows(round_: int) -> None:
-    config = plan_of(batch_size=4, mini_batch_fraction=0.3, local_epochs=2)
+    config = config_of(batch_size=4, mini_batch_fraction=0.3, local_epochs=2)
     rows = numbered(50)
     got = drawn(rows, config, round_)
     assert len(got) == count_batches(rows, config, round_)
@@ -204,9 +204,9 @@ def test_a_window_holds_fewer_rows_of_many_targets(
 
     monkeypatch.setattr(module, "WINDOW_BYTES", 10_000)
     rows = Watched(np.zeros((600, D), np.float32), np.zeros((600, n_targets)), np.ones(600))
-    drawn(rows, plan_of(batch_size=4))
+    drawn(rows, config_of(batch_size=4))
     assert sum(read) == 600
-    # What is stored of a row, and its label, weight, number and place as they are drawn.
+    # A row as stored, and its label, weight, index and label index as drawn.
     assert max(read) * (4 * D + 2 * 8 * (n_targets + 1) + 2 * 8) <= 10_000
     assert max(read) >= (5 if n_targets > 1 else 150)
 
@@ -217,7 +217,7 @@ def test_sparse_batches_are_the_dense_ones() -> None:
     X = (rng.normal(size=(35, D)) * (rng.random((35, D)) < 0.4)).astype(np.float32)
     y, weight = np.arange(35.0), rng.random(35)
     standardizer = Standardizer(np.ones(D, np.float32), np.full(D, 2, np.float32))
-    config = plan_of(batch_size=6, local_epochs=2, standardizer=standardizer)
+    config = config_of(batch_size=6, local_epochs=2, standardizer=standardizer)
     dense = drawn(ArrayRows(X, y, weight), config)
     sparse = drawn(CsrRows(X, y, weight), config)
     assert len(dense) == len(sparse)
@@ -228,10 +228,10 @@ def test_sparse_batches_are_the_dense_ones() -> None:
 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("together", [2, 3, 100])
-def test_batches_in_memory_together_are_those_picked_alone(together: int) -> None:
+def test_batches_held_together_are_those_gathered_one_by_one(together: int) -> None:
     scale = Standardizer(np.ones(D, np.float32), np.full(D, 2, np.float32))
     # Windows of 9 or 10 rows, and so 3 or 4 batches each.
-    config = plan_of(batch_size=3, local_epochs=2, standardizer=scale)
+    config = config_of(batch_size=3, local_epochs=2, standardizer=scale)
     for mine, alone in zip(
         drawn(numbered(37), config, together=together), drawn(numbered(37), config), strict=True
     ):
@@ -245,7 +245,7 @@ def test_many_small_batches_hold_no_more_than_their_window(
 ) -> None:
     monkeypatch.setattr(module, "WINDOW_BYTES", 1 << 20)
     rows = ArrayRows(np.zeros((50_000, 1), np.float32), np.zeros(50_000), np.ones(50_000))
-    config = plan_of(batch_size=batch_size)
+    config = config_of(batch_size=batch_size)
     drawn = one_by_one(rows, config, 0, rng_for(0, 0, 0), weight_scale=1.0)
     tracemalloc.start()
     next(drawn)
@@ -257,14 +257,14 @@ def test_many_small_batches_hold_no_more_than_their_window(
     # The rows themselves are held by `rows`.
     assert held < 1 << 20
     assert peak < 1.05 * (1 << 20)
-    # What the window before holds goes when the next one's is there.
+    # A window is released once the next one is there.
     assert peak_of_all < 1.35 * (1 << 20)
 
 
-def test_there_is_room_for_fewer_large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_buffers_for_large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     def at_most_8(n_rows: int, n_bytes: int) -> tuple[int, ...]:
-        monkeypatch.setattr(module, "_TOGETHER_BYTES", n_bytes)
-        return allocate_buffers(numbered(n_rows), plan_of(batch_size=10), 8).shape
+        monkeypatch.setattr(module, "_BUFFERS_BYTES", n_bytes)
+        return allocate_buffers(numbered(n_rows), config_of(batch_size=10), 8).shape
 
     row = 4 * D
     assert at_most_8(40, 80 * row) == (8, 10, D)
@@ -272,10 +272,10 @@ def test_there_is_room_for_fewer_large_batches(monkeypatch: pytest.MonkeyPatch) 
     assert at_most_8(40, 30 * row) == (3, 10, D)
     assert at_most_8(40, 20 * row - 1) == (1, 10, D)
     assert at_most_8(40, 1) == (1, 10, D)
-    # Batches are no larger than what there is.
+    # Batches are no larger than the number of rows.
     assert at_most_8(5, 30 * row) == (6, 5, D)
     assert at_most_8(0, 30 * row) == (8, 0, D)
-    fifth = plan_of(batch_size=10, mini_batch_fraction=0.2)
+    fifth = config_of(batch_size=10, mini_batch_fraction=0.2)
     assert allocate_buffers(numbered(40), fifth, 1).shape == (1, 8, D)
 
 
@@ -302,8 +302,8 @@ OTHERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(TrainConfig)])
-def test_plans_share_their_batches_where_these_are_the_same(name: str) -> None:
-    config = plan_of(batch_size=4)
+def test_configs_share_their_batches_where_these_are_the_same(name: str) -> None:
+    config = config_of(batch_size=4)
     other = replace(config, **{name: OTHERS[name]})
     state = np.zeros((1, 1), np.float32)
     together = group_by_batches(
@@ -318,8 +318,8 @@ def test_plans_share_their_batches_where_these_are_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["standardizer", "class_weight"])
-def test_plans_with_equal_arrays_share_their_batches(name: str) -> None:
-    config = plan_of(**{name: OTHERS[name]})
+def test_configs_with_equal_arrays_share_their_batches(name: str) -> None:
+    config = config_of(**{name: OTHERS[name]})
     state = np.zeros((1, 1), np.float32)
     assert group_by_batches(
         [RoundRequest(config, state), RoundRequest(deepcopy(config), state)]
@@ -327,8 +327,10 @@ def test_plans_with_equal_arrays_share_their_batches(name: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"units_ahead": 1}, {"n_units": 2}, {"train": False}], ids=str)
-def test_jobs_at_other_places_of_their_fits_do_not_share_batches(change: dict[str, Any]) -> None:
-    request = RoundRequest(plan_of(), np.zeros((1, 1), np.float32))
+def test_requests_at_other_positions_of_their_fits_do_not_share_batches(
+    change: dict[str, Any],
+) -> None:
+    request = RoundRequest(config_of(), np.zeros((1, 1), np.float32))
     assert group_by_batches([request, replace(request, **change)]) == [[0], [1]]
 
 
@@ -336,7 +338,7 @@ def test_features_are_standardised_and_the_source_is_not_touched() -> None:
     rows = numbered(6)
     kept = rows.X.copy()
     shift, factor = np.array([1, 2, 3], np.float32), np.array([2, 0.5, 0], np.float32)
-    config = plan_of(shuffle=False, standardizer=Standardizer(shift, factor), local_epochs=2)
+    config = config_of(shuffle=False, standardizer=Standardizer(shift, factor), local_epochs=2)
     for X, *_ in drawn(rows, config):
         np.testing.assert_array_equal(X, (kept - shift) * factor)
     np.testing.assert_array_equal(rows.X, kept)
@@ -346,7 +348,7 @@ def test_targets_are_standardised_and_the_source_is_not_touched() -> None:
     y = np.arange(12.0).reshape(6, 2)
     rows = ArrayRows(np.zeros((6, D), np.float32), y.copy())
     scale = Standardizer(np.array([1, 2], np.float32), np.array([2, 0.5], np.float32))
-    config = plan_of(shuffle=False, target_standardizer=scale, local_epochs=2)
+    config = config_of(shuffle=False, target_standardizer=scale, local_epochs=2)
     for batch in drawn(rows, config):
         np.testing.assert_array_equal(batch.y, (y - [1, 2]) * [2, 0.5])
     np.testing.assert_array_equal(rows.y, y)
@@ -355,7 +357,7 @@ def test_targets_are_standardised_and_the_source_is_not_touched() -> None:
 def test_class_weights_multiply_the_rows_weights() -> None:
     y = np.array([0.0, 1, 2, 1])
     rows = ArrayRows(np.zeros((4, D), np.float32), y, np.array([1.0, 2, 3, 4]))
-    config = plan_of(shuffle=False, class_weight=np.array([0.5, 1, 10]))
+    config = config_of(shuffle=False, class_weight=np.array([0.5, 1, 10]))
     (batch,) = drawn(rows, config)
     np.testing.assert_array_equal(batch.sample_weight, [0.5, 2, 30, 4])
     assert batch.weight == 36.5

@@ -56,7 +56,7 @@ def test_backward_is_the_derivative(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_backward_multiplies_what_arrives(name: str) -> None:
+def test_backward_multiplies_the_gradient(name: str) -> None:
     Z = np.linspace(-3, 3, 50).reshape(5, 10)
     dA = np.arange(50.0).reshape(5, 10)
     got = dA.copy()

@@ -1,4 +1,4 @@
-"""Each loss against a naive float64 formula, its gradient, and at sizes that would overflow."""
+"""Each loss and its gradient against a naive float64 formula, also where that would overflow."""
 
 import math
 from collections.abc import Callable
@@ -70,12 +70,12 @@ def test_gradient_is_that_of_the_sum(name: str) -> None:
     logits, y, sample_weight = outputs(name)
     _, got = gradient(name, logits, y, sample_weight)
     numeric = np.empty_like(logits)
-    for place in np.ndindex(*logits.shape):
+    for index in np.ndindex(*logits.shape):
         step = np.zeros_like(logits)
-        step[place] = 1e-6
+        step[index] = 1e-6
         above = LOSSES[name].values(logits + step, y) @ sample_weight
         below = LOSSES[name].values(logits - step, y) @ sample_weight
-        numeric[place] = (above - below) / 2e-6
+        numeric[index] = (above - below) / 2e-6
     np.testing.assert_allclose(got, numeric, rtol=1e-6, atol=1e-8)
 
 
@@ -126,7 +126,7 @@ def test_only_squared_loss_squares_outliers(name: str) -> None:
         np.testing.assert_array_equal(got, 1)
 
 
-def test_hits_of_classes_are_right_answers() -> None:
+def test_metrics_of_classes_are_correct_predictions() -> None:
     logits = np.array([[1.0, 2.0], [3.0, 2.0], [0.0, -1.0]])
     np.testing.assert_array_equal(
         LOSSES["crossEntropy"].metrics(logits, np.array([1.0, 1, 0])), [1, 0, 1]
@@ -134,12 +134,12 @@ def test_hits_of_classes_are_right_answers() -> None:
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
-def test_hits_of_targets_are_squared_errors(name: str) -> None:
+def test_metrics_of_targets_are_squared_errors(name: str) -> None:
     logits, y = np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[3.0, 1.0], [0.0, -0.5]])
     np.testing.assert_allclose(LOSSES[name].metrics(logits, y), [5, 0.25])
 
 
-def test_softmax_is_a_distribution_that_knows_no_shift() -> None:
+def test_softmax_is_a_distribution_and_ignores_a_shift() -> None:
     logits = np.random.default_rng(1).normal(size=(20, 5)) * 10
     P = softmax(logits)
     np.testing.assert_allclose(P.sum(axis=1), 1, rtol=1e-12)
@@ -154,7 +154,7 @@ def test_softmax_of_huge_logits() -> None:
     np.testing.assert_allclose(P, [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
 
 
-def test_places_that_are_given_are_those_that_are_found() -> None:
+def test_a_given_label_index_is_the_computed_one() -> None:
     logits, y, sample_weight = outputs("crossEntropy")
     value, expected = gradient("crossEntropy", logits, y, sample_weight)
     label_index = flat_label_index(y)
@@ -165,8 +165,8 @@ def test_places_that_are_given_are_those_that_are_found() -> None:
     np.testing.assert_array_equal(logits, expected)
 
 
-def test_what_a_sure_network_learns_is_nothing_and_not_nearly_nothing() -> None:
-    """Numbers below 1e-38 cost a processor a hundred times what others do."""
+def test_gradients_of_a_confident_network_are_0_and_not_denormal() -> None:
+    """Arithmetic on numbers below 1e-38 is about a hundred times slower."""
     logits = np.float32([[0, -95, -60, -30], [-95, 0, -100, -44]])
     loss = LOSSES["crossEntropy"].value_and_gradient
     value = loss(logits, np.array([0.0, 0.0]), np.ones(2), None)

@@ -1,4 +1,4 @@
-"""Natural-gradient SGD: against the direct inverse, and what must not spoil an estimate."""
+"""Natural-gradient SGD: against the direct inverse, and robustness of the estimate."""
 
 from itertools import pairwise
 
@@ -57,7 +57,7 @@ def test_equals_the_direct_inverse_at_the_norm_of_the_rows(rng, n_dims, max_rank
 def test_rows_of_R_stay_orthonormal(rng, n):
     fisher = OnlineFisher(50, 20)
     for _ in range(100):
-        feed(fisher, [correlated(rng, n, 50, np.float32) for _ in range(ngsgd.PERIOD)])
+        feed(fisher, [correlated(rng, n, 50, np.float32) for _ in range(ngsgd.UPDATE_INTERVAL)])
         np.testing.assert_allclose(fisher.R @ fisher.R.T, np.eye(20), atol=1e-6)
 
 
@@ -66,16 +66,16 @@ def test_recovers_a_covariance_up_to_its_scale(rng):
     statistics = basis @ np.diag([90.0, 60, 40, 30, 20, 10]) @ basis.T + 0.5 * np.eye(40)
     root = np.linalg.cholesky(statistics)
     fisher = OnlineFisher(40, 6)
-    feed(fisher, [rng.normal(size=(256, 40)) @ root.T for _ in range(60 * ngsgd.PERIOD)])
+    feed(fisher, [rng.normal(size=(256, 40)) @ root.T for _ in range(60 * ngsgd.UPDATE_INTERVAL)])
 
     target = statistics * 40 / np.trace(statistics)
     assert np.linalg.norm(dense(fisher) - target) < 0.1 * np.linalg.norm(target)
     assert fisher.rho == pytest.approx(0.5 * 40 / np.trace(statistics), rel=0.1)
 
 
-def test_a_batch_does_not_judge_itself(rng):
+def test_a_batch_is_preconditioned_by_earlier_ones(rng):
     mine, other = OnlineFisher(20, 5), OnlineFisher(20, 5)
-    seen = [correlated(rng, 16, 20) for _ in range(ngsgd.PERIOD - 1)]
+    seen = [correlated(rng, 16, 20) for _ in range(ngsgd.UPDATE_INTERVAL - 1)]
     X = correlated(rng, 16, 20)
     feed(mine, seen)
     feed(other, seen)
@@ -89,8 +89,8 @@ def test_a_batch_does_not_judge_itself(rng):
 
 @pytest.mark.parametrize("bad", [0.0, 1e-30, np.nan, np.inf, 1e30])
 @pytest.mark.parametrize("first", [True, False])
-def test_unusable_rows_pass_through_and_teach_nothing(rng, bad, first):
-    good = [correlated(rng, 16, 20, np.float32) for _ in range(5 * ngsgd.PERIOD)]
+def test_unusable_rows_pass_through_and_leave_the_estimate(rng, bad, first):
+    good = [correlated(rng, 16, 20, np.float32) for _ in range(5 * ngsgd.UPDATE_INTERVAL)]
     spoilt = good[0].copy()
     spoilt[3] = bad
     spoilt = np.full_like(spoilt, bad) if bad in (0.0, 1e-30) else spoilt
@@ -137,7 +137,7 @@ def test_inputs_and_derivatives_are_each_multiplied_by_an_inverse_of_their_own(r
         (OnlineFisher(n_in + 1, RANK_IN), OnlineFisher(n_out, RANK_OUT))
         for n_in, n_out in pairwise(LAYERS)
     ]
-    for _ in range(3 * ngsgd.PERIOD):
+    for _ in range(3 * ngsgd.UPDATE_INTERVAL):
         for layer, (A, dZ) in enumerate(factors(rng, dtype=np.float64)):
             A_hat, dZ_hat = natural(layer, A, dZ)
             inputs, outputs = sides[layer]
@@ -148,7 +148,7 @@ def test_inputs_and_derivatives_are_each_multiplied_by_an_inverse_of_their_own(r
 
 def test_the_scale_of_the_derivatives_only_scales_the_result(rng):
     one, other = NaturalGradient(LAYERS), NaturalGradient(LAYERS)
-    for step in range(3 * ngsgd.PERIOD):
+    for step in range(3 * ngsgd.UPDATE_INTERVAL):
         # A schedule's step sizes, and a sign; powers of two make the comparison exact.
         scale = np.float32(-(2.0 ** -(step % 20)))
         for layer, (A, dZ) in enumerate(factors(rng)):
@@ -183,7 +183,7 @@ def test_one_row_and_one_input():
 
 
 def test_the_same_batches_give_the_same_bytes(rng):
-    batches = [factors(rng)[0] for _ in range(3 * ngsgd.PERIOD)]
+    batches = [factors(rng)[0] for _ in range(3 * ngsgd.UPDATE_INTERVAL)]
     results = []
     for _ in range(2):
         natural = NaturalGradient(LAYERS)
@@ -215,7 +215,7 @@ def test_a_layers_gradient_is_the_product_of_what_is_returned(rng):
 
 
 def toy_rows(rng, n=1000):
-    """Four noisy classes in features of very different sizes, as natural gradients are for."""
+    """Four noisy classes in features of very different scales."""
     centres = rng.normal(size=(4, 12))
     y = rng.integers(0, 4, n)
     X = (centres[y] + 0.3 * rng.normal(size=(n, 12))) * np.geomspace(0.05, 2, 12)

@@ -37,7 +37,7 @@ def by_adam() -> Array:
 
 
 # ngsgd's own rule preconditions the gradient; its update is momentum's.
-# adamw's own rule is its penalty, which test_training.py has.
+# adamw's own rule is its penalty, tested in test_local_training.py.
 REFERENCE: dict[str, Callable[[], Array]] = {
     "sgd": by_sgd,
     "momentum": by_momentum,

@@ -1,4 +1,4 @@
-"""The laws of Total: exact sums, whatever the order and shape of the merging."""
+"""Laws of WorkerSum: exact sums, whatever the order and the tree of the merges."""
 
 import math
 from functools import reduce
@@ -41,7 +41,7 @@ def total_of(
 
 
 def totals_of(drawn: list[tuple[list[float], float, float | None]]) -> list[WorkerSum]:
-    """A total a worker; one with a fault has it in one of its values."""
+    """One sum per worker; a fault replaces one of its values."""
     weight_scale = weight_scale_for(sum(weight for _, weight, _ in drawn))
     totals = []
     for partition, (state, weight, fault) in enumerate(drawn):
@@ -115,7 +115,7 @@ def test_mean_is_the_weighted_mean_of_the_usable(drawn: Any) -> None:
     weights = np.asarray([weight for _, weight in usable])
     share = weights.sum() / weight_scale_for(sum(weight for _, weight, _ in drawn))
     expected = (weights[:, None] * matrix).sum(axis=0) / weights.sum()
-    # Half a unit of the fixed point a worker, and float64's own rounding.
+    # Half a unit of the fixed point per worker, and float64's own rounding.
     np.testing.assert_allclose(
         total.mean()[0], expected, rtol=1e-12, atol=len(drawn) * 2.0**-48 / share
     )
@@ -213,7 +213,7 @@ def test_a_reason_that_is_given_stays() -> None:
     assert total.reports[0] == WorkerReport(0, share=0.0, left_out="missing")
 
 
-def test_an_empty_round_says_why() -> None:
+def test_an_empty_round_reports_the_reasons() -> None:
     total = WorkerSum.from_worker(None, WorkerReport(1, left_out="missing")).merge(
         WorkerSum.from_worker(None, WorkerReport(0))
     )
@@ -226,13 +226,13 @@ def test_reports_are_ordered_by_partition() -> None:
     assert [r.partition for r in reduce(WorkerSum.merge, totals).ordered()] == [0, 1, 2, 3]
 
 
-def test_merge_all_keeps_jobs_apart() -> None:
+def test_merge_sums_keeps_networks_apart() -> None:
     left, right = ([total_of(p, [10.0 * j + p] * 2, 1.0, 2.0) for j in range(3)] for p in range(2))
     means = [total.mean()[0, 0] for total in merge_sums(left, right)]
     np.testing.assert_allclose(means, [0.5, 10.5, 20.5])
 
 
-def test_merge_all_wants_the_same_jobs() -> None:
+def test_merge_sums_requires_the_same_networks() -> None:
     total = WorkerSum.from_worker(None, WorkerReport(0))
     with pytest.raises(ValueError, match="shorter"):
         merge_sums([total, total], [total])
@@ -240,13 +240,13 @@ def test_merge_all_wants_the_same_jobs() -> None:
 
 @settings(max_examples=100)
 @given(weight=st.floats(1e-100, 1e100))
-def test_weight_unit_is_the_next_power_of_two(weight: float) -> None:
+def test_weight_scale_is_the_next_power_of_two(weight: float) -> None:
     weight_scale = weight_scale_for(weight)
     assert math.frexp(weight_scale)[0] == 0.5
-    # Where the logarithm rounds to a whole number, the unit may be smaller by a few last digits.
+    # Where the logarithm rounds to a whole number, the scale may be smaller by a few last digits.
     assert weight <= weight_scale * (1 + 1e-13) < 2 * weight * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(("weight", "weight_scale"), [(0, 1), (1, 1), (3, 4), (4, 4), (0.3, 0.5)])
-def test_weight_units(weight: float, weight_scale: float) -> None:
+def test_weight_scales(weight: float, weight_scale: float) -> None:
     assert weight_scale_for(weight) == weight_scale

@@ -21,7 +21,7 @@ def total_of(moves: list[list[float]], shares: list[float], **more: list[Any]) -
         extra = {"weight": share} | {name: values[partition] for name, values in more.items()}
         state = np.array([move], np.float32)
         report = WorkerReport(
-            partition, share=share, squared_move=float(state[0] @ state[0]), **extra
+            partition, share=share, squared_update_norm=float(state[0] @ state[0]), **extra
         )
         totals.append(WorkerSum.from_worker(state, report))
     return reduce(WorkerSum.merge, totals)
@@ -98,7 +98,8 @@ def test_orthogonal_moves_agree_by_one_in_the_number_of_workers() -> None:
 def test_drift_is_measured_from_where_the_workers_started() -> None:
     before = AveragingState(START.theta, np.array([1, 1], np.float32), START.running)
     total = WorkerSum.from_worker(
-        np.array([[-2, -3]], np.float32), WorkerReport(0, weight=1.0, share=1.0, squared_move=25.0)
+        np.array([[-2, -3]], np.float32),
+        WorkerReport(0, weight=1.0, share=1.0, squared_update_norm=25.0),
     )
     record = record_of(total, 0, before, after([1, 0]), 1)
     assert record.drift == 5
@@ -141,7 +142,11 @@ def test_a_record_does_not_depend_on_the_order_of_the_reports() -> None:
         WorkerSum.from_worker(
             np.ones((1, 2), np.float32),
             WorkerReport(
-                p, share=1 / 32, weight=1 / 3, loss_sum=float(losses[p]), squared_move=0.1 * p
+                p,
+                share=1 / 32,
+                weight=1 / 3,
+                loss_sum=float(losses[p]),
+                squared_update_norm=0.1 * p,
             ),
         )
         for p in range(20)

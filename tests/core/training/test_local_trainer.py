@@ -1,10 +1,10 @@
-"""What a network holds while it learns; what it learns is in test_training.py."""
+"""Memory of a local trainer; the training itself is in test_local_training.py."""
 
 import tracemalloc
 
 import numpy as np
 import pytest
-from toys import blobs, job_of
+from toys import blobs, request_of
 
 from sparknn.core.config import TrainConfig
 from sparknn.core.data.batches import Batch
@@ -19,14 +19,14 @@ def test_working_bytes_are_about_what_it_takes(
     layers: tuple[int, ...], solver: str, activation: str
 ) -> None:
     n = 256
-    request = job_of(TrainConfig(Network(layers, activation), solver=solver, batch_size=n))
+    request = request_of(TrainConfig(Network(layers, activation), solver=solver, batch_size=n))
     X, y = blobs(n, d=layers[0])
     rows = Batch(X, y, np.ones(n), float(n))
     batch = ScheduledBatch(rows, 1.0, 0, 0.5, first=True, last=True)
     scratch = np.empty(request.config.network.n_params, np.float32)
     tracemalloc.start()
     trainer = LocalTrainer(request, n, 0, scratch)
-    trainer.learn([batch])
+    trainer.train([batch])
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     held -= trainer.result.state.nbytes

@@ -1,10 +1,10 @@
-"""Training and scoring on one worker: the laws they keep."""
+"""Training and scoring on one worker: laws."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from toys import Array, CsrRows, blobs, curve, data_for, full_batch, job_of
+from toys import Array, CsrRows, blobs, curve, data_for, full_batch, request_of
 
 from sparknn.core.config import RoundRequest, Standardizer, TrainConfig
 from sparknn.core.data import batches as batches_module
@@ -22,7 +22,7 @@ PLAIN_SOLVERS = ["sgd", "momentum", "adam", "adamw"]
 
 
 def trained(config: TrainConfig, X: Array, y: Array, weight: Array | None = None) -> LocalResult:
-    return train_locally(job_of(config), ArrayRows(X, y, weight), 0, 0)
+    return train_locally(request_of(config), ArrayRows(X, y, weight), 0, 0)
 
 
 # -- laws ---------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def trained(config: TrainConfig, X: Array, y: Array, weight: Array | None = None
 def test_a_pure_function_of_its_arguments(solver: str, dropout: float) -> None:
     X, y = blobs(50)
     config = TrainConfig(NETWORK, solver=solver, batch_size=7, dropout=dropout, seed=3)
-    request = job_of(config)
+    request = request_of(config)
     rows = ArrayRows(X.copy(), y.copy())
     one, two = train_locally(request, rows, 1, 2), train_locally(request, rows, 1, 2)
     assert one.state.tobytes() == two.state.tobytes()
@@ -57,7 +57,7 @@ def test_counts_rows_weights_and_steps() -> None:
 def test_the_loss_is_that_before_the_step() -> None:
     X, y = blobs(40)
     config = full_batch(NETWORK)
-    request = job_of(config)
+    request = request_of(config)
     expected = NETWORK.loss_fn.values(NETWORK.logits(request.state[0], X), y).sum()
     assert train_locally(request, ArrayRows(X, y), 0, 0).loss_sum == pytest.approx(
         expected, rel=1e-5
@@ -67,7 +67,7 @@ def test_the_loss_is_that_before_the_step() -> None:
 @pytest.mark.parametrize("by", ["rows", "classes"])
 @pytest.mark.parametrize("solver", ["sgd", "momentum", "ngsgd"])
 def test_rare_heavy_rows_count_as_much_as_they_weigh(solver: str, by: str) -> None:
-    """In mini-batches too: 10 rows of weight 99 against 990 of weight 1 are half of it all."""
+    """In mini-batches too: 10 rows of weight 99 and 990 of weight 1 count the same."""
     X = np.random.default_rng(0).normal(size=(1000, 5)).astype(np.float32)
     y = (np.arange(1000) % 100 == 0).astype(np.float64)
     network = Network((5, 2))
@@ -75,7 +75,7 @@ def test_rare_heavy_rows_count_as_much_as_they_weigh(solver: str, by: str) -> No
     config = TrainConfig(network, solver=solver, step_size=0.01, max_iter=20, batch_size=16)
     config = replace(config, class_weight=weights if by == "classes" else None)
     rows = ArrayRows(X, y, weights[y.astype(int)] if by == "rows" else None)
-    request = job_of(config)
+    request = request_of(config)
     for round_ in range(config.max_iter):
         request = replace(request, state=train_locally(request, rows, round_, 0).state)
     likely = softmax(network.logits(request.state[0], X))[:, 1].mean()
@@ -111,8 +111,8 @@ def test_sparse_rows_train_like_dense_ones() -> None:
     X, y = blobs(60)
     X[np.random.default_rng(0).random(X.shape) < 0.5] = 0
     config = TrainConfig(NETWORK, batch_size=8, local_epochs=2)
-    dense = train_locally(job_of(config), ArrayRows(X, y), 0, 0)
-    sparse = train_locally(job_of(config), CsrRows(X, y, np.ones(60)), 0, 0)
+    dense = train_locally(request_of(config), ArrayRows(X, y), 0, 0)
+    sparse = train_locally(request_of(config), CsrRows(X, y, np.ones(60)), 0, 0)
     assert dense.state.tobytes() == sparse.state.tobytes()
 
 
@@ -132,12 +132,12 @@ def test_windows_are_read_from_where_they_are(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("solver", PLAIN_SOLVERS)
 def test_the_penalty_spares_biases(solver: str) -> None:
-    """Rows that say nothing about the weights: they shrink, and the biases do not."""
+    """Rows without information about the weights: these shrink, and the biases do not."""
     network = Network((2, 2), loss="squared")
     theta = np.array([1, 2, 3, 4, 0.5, -0.5], np.float32)
     X, y = np.zeros((8, 2), np.float32), np.tile([0.5, -0.5], (8, 1))
     config = full_batch(network, solver=solver, l2=0.2, step_size=0.1, momentum=0.9)
-    result = train_locally(job_of(config, theta), ArrayRows(X, y), 0, 0)
+    result = train_locally(request_of(config, theta), ArrayRows(X, y), 0, 0)
     got = result.state[0]
     np.testing.assert_array_equal(got[4:], theta[4:])
     expected = theta[:4] - 0.1 if solver == "adam" else theta[:4] * (1 - 0.1 * 0.2)
@@ -151,7 +151,7 @@ def test_adamw_penalises_by_the_step_size_and_adam_through_the_gradient() -> Non
         for solver, l2 in [("adam", 0.0), ("adamw", 0.0), ("adam", 0.5), ("adamw", 0.5)]
     ]
     np.testing.assert_array_equal(results[0], results[1])
-    theta = job_of(full_batch(NETWORK)).state[0]
+    theta = request_of(full_batch(NETWORK)).state[0]
     shrunk = NETWORK.blocks(results[0] - results[3])
     for block, start in zip(shrunk, NETWORK.blocks(theta), strict=True):
         np.testing.assert_allclose(block.W, 0.01 * 0.5 * start.W, atol=1e-6)
@@ -163,7 +163,7 @@ def test_adamw_penalises_by_the_step_size_and_adam_through_the_gradient() -> Non
 def test_a_step_is_shortened_to_max_change(solver: str) -> None:
     X, y = blobs(40)
     long = full_batch(NETWORK, solver=solver, step_size=50.0)
-    start = job_of(long).state[0]
+    start = request_of(long).state[0]
     free = trained(long, X, y).state[0] - start
     kept = trained(full_batch(NETWORK, solver=solver, step_size=50.0, max_change=0.5), X, y)
     step = kept.state[0] - start
@@ -195,7 +195,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(solver: str) -> No
     assert result.n_skipped == 1
     assert result.n_steps == 9
     assert np.isfinite(result.state).all()
-    assert not np.array_equal(result.state[0], job_of(config).state[0])
+    assert not np.array_equal(result.state[0], request_of(config).state[0])
 
 
 @pytest.mark.parametrize("solver", PLAIN_SOLVERS)
@@ -206,36 +206,39 @@ def test_a_round_of_skipped_steps_changes_nothing(solver: str) -> None:
     with np.errstate(all="ignore"):
         result = trained(config, X, y)
     assert (result.n_skipped, result.n_steps) == (2, 0)
-    np.testing.assert_array_equal(result.state, job_of(config).state)
+    np.testing.assert_array_equal(result.state, request_of(config).state)
 
 
 @pytest.mark.parametrize("solver", PLAIN_SOLVERS)
-def test_solver_state_travels_or_starts_afresh(solver: str) -> None:
+def test_solver_state_is_averaged_or_reset(solver: str) -> None:
     X, y = blobs(40)
     rows = ArrayRows(X, y)
     kept = full_batch(NETWORK, solver=solver, step_size=0.05, local_epochs=3)
     fresh = full_batch(NETWORK, solver=solver, step_size=0.05, local_epochs=3, local_state="reset")
     n_buffers = SOLVERS[solver].n_buffers
 
-    first, reset = train_locally(job_of(kept), rows, 0, 0), train_locally(job_of(fresh), rows, 0, 0)
+    first, reset = (
+        train_locally(request_of(kept), rows, 0, 0),
+        train_locally(request_of(fresh), rows, 0, 0),
+    )
     assert first.state.shape == (1 + n_buffers, NETWORK.n_params)
     assert reset.state.shape == (1, NETWORK.n_params)
     # Both begin with empty buffers.
     np.testing.assert_array_equal(first.state[0], reset.state[0])
 
-    # Two rounds with travelling buffers are one round of twice the length.
+    # Two rounds that pass buffers on are one round of twice the length.
     second = train_locally(RoundRequest(kept, first.state, n_steps=first.n_steps), rows, 1, 0)
     whole = full_batch(NETWORK, solver=solver, step_size=0.05, local_epochs=6)
-    at_once = train_locally(job_of(whole), rows, 0, 0)
+    at_once = train_locally(request_of(whole), rows, 0, 0)
     np.testing.assert_allclose(second.state[0], at_once.state[0], atol=1e-6)
     if n_buffers:
-        again = train_locally(job_of(fresh, first.state[0], n_steps=3.0), rows, 1, 0)
+        again = train_locally(request_of(fresh, first.state[0], n_steps=3.0), rows, 1, 0)
         assert np.abs(again.state[0] - at_once.state[0]).max() > 1e-3
 
 
 @pytest.mark.parametrize("solver", ["momentum", "ngsgd"])
-def test_a_velocity_that_arrives_moves_the_network_and_travels_on(solver: str) -> None:
-    """Rows that are predicted exactly: no gradient, so that momentum is all there is."""
+def test_a_broadcast_velocity_moves_the_network_and_is_returned(solver: str) -> None:
+    """Rows that are predicted exactly: the gradient is 0, so only momentum acts."""
     network = Network((2, 2), loss="squared")
     theta = np.array([1, 2, 3, 4, 0.5, -0.5], np.float32)
     velocity = np.array([8, -4, 2, 0, 1, -1], np.float32)
@@ -249,9 +252,9 @@ def test_a_velocity_that_arrives_moves_the_network_and_travels_on(solver: str) -
 def test_the_step_factor_multiplies_the_step() -> None:
     X, y = blobs(40)
     config, rows = full_batch(NETWORK), ArrayRows(X, y)
-    start = job_of(config).state[0]
-    whole = train_locally(job_of(config), rows, 0, 0).state[0] - start
-    half = train_locally(job_of(config, step_factor=0.5), rows, 0, 0).state[0] - start
+    start = request_of(config).state[0]
+    whole = train_locally(request_of(config), rows, 0, 0).state[0] - start
+    half = train_locally(request_of(config, step_factor=0.5), rows, 0, 0).state[0] - start
     np.testing.assert_allclose(half, whole / 2, atol=1e-7)
 
 
@@ -259,7 +262,7 @@ def test_dropout_regularises_training_and_not_scoring() -> None:
     X, y = blobs(40)
     rows = ArrayRows(X, y)
     plain, dropping = TrainConfig(NETWORK), TrainConfig(NETWORK, dropout=0.5)
-    assert score(job_of(plain), rows) == score(job_of(dropping), rows)
+    assert score(request_of(plain), rows) == score(request_of(dropping), rows)
     assert trained(plain, X, y).loss_sum != trained(dropping, X, y).loss_sum
 
 
@@ -267,15 +270,15 @@ def test_dropout_regularises_training_and_not_scoring() -> None:
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-@pytest.mark.parametrize("iter_chunks", [1, 7, 1000])
+@pytest.mark.parametrize("n_at_a_time", [1, 7, 1000])
 def test_a_score_is_the_sums_over_the_rows(
-    loss: str, iter_chunks: int, monkeypatch: pytest.MonkeyPatch
+    loss: str, n_at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = Network((4, 5, 3), "relu", loss)
-    monkeypatch.setattr(training, "_SCORE_ROWS", iter_chunks)
+    monkeypatch.setattr(training, "_SCORE_ROWS", n_at_a_time)
     X, y = data_for(network, 50)
     weight = np.linspace(0, 2, 50)
-    request, rows = job_of(TrainConfig(network)), ArrayRows(X, y, weight)
+    request, rows = request_of(TrainConfig(network)), ArrayRows(X, y, weight)
     monkeypatch.setattr(batches_module, "WINDOW_BYTES", 20 * batches_module.row_bytes(rows))
     got = score(request, rows)
     logits = network.logits(request.state[0], X)
@@ -304,7 +307,7 @@ def test_wide_rows_are_scored_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(training, "_SCORE_BYTES", 3 * 4 * 4)
     X, y = blobs(10)
-    score(job_of(TrainConfig(NETWORK)), WatchedRows(X, y))
+    score(request_of(TrainConfig(NETWORK)), WatchedRows(X, y))
     assert sum(seen) == 10
     assert max(seen) == 3
 
@@ -314,6 +317,6 @@ def test_a_score_sees_standardised_features() -> None:
     shift, factor = np.full(4, 0.5, np.float32), np.full(4, 2.0, np.float32)
     scaled = (X - shift) * factor
     standardising = TrainConfig(NETWORK, standardizer=Standardizer(shift, factor))
-    assert score(job_of(standardising), ArrayRows(X, y)) == score(
-        job_of(TrainConfig(NETWORK)), ArrayRows(scaled, y)
+    assert score(request_of(standardising), ArrayRows(X, y)) == score(
+        request_of(TrainConfig(NETWORK)), ArrayRows(scaled, y)
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import Array, data_for, job_of, one_by_one
+from toys import Array, data_for, one_by_one, request_of
 
 from sparknn.core.config import TrainConfig
 from sparknn.core.data.batches import rng_for
@@ -108,7 +108,7 @@ def test_one_worker_for_one_round_is_the_serial_loop(
     )
     X, y = data_for(network, 80)
     rows = ArrayRows(X, y, np.random.default_rng(0).uniform(0.1, 3, 80))
-    request = job_of(config)
+    request = request_of(config)
     result = train_locally(request, rows, 2, 1)
     theta, loss_sum, n_steps = serial_loop(config, request.state[0], rows, 2, 1)
     assert result.n_steps == n_steps

@@ -1,4 +1,4 @@
-"""What a worker answers in a round: totals and reports, also of extreme rows."""
+"""A worker's round: its sums and reports, also for extreme rows."""
 
 import time
 import tracemalloc
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import Array, CsrRows, blobs, curve, data_for, empty_rows, job_of
+from toys import Array, CsrRows, blobs, curve, data_for, empty_rows, request_of
 
 from sparknn.core.config import RoundRequest, TrainConfig
 from sparknn.core.data import batches
@@ -31,7 +31,7 @@ PLAIN_SOLVERS = ["sgd", "momentum", "adam", "adamw"]
 
 
 def trained(config: TrainConfig, X: Array, y: Array, weight: Array | None = None) -> LocalResult:
-    return train_locally(job_of(config), ArrayRows(X, y, weight), 0, 0)
+    return train_locally(request_of(config), ArrayRows(X, y, weight), 0, 0)
 
 
 def work_on(
@@ -40,16 +40,16 @@ def work_on(
     total_weight = float(len(X) if weight is None else weight.sum())
     rows, none = ArrayRows(X, y, weight), ArrayRows(X[:0], y[:0])
     (total,) = run_worker(
-        [job_of(config, **changes)], rows, none, 0, 7, weight_scale_for(total_weight)
+        [request_of(config, **changes)], rows, none, 0, 7, weight_scale_for(total_weight)
     )
     return total
 
 
-def test_a_report_says_what_was_done() -> None:
+def test_a_report_has_the_counts_of_the_round() -> None:
     X, y = blobs(50)
     config = TrainConfig(NETWORK, batch_size=8, local_epochs=2)
     total = work_on(config, X, y)
-    alone = train_locally(job_of(config), ArrayRows(X, y), 0, 7)
+    alone = train_locally(request_of(config), ArrayRows(X, y), 0, 7)
     (report,) = total.reports
     assert total.values is not None
     assert total.values.tobytes() == alone.state.tobytes()
@@ -57,25 +57,25 @@ def test_a_report_says_what_was_done() -> None:
     assert report.weight == 100
     assert report.share == 50 / 64
     assert report.loss_sum == alone.loss_sum
-    moved = alone.state[0].astype(np.float64) - job_of(config).state[0]
-    assert report.squared_move == pytest.approx(moved @ moved)
+    moved = alone.state[0].astype(np.float64) - request_of(config).state[0]
+    assert report.squared_update_norm == pytest.approx(moved @ moved)
     assert report.score is None
     assert report.left_out == ""
 
 
 @pytest.mark.parametrize("units_ahead", [0, 3])
-def test_losses_at_the_ends_of_a_round_are_of_its_first_and_last_stint(units_ahead: int) -> None:
+def test_losses_at_the_ends_of_a_round_are_of_its_first_and_last_unit(units_ahead: int) -> None:
     X, y = blobs(100, d=4)
-    # 30 mini-batches of 10 rows; a tenth of them tells either loss.
+    # 30 mini-batches of 10 rows; either loss is over a tenth of them.
     total = work_on(TrainConfig(NETWORK, batch_size=10), X, y, n_units=3, units_ahead=units_ahead)
     (report,) = total.reports
     assert (report.first.weight, report.last.weight) == (30, 30)
     assert report.last.loss < report.first.loss
 
 
-def test_a_worker_scores_what_arrived_even_without_training_rows() -> None:
+def test_a_worker_scores_the_broadcast_network_even_without_training_rows() -> None:
     X, y = blobs(30)
-    request = job_of(TrainConfig(NETWORK))
+    request = request_of(TrainConfig(NETWORK))
     empty, full = empty_rows(4), ArrayRows(X, y)
     for rows, train in [(empty, True), (full, False), (full, True)]:
         (total,) = run_worker(
@@ -85,12 +85,12 @@ def test_a_worker_scores_what_arrived_even_without_training_rows() -> None:
         assert (total.values is None) == (not train or rows.n_rows == 0)
 
 
-def differing_jobs() -> list[RoundRequest]:
-    """Networks of other sizes and solvers; two of them see other mini-batches."""
+def differing_requests() -> list[RoundRequest]:
+    """Networks of different sizes and solvers; two of them see different mini-batches."""
     other = Network((5, 9, 4, 3))
     network = Network((5, 6, 3), "tanh")
     return [
-        job_of(config)
+        request_of(config)
         for config in [
             TrainConfig(network, batch_size=7, l2=0.1, solver="sgd"),
             TrainConfig(other, batch_size=7, dropout=0.4, step_size=0.01, solver="adam"),
@@ -104,10 +104,10 @@ def differing_jobs() -> list[RoundRequest]:
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("n_units", [1, 2])
-def test_jobs_do_not_see_each_other(n_units: int, train: bool) -> None:
+def test_networks_of_one_round_are_independent(n_units: int, train: bool) -> None:
     X, y = blobs(103, d=5)
     rows, validation = ArrayRows(X, y), ArrayRows(X[:9], y[:9])
-    requests = [replace(request, n_units=n_units, train=train) for request in differing_jobs()]
+    requests = [replace(request, n_units=n_units, train=train) for request in differing_requests()]
     together = run_worker(requests, rows, validation, 3, 1, 128.0)
     for request, total in zip(requests, together, strict=True):
         (alone,) = run_worker([request], rows, validation, 3, 1, 128.0)
@@ -118,7 +118,7 @@ def test_jobs_do_not_see_each_other(n_units: int, train: bool) -> None:
             assert alone.values.tobytes() == total.values.tobytes()
 
 
-def test_jobs_with_the_same_mini_batches_pick_them_once() -> None:
+def test_networks_with_the_same_mini_batches_gather_them_once() -> None:
     n_picked = 0
 
     class Counted(DenseSlice):
@@ -132,57 +132,59 @@ def test_jobs_with_the_same_mini_batches_pick_them_once() -> None:
             return Counted(**vars(super().read(start, stop)))
 
     X, y = blobs(103, d=5)
-    # Four share theirs; one has another seed, and one passes twice over its rows.
-    run_worker(differing_jobs(), CountedRows(X, y), empty_rows(5), 0, 0, 128.0)
+    # Four share theirs; one has another seed, and one makes two passes over its rows.
+    run_worker(differing_requests(), CountedRows(X, y), empty_rows(5), 0, 0, 128.0)
     assert n_picked == (1 + 1 + 2) * 103
-    # So do scores.
+    # The same holds for scoring.
     n_picked = 0
-    requests = [replace(request, train=False) for request in differing_jobs()]
+    requests = [replace(request, train=False) for request in differing_requests()]
     run_worker(requests, empty_rows(5), CountedRows(X, y), 0, 0, 128.0)
     assert n_picked == 3 * 103
 
 
-@pytest.mark.parametrize(("n_bytes", "turn"), [(10**9, 8), (3 * 10 * 4 * 5, 3), (1, 1)])
-def test_networks_take_turns_of_several_mini_batches(
-    n_bytes: int, turn: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("n_bytes", "size"), [(10**9, 8), (3 * 10 * 4 * 5, 3), (1, 1)])
+def test_networks_train_interleaved_in_chunks_of_mini_batches(
+    n_bytes: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = []
+    sizes = []
 
     class Watched(LocalTrainer):
-        def learn(self, batches: Iterable[ScheduledBatch]) -> None:
-            some = list(batches)
-            turns.append(len(some))
-            super().learn(some)
+        def train(self, batches: Iterable[ScheduledBatch]) -> None:
+            chunk = list(batches)
+            sizes.append(len(chunk))
+            super().train(chunk)
 
     monkeypatch.setattr(training, "LocalTrainer", Watched)
-    monkeypatch.setattr(batches, "_TOGETHER_BYTES", n_bytes)
+    monkeypatch.setattr(batches, "_BUFFERS_BYTES", n_bytes)
     X, y = blobs(100, d=5)
     config = TrainConfig(Network((5, 4, 3)), batch_size=10)
-    # 20 mini-batches, in two stints: a turn may have some of both.
-    requests = [job_of(replace(config, step_size=step), n_units=2) for step in (0.1, 0.2)]
+    # 20 mini-batches, in two units of local work: a chunk may have some of both.
+    requests = [request_of(replace(config, step_size=step), n_units=2) for step in (0.1, 0.2)]
     run_worker(requests, ArrayRows(X, y), empty_rows(5), 0, 0, 128.0)
-    whole, rest = divmod(20, turn)
-    assert turns == [turn] * 2 * whole + [rest] * 2 * (rest > 0)
+    whole, rest = divmod(20, size)
+    assert sizes == [size] * 2 * whole + [rest] * 2 * (rest > 0)
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_stints_share_the_room_of_their_mini_batches(n_jobs: int) -> None:
+@pytest.mark.parametrize("n_networks", [1, 2])
+def test_units_of_local_work_share_their_buffers(n_networks: int) -> None:
     X, y = blobs(320, d=800)
     config = TrainConfig(Network((800, 1, 3)), batch_size=32, mini_batch_fraction=0.1)
-    requests = [job_of(replace(config, step_size=step), n_units=16) for step in (0.1, 0.2)[:n_jobs]]
+    requests = [
+        request_of(replace(config, step_size=step), n_units=16) for step in (0.1, 0.2)[:n_networks]
+    ]
     tracemalloc.start()
     run_worker(requests, ArrayRows(X, y), empty_rows(800), 0, 0, 512.0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    room = 4 * 32 * 800 * (8 if n_jobs > 1 else 1)
-    assert room < peak < 1.5 * room
+    buffers = 4 * 32 * 800 * (8 if n_networks > 1 else 1)
+    assert buffers < peak < 1.5 * buffers
 
 
-def test_networks_that_need_much_memory_do_not_learn_together(
+def test_networks_that_need_much_memory_train_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     X, y = blobs(103, d=5)
-    rows, requests = ArrayRows(X, y), differing_jobs()
+    rows, requests = ArrayRows(X, y), differing_requests()
     together = run_worker(requests, rows, empty_rows(5), 0, 0, 128.0)
     at_a_time = []
 
@@ -192,25 +194,25 @@ def test_networks_that_need_much_memory_do_not_learn_together(
 
     original = training._train_group
     monkeypatch.setattr(training, "_train_group", watched)
-    for most, expected in [(1, [1] * 6), (10**9, [4, 1, 1])]:
-        monkeypatch.setattr(training, "_WORKING_BYTES", most)
-        apart = run_worker(requests, rows, empty_rows(5), 0, 0, 128.0)
+    for n_bytes, expected in [(1, [1] * 6), (10**9, [4, 1, 1])]:
+        monkeypatch.setattr(training, "_WORKING_BYTES", n_bytes)
+        in_groups = run_worker(requests, rows, empty_rows(5), 0, 0, 128.0)
         assert at_a_time == expected
         at_a_time.clear()
-        for one, other in zip(apart, together, strict=True):
+        for one, other in zip(in_groups, together, strict=True):
             assert one.values is not None
             assert other.values is not None
             assert one.values.tobytes() == other.values.tobytes()
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(1.0, [[0], [1]]), (0.1, [[0, 1]])])
-def test_what_networks_need_is_for_the_rows_that_a_round_draws(
+def test_working_memory_is_that_of_the_rows_that_a_round_draws(
     fraction: float, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = TrainConfig(Network((5, 50, 3)), batch_size=1000, mini_batch_fraction=fraction)
-    requests = [job_of(replace(config, step_size=step)) for step in (0.1, 0.2)]
+    requests = [request_of(replace(config, step_size=step)) for step in (0.1, 0.2)]
     monkeypatch.setattr(training, "_WORKING_BYTES", working_bytes(requests[0], 1000))
-    assert list(training._groups(requests, 1000)) == expected
+    assert list(training._group_by_memory(requests, 1000)) == expected
 
 
 @pytest.mark.parametrize(
@@ -221,18 +223,18 @@ def test_what_networks_need_is_for_the_rows_that_a_round_draws(
     ],
     ids=["classes", "targets"],
 )
-def test_weighted_and_sparse_rows_are_learned_from_together(
+def test_networks_trained_together_on_weighted_and_sparse_rows(
     network: Network, changes: dict[str, Any]
 ) -> None:
     X, y = data_for(network, 90)
     X[X < 0.5] = 0
     weight = np.random.default_rng(1).uniform(0, 2, 90)
-    # Unshuffled, some batches have no weight at all, between others that have.
+    # Unshuffled, some batches between others have weight 0.
     weight[30:60] = 0
     rows, none = CsrRows(X, y, weight), empty_rows(5, 0 if network.loss_fn.classifies else 2)
     config = TrainConfig(network, batch_size=8, **changes)
     requests = [
-        job_of(replace(config, step_size=step_size), units_ahead=2)
+        request_of(replace(config, step_size=step_size), units_ahead=2)
         for step_size in (0.1, 0.01, 0.05)
     ]
     weight_scale = weight_scale_for(float(weight.sum()))
@@ -245,10 +247,10 @@ def test_weighted_and_sparse_rows_are_learned_from_together(
         assert alone.values.tobytes() == total.values.tobytes()
 
 
-def test_the_time_of_a_round_is_shared_out() -> None:
+def test_the_time_of_a_round_is_divided_among_its_networks() -> None:
     X, y = blobs(500, d=5)
     started = time.perf_counter()
-    totals = run_worker(differing_jobs(), ArrayRows(X, y), empty_rows(5), 0, 0, 512.0)
+    totals = run_worker(differing_requests(), ArrayRows(X, y), empty_rows(5), 0, 0, 512.0)
     elapsed = time.perf_counter() - started
     seconds = [total.reports[0].seconds for total in totals]
     assert min(seconds) > 0
@@ -285,14 +287,14 @@ def test_no_rows() -> None:
     total = work_on(TrainConfig(NETWORK), X[:0], y[:0])
     assert total.values is None
     assert total.reports[0].left_out == "no rows"
-    assert train_locally(job_of(TrainConfig(NETWORK)), empty_rows(4), 0, 0).n_steps == 0
+    assert train_locally(request_of(TrainConfig(NETWORK)), empty_rows(4), 0, 0).n_steps == 0
 
 
 def test_rows_that_weigh_nothing_take_no_step() -> None:
     X, y = blobs(20)
     result = trained(TrainConfig(NETWORK, batch_size=4), X, y, np.zeros(20))
     assert (result.n_steps, result.n_rows, result.weight) == (0, 0, 0)
-    np.testing.assert_array_equal(result.state, job_of(TrainConfig(NETWORK)).state)
+    np.testing.assert_array_equal(result.state, request_of(TrainConfig(NETWORK)).state)
     assert work_on(TrainConfig(NETWORK), X, y, np.zeros(20)).reports[0].left_out == "no rows"
 
 
