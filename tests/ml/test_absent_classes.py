@@ -103,7 +103,7 @@ def test_one_class_of_several_declared(
 
 @pytest.mark.parametrize(
     ("n_classes", "says"),
-    [(3, r"holds class 3, but numClasses declares 3 classes \(0 to 2\). Raise"), (1, "holds cl")],
+    [(3, r"has class 3, but numClasses declares 3 classes \(0 to 2\). Raise"), (1, "holds cl")],
 )
 def test_labels_beyond_num_classes(rare_top: DataFrame, n_classes: int, says: str) -> None:
     with pytest.raises(DataError, match=says):

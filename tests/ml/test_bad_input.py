@@ -148,7 +148,6 @@ def test_params_without_effect(empty: DataFrame, params: dict[str, Any], wrong: 
 )
 def test_params_that_agree(params: dict[str, Any]) -> None:
     NeuralNetClassifier(**params)._check_combinations()
-    assert "needs validation rows" in str(raised.value)
 
 
 def small(**params: Any) -> NeuralNetClassifier:
@@ -164,7 +163,7 @@ def test_an_empty_dataframe(empty: DataFrame) -> None:
     ("labels", "says"),
     [
         ([0.0, 0.0, 0.0], "one class only"),
-        ([0.0, 1.0, 123_456_789.0], "looks like an identifier"),
+        ([0.0, 1.0, 123_456_789.0], "like an identifier"),
         ([0.0, 1.0, -1.0], "negative"),
         ([0.0, 1.0, 1.5], "whole number"),
         ([0.0, 1.0, float("nan")], "NaN"),
@@ -179,7 +178,7 @@ def test_labels(spark: SparkSession, labels: list[float], says: str) -> None:
 def test_labels_beyond_their_metadata(spark: SparkSession) -> None:
     metadata = {"ml_attr": {"type": "nominal", "vals": ["a", "b"]}}
     frame = table(spark, *blobs(20)).withMetadata("label", metadata)
-    with pytest.raises(DataError, match="holds class 2, but its metadata declares 2 classes"):
+    with pytest.raises(DataError, match="has class 2, but its metadata declares 2 classes"):
         small().fit(frame)
 
 

@@ -22,7 +22,7 @@ from sparknn import (
     NeuralNetRegressionModel,
 )
 from sparknn.ml import weights_io
-from sparknn.ml.persistence import ModelFormatError, checksum, seal
+from sparknn.ml.persistence import ModelFormatError, metadata_checksum, theta_checksum
 from sparknn.ml.summary import TrainingSummary
 
 SUMMARY = TrainingSummary([record(0, validation_loss=0.5), record(1, loss=float("nan"))], n_rows=7)
@@ -54,7 +54,7 @@ def change_metadata(
     metadata = metadata_of(path)
     change(metadata)
     if sealed and "sparknn" in metadata:
-        metadata["sparknn"]["metadataSha256"] = seal(metadata)
+        metadata["sparknn"]["metadataSha256"] = metadata_checksum(metadata)
     rewrite(path, json.dumps(metadata))
 
 
@@ -89,7 +89,7 @@ def test_what_is_on_disk(saved: Path, spark: SparkSession) -> None:
     assert len(list((saved / "theta").glob("part-*"))) == 1
     (values,) = [row["values"] for row in spark.read.parquet(str(saved / "theta")).collect()]
     theta = np.array(values, dtype=np.float32)
-    assert checksum(theta) == metadata["sparknn"]["sha256"]
+    assert theta_checksum(theta) == metadata["sparknn"]["sha256"]
 
 
 def test_a_regressor_survives(spark: SparkSession, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_save_that_fails_leaves_nothing_behind(
 def test_an_empty_model_leaves_nothing_behind(spark: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "model"
     classifier(4, 3).save(str(path))
-    with pytest.raises(ValueError, match="holds no network"):
+    with pytest.raises(ValueError, match="has no network"):
         NeuralNetClassificationModel().write().overwrite().save(str(path))
     assert NeuralNetClassificationModel.load(str(path)).layers == [4, 3]
 
@@ -215,7 +215,7 @@ def test_metadata_that_make_sense_but_were_changed(
 
 def test_metadata_without_a_checksum(damaged: Path, spark: SparkSession) -> None:
     change_metadata(damaged, lambda m: m["sparknn"].pop("metadataSha256"), sealed=False)
-    with pytest.raises(ModelFormatError, match="has no checksum: it was saved before sparknn"):
+    with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
         NeuralNetClassificationModel.load(str(damaged))
 
 
