@@ -1,4 +1,4 @@
-"""Imports point down: cli -> ml -> engine -> core -> numpy. Checked in the source."""
+"""Imports point down, cli -> ml -> engine -> core -> numpy, and have no cycles."""
 
 import ast
 import sys
@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sparknn"
+
+#: Inside core, what a folder may import of core's other folders.
+ALLOWED_IN_CORE: dict[str, set[str]] = {"nn": set(), "data": {"nn"}, "training": {"nn", "data"}}
 
 #: What a layer may import besides the standard library and itself, by leading dotted name.
 ALLOWED = {
@@ -50,6 +53,57 @@ def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
             for argument in node.args[:1]:
                 if isinstance(argument, ast.Constant):
                     yield node.lineno, str(argument.value)
+
+
+def module_of(path: Path) -> str:
+    """``sparknn.core.nn`` for sparknn/core/nn/__init__.py."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph(sources: dict[str, tuple[str, str]]) -> dict[str, set[str]]:
+    """The modules that each module imports, anywhere in it and under TYPE_CHECKING too.
+
+    ``sources`` maps a module to its package and source. A name imported from a package is the
+    submodule if there is one, otherwise the package's ``__init__``. Only ``sparknn.__version__``, a
+    constant that ml may read (see ``ALLOWED``), does not count as an import of the package.
+    """
+    return {
+        module: {
+            target
+            for _, name in imports(ast.parse(source), package)
+            for target in [name if name in sources else name.rpartition(".")[0]]
+            if target in sources and target != module and name != "sparknn.__version__"
+        }
+        for module, (package, source) in sources.items()
+    }
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or through others."""
+    reached = {module: set(targets) for module, targets in graph.items()}
+    for via in graph:
+        for targets in reached.values():
+            if via in targets:
+                targets |= reached[via]
+    groups = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in graph
+        if module in reached[module]
+    }
+    return sorted(map(list, groups))
+
+
+def core_imports_up(source: str, module: str) -> list[str]:
+    """What ``source``, of a folder of core, imports from a folder that it may not use."""
+    folder = module.split(".")[2]
+    others = {f"sparknn.core.{name}" for name in ALLOWED_IN_CORE.keys() - {folder}}
+    allowed = {f"sparknn.core.{name}" for name in ALLOWED_IN_CORE[folder]}
+    return [
+        f"line {line}: core.{folder} imports {name}"
+        for line, name in imports(ast.parse(source), module.rpartition(".")[0])
+        if within(name, others) and not within(name, allowed)
+    ]
 
 
 def within(name: str, prefixes: set[str]) -> bool:
@@ -95,6 +149,48 @@ def name_of(path: Path) -> str:
 def test_imports_point_down(path: Path) -> None:
     package = ".".join(path.relative_to(ROOT).parent.parts)
     assert upward_imports(path.read_text(encoding="utf-8"), layer_of(path), package) == []
+
+
+def test_there_are_no_import_cycles() -> None:
+    found = {
+        module_of(path): (
+            ".".join(path.relative_to(PACKAGE.parent).parent.parts),
+            path.read_text(encoding="utf-8"),
+        )
+        for path in sources(".")
+    }
+    assert cycles(import_graph(found)) == []
+
+
+def test_an_import_cycle_is_found() -> None:
+    found = {
+        "p": ("p", ""),
+        "p.a": ("p", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.b import B"),
+        "p.b": ("p", "def f():\n    from . import c"),
+        "p.c": ("p", "import p.a"),
+        "p.d": ("p", "from p.a import A\nimport numpy"),
+    }
+    assert cycles(import_graph(found)) == [["p.a", "p.b", "p.c"]]
+
+
+@pytest.mark.parametrize("path", sources("core/nn", "core/data", "core/training"), ids=name_of)
+def test_imports_inside_core_point_down(path: Path) -> None:
+    module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    assert core_imports_up(path.read_text(encoding="utf-8"), module) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "source", "n_found"),
+    [
+        ("nn", "from sparknn.core.data.rows import Rows", 1),
+        ("nn", "from ..training import rounds", 1),
+        ("data", "from sparknn.core.training.rounds import run", 1),
+        ("data", "from sparknn.core.nn.losses import LOSSES\nfrom . import rows", 0),
+        ("training", "from sparknn.core.data.rows import Rows\nfrom ..nn import losses", 0),
+    ],
+)
+def test_a_wrong_import_inside_core_is_found(folder: str, source: str, n_found: int) -> None:
+    assert len(core_imports_up(source, f"sparknn.core.{folder}.module")) == n_found
 
 
 @pytest.mark.parametrize("path", sources("ml"), ids=name_of)

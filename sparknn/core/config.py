@@ -1,4 +1,4 @@
-"""What a fit is told: how workers train, how their networks are averaged, what a round sends."""
+"""Configuration of a fit: how workers train, how networks are averaged, what a round sends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sparknn.core.types import Float32Array, Float64Array, FloatArray
 
 @dataclass(frozen=True)
 class Standardizer:
-    """What is done to every row before the first layer: ``(X - shift) * factor``.
+    """Standardises rows before the first layer: ``(X - shift) * factor``.
 
     Parameters
     ----------
@@ -29,43 +29,44 @@ class Standardizer:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one network is trained; the same for every worker and round of a fit.
+    """How a network is trained; the same for every worker and round of a fit.
 
     Parameters
     ----------
     network : Network
     seed : int
-        With the round and the partition it decides every random choice.
+        With the round and the partition it determines every random choice.
     max_iter : int
-        Rounds of the fit; the step-size schedule spans them.
+        Rounds of the fit, over which the step-size schedule runs.
     solver : str
         A key of ``SOLVERS``.
     step_size : float
-        The peak of the schedule.
+        Largest step size of the schedule.
     momentum : float
-        Of ``momentum`` and ``ngsgd``; the decay of the first moment in ``adam`` and ``adamw``.
+        Momentum of ``momentum`` and ``ngsgd``; decay of the first moment in ``adam`` and ``adamw``.
     schedule : str
         A key of ``SCHEDULES``.
     l2 : float
-        Penalty ``l2 / 2 * ||W||^2``; biases are free.
+        Penalty ``l2 / 2 * ||W||^2``, without biases.
     dropout : float
-        The share of hidden units left out of a step.
+        Share of hidden units that a step drops.
     batch_size, local_epochs : int
-        Rows in a mini-batch; passes over a round's draw.
+        Rows in a mini-batch; passes over the rows that a round draws.
     mini_batch_fraction : float
-        The share of a shard that a round draws.
+        Share of a shard that a round draws.
     shuffle : bool
         Whether each local epoch reorders its rows.
     local_state : str
-        ``average``: the solver's buffers are averaged with the weights; ``reset``: they start at 0.
+        ``average``: the solver's buffers are averaged with the weights; ``reset``: they start each
+        round at 0.
     max_change : float
-        The largest norm of a step before momentum (Kaldi's guard); 0 turns it off.
+        Clips the norm of a step, before momentum (as Kaldi does); 0: no limit.
     standardizer : Standardizer, optional
-        Of the features.
+        For features.
     target_standardizer : Standardizer, optional
-        Of the targets of a regression, shape (k,).
+        For the targets of a regression, shape (k,).
     class_weight : ndarray, shape (k,), float64, optional
-        Multiplies the weights of a class's rows. It must keep the sum of all weights.
+        Multiplies the weights of each class's rows. The sum of all weights must not change.
     """
 
     network: Network
@@ -90,19 +91,20 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class AveragingConfig:
-    """How workers' networks become one.
+    """How workers' networks are averaged, and which weights a fit ends with.
 
     Parameters
     ----------
     rule : str
         A key of ``AVERAGING_RULES``.
     momentum, rate : float
+        Of the rule.
     final : str
-        Which weights a fit ends with: ``last``, ``best``, ``ema``, ``combine``.
+        One of ``FINAL_WEIGHTS``.
     patience : int
-        Rounds without a better validation loss after which the fit stops; 0: never.
+        Rounds without a better validation loss before the fit stops; 0: no early stopping.
     tol : float
-        By how much a validation loss must fall to be better.
+        Least decrease of the validation loss that counts as better.
     """
 
     rule: str = "mean"
@@ -115,21 +117,22 @@ class AveragingConfig:
 
 @dataclass(frozen=True)
 class RoundRequest:
-    """One network's state at the start of a round, as it is broadcast.
+    """One network's state at the start of a round, broadcast to the workers.
 
     Parameters
     ----------
     config : TrainConfig
     state : ndarray, shape (1 + buffers, P), float32
-        Row 0 is ``theta``; the others are the solver's buffers, if they are averaged.
+        ``theta``, then the solver's buffers if these are averaged.
     n_steps : float
-        Steps that the buffers have seen (a mean over workers, so not always whole).
+        Steps so far, for bias corrections: a mean over workers, so not always an integer.
     step_factor : float
-        Multiplies the step size; halved after a round in which every worker diverged.
+        Multiplies the step size; halved after each round in which all workers diverged.
     train : bool
-        False to score ``theta`` only.
+        False: only score ``theta``.
     n_units, units_ahead : int
-        Stints (see ``period``) in this round, and how many more than rounds there were before it.
+        Units of local work (see ``round_length``) in this round; by how many more units than rounds
+        the fit is ahead.
     """
 
     config: TrainConfig

@@ -1,9 +1,8 @@
-"""A trained network that predicts with numpy alone: on executors, on the driver, in a web service.
+"""Predict with numpy alone: on executors, on the driver, in a web service.
 
-A row's numbers do not depend on the rows beside it. The kernels of a BLAS round differently for
-different numbers of rows (one row is another routine altogether), and some for different places
-among them, so rows are always multiplied ``block_rows`` at a time, the last block filled up with
-zeros.
+A row's prediction does not depend on the other rows of a call. BLAS kernels round differently for
+different numbers of rows, and some for different positions among them; so rows are always
+multiplied ``block_rows`` at a time, and the last block is padded with zeros.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from sparknn.core.nn.losses import softmax
 from sparknn.core.nn.network import Network
 from sparknn.core.types import Float32Array, Float64Array, FloatArray
 
-# Rows that go through the network at a time. Measured (784-300-10, one thread): 1.15 times the time
-# of one big product in one block, 1.6 times in blocks of 8 rows.
+# Rows multiplied at a time. Measured (784-300-10, one thread): 1.15 times the time of one large
+# product, and 1.6 times in blocks of 8 rows.
 BLOCK_ROWS = 128
 _BLOCKS = (BLOCK_ROWS, 16, 8, 4, 1)
-# The tiles into which a BLAS cuts a product come round again well before.
-_WIDEST = 2048
+# A BLAS repeats its tiles well before this width, so wider layers need no test of their own.
+_MAX_WIDTH = 2048
 
 
 @dataclass(frozen=True, eq=False)
 class LocalPredictor:
-    """A network and its parameters; pickles to 4 bytes a parameter.
+    """A trained network; its pickle takes 4 bytes per parameter.
 
     Parameters
     ----------
     network : Network
     theta : ndarray, shape (P,), float32
     thresholds : tuple of float, optional
-        One a class; a class is predicted where its probability over its threshold is largest.
+        One per class; predicted is the class with the largest probability / threshold.
 
     Examples
     --------
@@ -66,7 +65,7 @@ class LocalPredictor:
         return self.network.loss_fn.classifies
 
     def __getstate__(self) -> dict[str, Any]:
-        # Plain values only: a pickle outlives changes of our classes' private fields.
+        # Plain values only, so that pickles stay readable when private fields change.
         return {
             "layers": self.network.layers,
             "activation": self.network.activation,
@@ -78,20 +77,15 @@ class LocalPredictor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = Network(state["layers"], state["activation"], state["loss"])
         theta = np.frombuffer(state["theta"], dtype="<f4")
-        for name, value in (
-            ("network", network),
-            ("theta", theta),
-            ("thresholds", state["thresholds"]),
-        ):
-            object.__setattr__(self, name, value)
+        self.__dict__.update(network=network, theta=theta, thresholds=state["thresholds"])
 
     def predict_raw(self, X: ArrayLike) -> Float64Array:
-        """Outputs of the last layer: logits, or predicted targets.
+        """Compute the outputs of the last layer: logits, or predicted targets.
 
         Parameters
         ----------
         X : array-like, shape (n, d)
-            Numbers of any type; they are used as float32.
+            Any numeric type; used as float32.
 
         Returns
         -------
@@ -100,7 +94,7 @@ class LocalPredictor:
         Raises
         ------
         ValueError
-            If X has another number of columns, or holds NaN or infinite values.
+            If the shape or type of X is wrong, or X has NaN or infinite values.
         """
         matrix = self._checked(X)
         raw = self.outputs(matrix)
@@ -113,23 +107,22 @@ class LocalPredictor:
         return raw
 
     def predict_proba(self, X: ArrayLike) -> Float64Array:
-        """Probabilities of the classes, shape (n, k), float64; every row sums to 1."""
+        """Compute the probabilities of the classes, shape (n, k), float64; every row sums to 1."""
         if not self.classifies:
             raise ValueError(
-                f"A network trained with loss={self.network.loss!r} predicts numbers, not classes: "
-                "it has no probabilities. Use predict."
+                f"A network trained with loss={self.network.loss!r} is a regression and has no "
+                "probabilities. Use predict."
             )
         return self.probabilities(self.predict_raw(X))
 
     def predict(self, X: ArrayLike) -> Float64Array:
-        """Class numbers, shape (n,); or targets, shape (n,) for one and (n, k) for several."""
+        """Predict class indices, shape (n,); or targets, shape (n,) for one, (n, k) for several."""
         return self.decide(self.predict_raw(X))
 
     def outputs(self, X: FloatArray) -> Float64Array:
-        """``predict_raw`` of rows that may be invalid: those become rows of NaN.
+        """Compute ``predict_raw``; rows that are invalid become rows of NaN.
 
-        A row is invalid if it holds a value that is not finite in float32, or overflows on its way
-        through the network.
+        A row is invalid if a value is not finite in float32, or if it overflows in the network.
 
         Parameters
         ----------
@@ -146,17 +139,17 @@ class LocalPredictor:
         return raw
 
     def probabilities(self, raw: Float64Array) -> Float64Array:
-        """``predict_proba`` of ``predict_raw``."""
+        """Convert ``predict_raw`` to ``predict_proba``."""
         return np.asarray(softmax(raw), dtype=np.float64)
 
     def decide(self, raw: Float64Array) -> Float64Array:
-        """``predict`` of ``predict_raw``. A tie goes to the lowest class."""
+        """Convert ``predict_raw`` to ``predict``. Ties go to the lowest class."""
         if not self.classifies:
             return raw[:, 0] if raw.shape[1] == 1 else raw
         if self.thresholds is None:
             return raw.argmax(axis=1).astype(np.float64)
-        # As Spark: a class of threshold 0 wins wherever its probability is above 0 (inf), and
-        # never where it is 0 (NaN).
+        # As in Spark, a class of threshold 0 wins if its probability is above 0 (inf), and never if
+        # it is 0 (NaN).
         with np.errstate(divide="ignore", invalid="ignore"):
             scaled = self.probabilities(raw) / np.asarray(self.thresholds)
         scaled[np.isnan(scaled)] = -np.inf
@@ -179,7 +172,7 @@ class LocalPredictor:
 
 
 def _blocks(X: FloatArray, n_block: int) -> Iterator[tuple[int, int, Float32Array]]:
-    """Cut X into float32 arrays, shape (blocks, n_block, d); the last block ends in zeros."""
+    """Split X into float32 arrays, shape (blocks, n_block, d); pad the last block with zeros."""
     n, d = X.shape
     for start in range(0, n, BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, n)
@@ -192,21 +185,21 @@ def _blocks(X: FloatArray, n_block: int) -> Iterator[tuple[int, int, Float32Arra
 
 @lru_cache(maxsize=64)
 def block_rows(layers: tuple[int, ...]) -> int:
-    """The most rows that may be multiplied at a time without a row's place making a difference.
+    """Return the largest block in which a row's result does not depend on its position.
 
-    Which they are is a matter of the processor: OpenBLAS's kernels for AVX-512 sum every row's
-    products in the same order, those for AVX2 (Haswell, Zen) the first six rows of twelve in
-    another one than the next six, but eight rows alike. So it is tried, once for a network.
+    This depends on the processor: OpenBLAS's kernels for AVX-512 sum the products of every row in
+    the same order; those for AVX2 (Haswell, Zen) treat the first six rows of twelve differently
+    from the next six, but eight rows equally. So it is measured, once per network.
     """
-    shapes = {(min(n_in, _WIDEST), min(n_out, _WIDEST)) for n_in, n_out in pairwise(layers)}
-    return next(n for n in _BLOCKS if n == 1 or all(_treats_alike(n, *s) for s in shapes))
+    shapes = {(min(n_in, _MAX_WIDTH), min(n_out, _MAX_WIDTH)) for n_in, n_out in pairwise(layers)}
+    return next(n for n in _BLOCKS if n == 1 or all(_is_position_free(n, *s) for s in shapes))
 
 
-def _treats_alike(n_rows: int, n_in: int, n_out: int) -> bool:
-    """Whether rows that are the same, ``n_rows`` of them, come out the same to the last bit."""
+def _is_position_free(n_rows: int, n_in: int, n_out: int) -> bool:
+    """Return whether ``n_rows`` equal rows have equal products, to the last bit."""
     rng = np.random.default_rng(0)
     W = rng.random((n_in, n_out), dtype=np.float32) - 0.5
-    # Another order shows in some of the numbers only: in about a third of the sums of three.
+    # A different order changes only some sums: about a third of the sums of three.
     for _ in range(2 + 64 // n_out):
         row = rng.random(n_in, dtype=np.float32) - 0.5
         Z = np.tile(row, (n_rows, 1)) @ W

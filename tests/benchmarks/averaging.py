@@ -1,8 +1,8 @@
-"""Ways of averaging against each other, on MNIST: ``make bench-averaging``.
+"""Compare averaging rules on MNIST: ``make bench-averaging``.
 
-Workers are simulated by the local engine: the same arithmetic, to the byte, as on Spark, and no
-scheduling to time. Rows are counted over all workers: one epoch is 60,000. Every fit is planned for
-its budget, so a table's rows are fits of their own, not points on the way of a longer one.
+The local engine simulates the workers: the same arithmetic as on Spark, to the byte, without
+scheduling. Rows are counted over all workers: one epoch is 60,000. The schedule of every fit spans
+its own budget, so the rows of a table are separate fits, not points of a longer one.
 
     make bench-averaging                       # what the README states
     make bench-averaging ARGS='grid --seeds 3' # workers x averaging x solver x local state
@@ -49,7 +49,7 @@ from sparknn.ml.training_setup import resolve_defaults
 
 MNIST = Path(__file__).parents[2] / "notebooks/data/mnist"
 GOAL = 0.98
-# Workers, and the epochs within which they shall reach the goal.
+# Workers, and the epochs in which they should reach the goal.
 BUDGETS = {1: 2.0, 2: 2.6, 4: 3.3, 8: 4.2, 16: 5.5}
 ROUNDS = 10
 # Budgets of the grids.
@@ -68,7 +68,7 @@ PLAIN = {"solver": "momentum", "averaging": "mean"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One fit: workers, epochs, seed, and the params that are not left to the defaults.
+    """One fit: workers, epochs, seed, and the params that differ from the defaults.
 
     Without epochs, a worker's passes in a round are those of the defaults.
     """
@@ -115,8 +115,8 @@ def two_spirals() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     y = np.arange(8_000) % 2
     angle = 4 * np.pi * np.sqrt(rng.uniform(0.02, 1, len(y)))
-    arms = np.stack([np.cos(angle + np.pi * y), np.sin(angle + np.pi * y)], axis=1)
-    return angle[:, None] * arms + rng.normal(0, 0.5, (len(y), 2)), y
+    spirals = np.stack([np.cos(angle + np.pi * y), np.sin(angle + np.pi * y)], axis=1)
+    return angle[:, None] * spirals + rng.normal(0, 0.5, (len(y), 2)), y
 
 
 OTHERS = {
@@ -126,11 +126,11 @@ OTHERS = {
 }
 
 
-def deal(setting: Setting) -> list[ArrayRows]:
-    """The rows of each worker: at random, as ingest deals them, whatever their order was.
+def distribute(setting: Setting) -> list[ArrayRows]:
+    """The rows of each worker.
 
-    ``sorted``: the input is sorted by label, then dealt at random by ingest (the default).
-    ``kept``: it is sorted, and each worker keeps a run of it (``shuffle=False``).
+    ``shuffled``, ``sorted``: ingest distributes the input at random, however it was ordered.
+    ``kept``: the input is sorted, and each worker gets consecutive rows (``shuffle=False``).
     """
     X, y = rows_of(setting.data, "train")
     order = np.argsort(y, kind="stable") if setting.sort != "shuffled" else np.arange(len(y))
@@ -141,7 +141,7 @@ def deal(setting: Setting) -> list[ArrayRows]:
 
 def curve(setting: Setting) -> list[float]:
     """Test accuracy after every round."""
-    shards = deal(setting)
+    shards = distribute(setting)
     hidden, activation = NETWORKS[setting.data]
     net = NeuralNetClassifier(
         hiddenLayers=hidden,
@@ -184,15 +184,15 @@ def curve(setting: Setting) -> list[float]:
     standardizer.apply(X)
     accuracies = []
 
-    def note(fit: FitState, record: object) -> None:
-        metrics = network.logits(fit.current, X).argmax(axis=1) == y
-        accuracies.append(float(metrics.mean()))
+    def record_accuracy(fit: FitState, record: object) -> None:
+        correct = network.logits(fit.current, X).argmax(axis=1) == y
+        accuracies.append(float(correct.mean()))
 
     none = ArrayRows(X[:0], y[:0])
     engine = LocalEngine(
         [(shard, none) for shard in shards], weight_scale_for(n_rows), drop=_dropper(setting)
     )
-    fit = FitState(config, averaging, setting.workers, on_round_end=note)
+    fit = FitState(config, averaging, setting.workers, on_round_end=record_accuracy)
     run(engine, [fit])
     assert fit.theta is not None
     accuracies[-1] = float((network.logits(fit.theta, X).argmax(axis=1) == y).mean())
@@ -261,7 +261,7 @@ def targets(part: Part) -> None:
     """sparknn's defaults against plain averaging, at the budget of each number of workers."""
     table = Table("workers", "epochs", "rounds", "")
     kinds = {"defaults": (), "plain mean, momentum SGD": tuple(PLAIN.items())}
-    # As many rounds as the estimator makes if it is not told otherwise, and as few as are worth it.
+    # The default number of rounds, and half of it.
     for rounds, k, (name, params) in itertools.product((20, ROUNDS), part.workers, kinds.items()):
         cell = (str(k), f"{BUDGETS[k]:g}", str(rounds), name)
         table.add(cell, [Setting(k, BUDGETS[k], s, params, rounds) for s in part.seeds])

@@ -59,23 +59,23 @@ def mnist(name: str) -> DataFrame:
 
 
 def demo_job() -> None:
-    """Accuracy of the demo's job, and the time of its fit, on warm Spark."""
+    """Accuracy and fit time of the demo's job file, on warm Spark."""
     request, mistakes = config.load(str(ROOT / "conf/mnist.toml"), [])
     assert not mistakes, mistakes
     net, mistakes = estimator.build(request)
     assert not mistakes, mistakes
     assert isinstance(net, NeuralNetClassifier)
     net.setParams(featuresCol="pixels", labelCol="label")
-    # As the demo does it: straight from the files, not from a cache.
+    # As in the demo: straight from the files, not from a cache.
     train = session().read.parquet(str(MNIST / "train.parquet"))
     net.fit(train)
     accuracies, seconds = [], []
     for seed in SEEDS:
-        (taken,) = in_turns(lambda seed=seed: models.append(net.setSeed(seed).fit(train)), runs=1)
-        seconds += taken
+        (elapsed,) = in_turns(lambda seed=seed: models.append(net.setSeed(seed).fit(train)), runs=1)
+        seconds += elapsed
         predicted = models[-1].transform(mnist("test"))
-        metrics = predicted.select(F.avg((F.col("prediction") == F.col("label")).cast("double")))
-        accuracies.append(100 * metrics.head()[0])
+        accuracy = predicted.select(F.avg((F.col("prediction") == F.col("label")).cast("double")))
+        accuracies.append(100 * accuracy.head()[0])
     listed = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
     print(f"demo: test accuracy, worst of {len(SEEDS)} seeds: {min(accuracies):.2f} % ({listed})")
     print(f"demo: fit, ingest included: {spread(seconds)}")

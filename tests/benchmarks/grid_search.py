@@ -1,4 +1,4 @@
-"""A grid search with one pass over the rows, against a fit after the other.
+"""A grid search with one pass over the rows, against fits one after the other.
 
 ``make bench-search``: 8 parameter maps, 3 folds of 10,000 rows of MNIST, with
 Spark's own CrossValidator; once as it is, and once with ``fitMultiple`` of pyspark's base class.
@@ -31,7 +31,7 @@ MNIST = Path(__file__).parents[2] / "notebooks/data/mnist/train.parquet"
 
 
 class OneByOne(NeuralNetClassifier):
-    """The same estimator, as if it did not know of parameter maps."""
+    """The same estimator, with fitMultiple of the base class: one fit per map."""
 
     fitMultiple = Estimator.fitMultiple
 
@@ -135,7 +135,7 @@ def main() -> None:
             mine.append(time.perf_counter() - started)
             cpu[kind].append(cpu_seconds() - busy)
 
-    together, apart = found[NeuralNetClassifier], found[OneByOne]
+    together, separate = found[NeuralNetClassifier], found[OneByOne]
     print(f"8 maps, 3 folds, {asked.rows} rows of MNIST, {asked.rounds} rounds, 2 workers")
     print(f"in one pass: {spread(seconds[NeuralNetClassifier])}; one by one: ", end="")
     print(spread(seconds[OneByOne]))
@@ -143,14 +143,14 @@ def main() -> None:
     print(f"and {ratio(cpu[OneByOne], cpu[NeuralNetClassifier])} the processor's time, ", end="")
     print(f"{spread(cpu[OneByOne])} against {spread(cpu[NeuralNetClassifier])}")
     print(f"in one pass: {where_time_went(together, seconds[NeuralNetClassifier][-1])}")
-    print(f"one by one: {where_time_went(apart, seconds[OneByOne][-1])}")
+    print(f"one by one: {where_time_went(separate, seconds[OneByOne][-1])}")
     maps = [named(paramMap) for paramMap in together.getEstimatorParamMaps()]
-    best = [max(range(8), key=model.avgMetrics.__getitem__) for model in (together, apart)]
+    best = [max(range(8), key=model.avgMetrics.__getitem__) for model in (together, separate)]
     print(f"best: {maps[best[0]]} with {together.avgMetrics[best[0]]:.4f}; one by one: ", end="")
     print("the same" if best[0] == best[1] else str(maps[best[1]]))
     pairs = [
         (one.theta.tobytes(), other.theta.tobytes())
-        for ours, theirs in zip(together.subModels, apart.subModels, strict=True)
+        for ours, theirs in zip(together.subModels, separate.subModels, strict=True)
         for one, other in zip(ours, theirs, strict=True)
     ]
     equal = sum(one == other for one, other in pairs)

@@ -1,4 +1,4 @@
-"""Timings on a noisy machine: things in turns, medians, and their spread."""
+"""Timings on a noisy machine: alternating runs, medians, and their spread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row's prediction is the network's, whatever rows stand beside it, on numpy alone."""
+"""A row's prediction is the network's and independent of other rows, with numpy alone."""
 
 import os
 import pickle
@@ -79,8 +79,8 @@ def test_a_row_does_not_depend_on_its_neighbours(
     assert predictor.predict_raw(X[picked]).tobytes() == every[picked].tobytes()
 
 
-# Every row once alone, in a few places of a block, and among others.
-PLACES = """
+# Rows alone, at different positions of a block, and among others.
+POSITIONS = """
 import numpy as np
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor, block_rows
@@ -104,18 +104,20 @@ for layers in [(33, 20, 10), (7, 5, 1), (3, 2), (1, 1), (130, 64, 32, 2), (784, 
 def test_a_row_does_not_depend_on_its_neighbours_on_other_processors(
     kernels: str, threads: int
 ) -> None:
-    """OpenBLAS's kernels for Haswell, which AMD's Zen uses too, tell rows of a block apart."""
+    """OpenBLAS's kernels for Haswell, also used on AMD's Zen, treat rows of a block differently."""
     env = {**os.environ, "OPENBLAS_CORETYPE": kernels, "OPENBLAS_NUM_THREADS": str(threads)}
-    done = subprocess.run([sys.executable, "-c", PLACES], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", POSITIONS], env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 6
 
 
 @pytest.mark.parametrize("n_alike", [128, 16, 8, 4, 1, 0])
-def test_blocks_are_as_large_as_rows_are_treated_alike(
+def test_blocks_are_as_large_as_positions_do_not_matter(
     n_alike: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_treats_alike", lambda n_rows, n_in, n_out: n_rows <= n_alike)
+    monkeypatch.setattr(module, "_is_position_free", lambda n_rows, n_in, n_out: n_rows <= n_alike)
     n_block = module.block_rows.__wrapped__((9, 8, 4))
     assert n_block == max(n_alike, 1)
     monkeypatch.setattr(module, "block_rows", lambda layers: n_block)
@@ -132,21 +134,21 @@ def test_blocks_are_as_large_as_rows_are_treated_alike(
 
 def test_a_product_that_treats_rows_differently_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Elsewhere(np.ndarray):
-        """Rounds the sixth row of a product otherwise."""
+        """Rounds the sixth row of a product differently."""
 
         def __matmul__(self, other: np.ndarray) -> np.ndarray:
             Z = np.asarray(self) @ other
             Z[5:6] = np.nextafter(Z[5:6], np.float32(np.inf))
             return Z
 
-    assert module._treats_alike(1, 9, 4)
+    assert module._is_position_free(1, 9, 4)
     monkeypatch.setattr(
         module.np,
         "tile",
         lambda row, reps: np.broadcast_to(row, (reps[0], len(row))).view(Elsewhere),
     )
-    assert module._treats_alike(4, 9, 4)
-    assert not module._treats_alike(8, 9, 4)
+    assert module._is_position_free(4, 9, 4)
+    assert not module._is_position_free(8, 9, 4)
 
 
 def test_layout_and_type_of_the_rows_do_not_matter() -> None:
@@ -164,7 +166,7 @@ def test_no_rows() -> None:
     assert predictor.predict(np.empty((0, 4))).shape == (0,)
 
 
-def test_targets_come_alone_or_in_rows() -> None:
+def test_one_target_is_a_vector_and_several_are_a_matrix() -> None:
     X = rows(3, 4)
     one, several = make(4, 5, 1, loss="squared"), make(4, 5, 2, loss="huber")
     assert one.predict(X).shape == (3,)
@@ -174,7 +176,7 @@ def test_targets_come_alone_or_in_rows() -> None:
 
 
 def spark_rule(p: np.ndarray, thresholds: tuple[float, ...]) -> float:
-    """ProbabilisticClassificationModel.probability2prediction, as its documentation says it."""
+    """ProbabilisticClassificationModel.probability2prediction, from its documentation."""
     best, largest = 0, -np.inf
     for i, threshold in enumerate(thresholds):
         zero = np.inf if p[i] > 0 else np.nan
@@ -228,7 +230,7 @@ def test_rows_of_another_shape(X: object, message: str) -> None:
         make(4, 3).predict(X)  # type: ignore[arg-type]
 
 
-def test_it_pickles_to_four_bytes_a_parameter() -> None:
+def test_it_pickles_to_four_bytes_per_parameter() -> None:
     predictor = make(784, 300, 10)
     predictor = LocalPredictor(predictor.network, predictor.theta, tuple([0.1] * 10))
     data = pickle.dumps(predictor)

@@ -1,1 +1,1 @@
-"""How rows reach a training step: storage-independent rows, and seeded mini-batches."""
+"""How rows reach a training step: rows however stored, and seeded mini-batches."""

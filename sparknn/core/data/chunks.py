@@ -1,4 +1,4 @@
-"""Things in a row, cut where together they would be too large."""
+"""Split a sequence where its parts would be too large."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from collections.abc import Sequence
 
 
 def split_by_size(sizes: Sequence[int], most: int) -> list[slice]:
-    """Cut a sequence into parts whose sizes add up to ``most``, or that are one thing alone.
+    """Split a sequence into slices whose sizes add up to at most ``most``.
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        Of the things, in order.
-    most : int
+    An item that is larger is a slice of its own.
     """
     starts, total = [0], 0
     for number, size in enumerate(sizes):

@@ -1,7 +1,7 @@
-"""Outer steps: from the workers' mean to the network of the next round, on the driver.
+"""Averaging rules: from the workers' mean to the network of the next round, on the driver.
 
-Notation of each rule: x the network, D = mean - broadcast the mean displacement, u a running sum
-of displacements, b the momentum, a the rate, K the number of workers. All are float64 inside.
+Notation: x the network, D = mean - broadcast the mean displacement, u the velocity (a decaying sum
+of displacements), b the momentum, a the rate, K the number of workers. All in float64.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from sparknn.core.types import Float32Array, Float64Array, FloatArray
 
 @dataclass(frozen=True)
 class AveragingState:
-    """What the driver keeps between rounds.
+    """The driver's state between rounds.
 
     Parameters
     ----------
     theta : ndarray, shape (P,), float32
         The network x.
     broadcast : ndarray, shape (P,), float32
-        What the workers start from; x itself, except in ``bmuf``.
+        Where the workers start: x, except in ``bmuf``.
     running : ndarray, shape (P,), float64
         u.
     """
@@ -43,7 +43,7 @@ Rule = Callable[[AveragingState, FloatArray, float, float, int], AveragingState]
 def mean(
     state: AveragingState, average: FloatArray, momentum: float, rate: float, n_workers: int
 ) -> AveragingState:
-    """The poster's: x = mean. One worker's network is taken over to the byte."""
+    """x = mean (McMahan et al., arXiv:1602.05629). Keeps one worker's network to the byte."""
     theta = average.astype(np.float32)
     return AveragingState(theta, theta, state.running)
 

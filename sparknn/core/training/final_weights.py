@@ -1,4 +1,4 @@
-"""Which weights a fit ends with: the last network, the best, or an average of several."""
+"""Choose the final weights of a fit: the last network, the best, or an average of several."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sparknn.core.types import Float32Array, Float64Array
 
-# Share that the moving average keeps of its past each round.
+# Decay of the moving average per round.
 EMA_DECAY = 0.8
-# Networks that `combine` may average.
+# Most networks that `combine` averages.
 COMBINE_MOST = 8
 
 FINAL_WEIGHTS = ("last", "best", "ema", "combine")
@@ -22,26 +22,26 @@ FINAL_WEIGHTS = ("last", "best", "ema", "combine")
 
 @dataclass
 class FinalWeights:
-    """Collects the networks of a fit and chooses among them; costs the workers nothing.
+    """Collects the networks of a fit and selects or averages among them.
 
     Parameters
     ----------
     kind : str
-        ``last``; ``best``: the round with the least validation loss; ``ema``: exponential moving
-        average over rounds; ``combine``: the mean of the last n networks for the n of least
-        validation loss (Kaldi's combination).
+        ``last``; ``best``: the network of least validation loss; ``ema``: the exponential moving
+        average over rounds; ``combine``: the mean of the last n networks, with the n of least
+        validation loss (as in Kaldi).
     """
 
     kind: str
     best_loss: float = math.inf
-    _goal: float = math.inf
+    _reference: float = math.inf
     _best: Float32Array | None = None
     _average: Float64Array | None = None
     _n_averaged: int = 0
     _recent: list[Float32Array] = field(default_factory=list)
 
     def add(self, theta: Float32Array) -> None:
-        """A round has ended with ``theta``."""
+        """Add the network of a round."""
         if self.kind == "ema":
             if self._average is None:
                 self._average = np.zeros(theta.shape)
@@ -51,42 +51,42 @@ class FinalWeights:
         elif self.kind == "combine":
             self._recent = [*self._recent, theta][-COMBINE_MOST:]
 
-    def scored(self, theta: Float32Array, loss: float, tol: float) -> bool:
-        """A round's network has a validation loss; True if it is better by ``tol`` than before.
+    def record_loss(self, theta: Float32Array, loss: float, tol: float) -> bool:
+        """Record a network's validation loss; return whether it is better by more than ``tol``.
 
-        Small gains add up: a loss is compared with the last one that was better by ``tol``.
+        Small gains add up: the reference is the last loss that was better by ``tol``.
         """
         if loss < self.best_loss:
             self.best_loss = loss
             if self.kind == "best":
                 self._best = theta
-        if not loss < self._goal - tol:
+        if not loss < self._reference - tol:
             return False
-        self._goal = loss
+        self._reference = loss
         return True
 
     def state(self) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
-        """The numbers and arrays that ``restored`` takes."""
+        """Return the numbers and arrays that ``restore`` takes."""
         arrays: dict[str, NDArray[Any]] = {}
         if self._best is not None:
             arrays["best"] = self._best
         if self._average is not None:
-            # `add` writes to it.
+            # `add` works in place.
             arrays["average"] = self._average.copy()
         if self._recent:
             arrays["recent"] = np.stack(self._recent)
         numbers = {
             "best_loss": self.best_loss,
-            "goal": self._goal,
+            "goal": self._reference,
             "n_averaged": self._n_averaged,
         }
         return numbers, arrays
 
     @classmethod
-    def restored(
+    def restore(
         cls, kind: str, numbers: Mapping[str, float], arrays: Mapping[str, NDArray[Any]]
     ) -> FinalWeights:
-        """The collection that gave this ``state``."""
+        """Return the object whose ``state`` this is."""
         average = arrays.get("average")
         return cls(
             kind,
@@ -98,10 +98,10 @@ class FinalWeights:
             list(arrays.get("recent", ())),
         )
 
-    def choose(
+    def select(
         self, last: Float32Array, score: Callable[[list[Float32Array]], list[float]]
     ) -> Float32Array:
-        """The final weights; ``last`` where there was nothing to choose by."""
+        """Return the final weights; ``last`` if there is nothing to select by."""
         if self.kind == "best" and self._best is not None:
             return self._best
         if self._average is not None:

@@ -196,7 +196,7 @@ class FitState:
 
     def _adapt_round_length(self, training_s: float, cost_s: float | None) -> None:
         factor = SCHEDULES[self.config.schedule](min(1.0, self._n_done / self.config.max_iter))
-        # The quadratic rule is about a falling step size; during warm-up it does not apply.
+        # The quadratic rule is for a falling step size; it does not apply during warm-up.
         factor = 1.0 if self._n_done < WARM_UP * self.config.max_iter else factor
         self._n_units = next_round_length(
             self._n_units, training_s, cost_s, factor, self._n_done, self.config.max_iter
@@ -212,7 +212,7 @@ class FitState:
             self.history[-1] = replace(
                 self.history[-1], validation_loss=loss, validation_metric=metric
             )
-            better = self._final.scored(self._averaged.broadcast, loss, self.averaging.tol)
+            better = self._final.record_loss(self._averaged.broadcast, loss, self.averaging.tol)
             self._since_best = 0 if better else self._since_best + 1
             if self.averaging.patience and self._since_best >= self.averaging.patience:
                 self.ended = True
@@ -258,15 +258,15 @@ class FitState:
         )
 
     def finalize(self, engine: RoundRunner) -> None:
-        """Score what is left to score, and choose the final weights."""
+        """Score the last network if there are validation rows, and select the final weights."""
         if self.error is not None:
             return
         if not self.ended and engine.has_validation and self.history:
-            # No round follows: score the network, not where bmuf would have sent the workers.
+            # No round follows: score the network itself, not what bmuf would broadcast.
             self._averaged = replace(self._averaged, broadcast=self._averaged.theta)
             (total,) = engine.run_round([self.request(train=False)], len(self.history)).totals
             self._record_validation(total)
-        self.theta = self._final.choose(self._averaged.theta, lambda t: self._losses(engine, t))
+        self.theta = self._final.select(self._averaged.theta, lambda t: self._losses(engine, t))
         self.ended = True
 
     def _losses(self, engine: RoundRunner, thetas: list[Float32Array]) -> list[float]:
@@ -308,12 +308,12 @@ class FitState:
         self._since_best = int(numbers["since_best"])
         self._averaged = AveragingState(arrays["theta"], arrays["broadcast"], arrays["running"])
         self._buffers = arrays["buffers"]
-        self._final = FinalWeights.restored(self.averaging.final, numbers, arrays)
+        self._final = FinalWeights.restore(self.averaging.final, numbers, arrays)
 
 
 def _mean_steps(total: WorkerSum) -> float:
     used = [report for report in total.reports if report.share]
-    # Relative to the least, so that workers which agree, or a single one, give a whole number.
+    # Relative to the least, so that equal counts, or a single worker, give an exact integer.
     least = min(report.n_steps for report in used)
     shares = math.fsum(report.share for report in used)
     return least + math.fsum(report.share * (report.n_steps - least) for report in used) / shares

@@ -1,4 +1,4 @@
-"""The record of a round: what was learned, what it cost, how far the workers agreed."""
+"""The record of a round: losses, timings, and the agreement of the workers."""
 
 from __future__ import annotations
 
@@ -21,35 +21,34 @@ class RoundRecord:
     round : int
         From 0.
     loss : float
-        Weighted mean of the losses of the rows, each seen just before its step; NaN if none was.
+        Weighted mean of the rows' losses, each before its step; NaN without a step.
     validation_loss, validation_metric : float
-        Of the averaged network that the round ended with (with ``bmuf``, of the one ahead of it
-        that goes to the workers, but for the last round); the metric is the accuracy, or the mean
-        squared error (of several targets the sum of theirs, each standardised). NaN without
-        validation rows.
+        Of the averaged network at the end of the round (with ``bmuf``, of the network that is
+        broadcast, except in the last round). The metric is the accuracy, or the mean squared error,
+        summed over standardised targets. NaN without validation rows.
     loss_before, loss_after : float
-        Around averaging: of the workers' own networks over the last tenth of the round, and of
-        those that the average became over the first tenth of the next one (NaN in the last round).
+        Training loss before and after averaging: over the last tenth of the round, and over the
+        first tenth of the next one (NaN in the last round).
     n_rows, n_steps, n_skipped : int
-        Over all workers: rows seen, steps taken, steps skipped for a gradient that is not finite,
-        or too long for float32 to hold its square.
+        Over all workers: rows used, steps taken, steps skipped because the gradient, or its square
+        in float32, was not finite.
     seconds : float
-        Wall time of the round. It contains ``broadcast_s`` and ``job_s``.
+        Wall time of the round, ``broadcast_s`` and ``job_s`` included.
     broadcast_s, job_s : float
-        To send the networks out; to train, sum and return.
+        To broadcast the networks; to train, sum and return.
     compute_s : float
-        Training of the slowest worker.
+        Training time of the slowest worker.
     drift : float
         Root mean square distance of the workers' networks from the one they started from.
     agreement : float
-        Share of that movement (squared) which survives averaging: 1 if all moved alike, about
-        1 / workers if they moved at random.
+        Share of the workers' squared updates that survives averaging: 1 if all are equal, about
+        1 / workers if they are random.
     step_norm : float
-        Norm of the step that the network made.
+        Norm of the averaged network's update.
     workers_left_out : int
-        Workers with rows whose result was not used.
+        Workers that had rows and whose result was not used.
     step_factor : float
-        What ``stepSize`` was multiplied by in this round, because earlier ones diverged; else 1.
+        Factor of ``stepSize`` in this round; below 1 after rounds that diverged.
     """
 
     round: int
@@ -80,7 +79,7 @@ def make_record(
     step_factor: float,
     mean: FloatArray | None,
 ) -> RoundRecord:
-    """Summarise a round; reports are summed by partition, so that every run gives the same numbers.
+    """Summarise a round. Sums run over partitions in order, so every run gives the same numbers.
 
     ``mean`` is ``total.mean()``, or None if no worker is usable.
     """
@@ -111,18 +110,18 @@ def make_record(
 
 
 def mean_loss(sums: list[LossSum]) -> float:
-    """Weighted mean over workers; NaN if there is nothing to average."""
+    """Return the weighted mean over workers; NaN without any weight."""
     weight = math.fsum(part.weight for part in sums)
     return math.fsum(part.loss for part in sums) / weight if weight > 0 else math.nan
 
 
 def loss_at_start(total: WorkerSum) -> float:
-    """Of the networks that a round began with, over the first tenth of its mini-batches."""
+    """Return the mean loss over the first tenth of a round."""
     return mean_loss([report.first for report in total.ordered() if report.share])
 
 
 def mean_validation(total: WorkerSum) -> tuple[float, float] | None:
-    """Mean validation loss and metric over all workers; None without validation rows."""
+    """Return the mean validation loss and metric; None without validation rows."""
     scores = [report.score for report in total.ordered() if report.score is not None]
     weight = math.fsum(score.weight for score in scores)
     if weight <= 0:

@@ -1,7 +1,7 @@
-"""How much local work lies between two averages: fixed, or as much as a round's cost asks for.
+"""Choose how many units of local work lie between two averages, by the cost of a round.
 
-A *stint* is the local work of a round of fixed period: ``local_epochs`` passes over
-``mini_batch_fraction`` of the rows. A fit has ``max_iter`` stints; a longer round takes several.
+A *unit of local work* is ``local_epochs`` passes over ``mini_batch_fraction`` of the rows. A fit
+has ``max_iter`` units. By default a round is one unit; a round of adapted length takes several.
 """
 
 from __future__ import annotations
@@ -13,60 +13,59 @@ from dataclasses import dataclass
 
 from sparknn.core.training.aggregation import WorkerSum
 
-# Local work should take at least this many times what a round costs besides it.
-_WORTH = 2.0
-# However dear rounds are, a fit has about this many: averaging still has to happen.
-_LEAST_ROUNDS = 5
+# Training should take at least this many times the overhead of a round.
+_TRAINING_PER_COST = 2.0
+# A fit averages at least about this often, however large the overhead.
+_MIN_ROUNDS = 5
 
 
 def next_round_length(
     last: int, training_s: float, cost_s: float | None, factor: float, n_done: int, n_units: int
 ) -> int:
-    """Stints of the next round.
+    """Return the number of units of the next round.
 
     Parameters
     ----------
     last : int
-        Stints of the last round.
+        Units of the last round.
     training_s, cost_s : float
-        What its local work took, and what the round cost besides; None if that is not known.
+        Seconds of its training, and of its overhead (None if unknown).
     factor : float
-        What the schedule now makes of the step size, in [0, 1].
+        Current factor of the step-size schedule, in [0, 1].
     n_done, n_units : int
-        Stints so far and in the whole fit.
+        Units so far and in the whole fit.
 
     Notes
     -----
-    As many as are worth the round, but no more than twice the last: a single round may have been
-    disturbed. And as the step size falls, workers drift apart more slowly: the quadratic rule,
-    H = (alpha / step size)^2 (Gu et al., arXiv:2310.14423, eq. 3), with alpha such that H is one
-    stint at the full step size.
+    As many as make the overhead worthwhile, but at most twice the last, because a single round may
+    have been disturbed. When the step size falls, workers drift apart more slowly; then at least as
+    many as the quadratic rule asks for, H = (alpha / step size)^2 (Gu et al., arXiv:2310.14423,
+    eq. 3), with alpha such that H is one unit at the full step size.
     """
-    paying = last
+    worthwhile = last
     if cost_s is not None:
-        enough = _WORTH * cost_s * last
-        if enough > 2 * last * training_s:
-            paying = 2 * last
+        needed = _TRAINING_PER_COST * cost_s * last
+        if needed > 2 * last * training_s:
+            worthwhile = 2 * last
         elif training_s:
-            paying = math.ceil(enough / training_s)
+            worthwhile = math.ceil(needed / training_s)
     quadratic = math.floor(min(1 / max(factor, 1e-3) ** 2, n_units)) if n_done else 1
-    most = min(max(1, n_units // _LEAST_ROUNDS), n_units - n_done)
-    return max(1, min(max(paying, quadratic), most))
+    most = min(max(1, n_units // _MIN_ROUNDS), n_units - n_done)
+    return max(1, min(max(worthwhile, quadratic), most))
 
 
 @dataclass(frozen=True)
 class RoundTimes:
-    """Seconds that a round took.
+    """Seconds of a round.
 
     Parameters
     ----------
     seconds : float
         Wall time.
     broadcast_s, job_s : float
-        Of it, to send the networks out, and to train, sum and return.
+        To broadcast the networks; to train, sum and return.
     cost_s : float, optional
-        Of it, all but training: what a round costs however much it trains. None in the first round,
-        in which workers start.
+        Overhead: all but training. None in the first round, in which workers start.
     """
 
     seconds: float
@@ -76,10 +75,10 @@ class RoundTimes:
 
 
 def training_time(totals: Sequence[WorkerSum], n_slots: int) -> float:
-    """Seconds from the first worker's start to the last one's end, were there training alone.
+    """Simulate the seconds from the first worker's start to the last one's end, without overhead.
 
-    Workers begin in order of their partitions, each as soon as one of the slots is free, as Spark's
-    tasks do where any executor will do; a worker trains the networks of all ``totals`` in turn.
+    Workers start in the order of their partitions, each when a slot is free, like Spark tasks
+    without locality; a worker trains the networks of all ``totals`` one after the other.
     """
     by_worker: dict[int, float] = {}
     for total in totals:

@@ -1,6 +1,6 @@
-"""The loop of a fit: broadcast networks, train, average, score, stop.
+"""The round loop: broadcast networks, train, average, score, stop.
 
-The loop knows an engine by one method, so it is the same over arrays on a laptop and on a cluster.
+It uses one method of an engine, and so runs unchanged on local arrays and on a cluster.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from sparknn.core.training.runner import RoundRunner
 
 log = logging.getLogger("sparknn")
 
-# Bytes that a worker sends back in a round, at most, unless one network alone is larger.
+# Bytes that a worker returns per round; one network alone may be larger.
 _MAX_MESSAGE_BYTES = 64 << 20
-# Rounds whose times decide whether averaging pays: those after the first, in which Python workers
-# start. The best of them counts: the others may have met a lost executor.
+# Rounds whose times show whether averaging pays: those after the first, in which Python workers
+# start. The best of them counts, as a lost executor may have delayed others.
 _JUDGED = 2
 
 
 def run_all(engine: RoundRunner, fits: Sequence[FitState]) -> None:
-    """Train all fits; as many at a time as one message can hold."""
+    """Train all fits, as many at a time as fit into a worker's message."""
     for part in split_by_size([fit.message_bytes for fit in fits], _MAX_MESSAGE_BYTES):
         run(engine, fits[part])
 
 
 def run(engine: RoundRunner, fits: Sequence[FitState]) -> None:
-    """Train ``fits`` together, round by round; a fit that ends leaves the list.
+    """Train ``fits`` together, round by round, each until it ends.
 
     A fit that diverges ends alone, with its ``error`` set. Fits restored to a later round wait
     until the others have reached it.
     """
     rounds: list[_RoundCost] = []
-    # Rounds that adapt their length may yet become worth their cost: judge all of them at the end.
+    # Rounds that adapt their length may still come to pay: judge all of them at the end.
     adapting = any(fit.adapt_round_length for fit in fits)
     hint = "" if all(fit.adapt_round_length for fit in fits) else "period='auto', "
     while running := [fit for fit in fits if not fit.ended and not fit.all_done]:
@@ -48,7 +48,7 @@ def run(engine: RoundRunner, fits: Sequence[FitState]) -> None:
         started = time.perf_counter()
         result = engine.run_round([fit.request() for fit in current], round_)
         seconds = time.perf_counter() - started
-        # Only rounds that adapt need the number of slots, which takes calls into the JVM.
+        # Only adapting rounds need the number of slots, which takes calls into the JVM.
         cost = None
         if rounds and adapting:
             cost = max(0.0, seconds - training_time(result.totals, engine.n_slots))
@@ -65,7 +65,7 @@ def run(engine: RoundRunner, fits: Sequence[FitState]) -> None:
                 fit.on_checkpoint(fit)
     for fit in fits:
         if not fit.ended:
-            # It had no round to run.
+            # It had no rounds to run.
             fit.finalize(engine)
     if len(rounds) > 1 and (adapting or len(rounds) <= _JUDGED):
         _warn_if_overhead_dominates(rounds[1:], hint)
@@ -73,7 +73,7 @@ def run(engine: RoundRunner, fits: Sequence[FitState]) -> None:
 
 @dataclass(frozen=True)
 class _RoundCost:
-    """Seconds of a round, and of all its training if done serially; workers with rows."""
+    """Seconds of a round, and of its training if done serially; number of workers with rows."""
 
     seconds: float
     serial_s: float
@@ -87,7 +87,7 @@ def _cost_of(totals: list[WorkerSum], seconds: float) -> _RoundCost:
 
 
 def _warn_if_overhead_dominates(rounds: Sequence[_RoundCost], hint: str = "") -> None:
-    """Log that averaging costs more time than it saves, if it does."""
+    """Log if a single worker would be faster."""
     best = max(rounds, key=lambda each: each.serial_s / max(each.seconds, 1e-9))
     if best.n_workers > 1 and 0 < best.serial_s < best.seconds:
         log.info(

@@ -1,4 +1,4 @@
-"""What a fit asks of an engine, and what it gets for a round."""
+"""The interface between the round loop and an engine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sparknn.core.training.aggregation import WorkerSum
 
 @dataclass(frozen=True)
 class RoundResult:
-    """What an engine returns for one round.
+    """Result of one round.
 
     Parameters
     ----------
     totals : list of WorkerSum
-        One a job.
+        One per network.
     broadcast_s, job_s : float
-        Seconds to send the networks, and to train and sum.
+        Seconds to broadcast the networks; to train and sum.
     """
 
     totals: list[WorkerSum]
@@ -28,14 +28,14 @@ class RoundResult:
 
 
 class RoundRunner(Protocol):
-    """The part of an engine that the loop needs."""
+    """The part of an engine that the round loop needs."""
 
     n_workers: int
     has_validation: bool
 
     @property
     def n_slots(self) -> int:
-        """Workers that can train at a time."""
+        """Number of workers that can train at the same time."""
 
     def run_round(self, requests: Sequence[RoundRequest], round_: int) -> RoundResult:
-        """Run every job on every worker; the same jobs and round give the same bytes."""
+        """Run all requests on all workers; the same requests and round give the same bytes."""

@@ -1,4 +1,4 @@
-"""Outer steps: worked examples, and the cases in which they are plain averaging."""
+"""Averaging rules: worked examples, and cases in which they equal the mean."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ MEANS = np.array([[3.0, -1.0], [5.0, 0.0], [4.0, 2.0]])
 
 
 def states(rule: str, momentum: float, rate: float, n_workers: int, means: Any = MEANS) -> Any:
-    """The states after each of some rounds, from x = (1, 1). The workers' means are given."""
+    """The states after each round, from x = (1, 1); ``means`` are the workers' means."""
     state = AveragingState.start(np.ones(2, np.float32))
     passed = []
     for average in means:
@@ -31,11 +31,11 @@ def test_every_rule_is_tested() -> None:
     assert AVERAGING_RULES.keys() == {"mean", "momentum", "nesterov", "bmuf"}
 
 
-def test_mean_takes_the_mean() -> None:
+def test_mean_is_the_mean() -> None:
     np.testing.assert_array_equal(thetas("mean", 0.9, 0.1), MEANS)
 
 
-def test_mean_takes_one_worker_over_to_the_byte() -> None:
+def test_mean_of_one_worker_is_its_network_to_the_byte() -> None:
     worker = np.random.default_rng(0).normal(size=50).astype(np.float32)
     state = AVERAGING_RULES["mean"](AveragingState.start(np.ones(50, np.float32)), worker, 0, 1, 1)
     assert state.theta.tobytes() == state.broadcast.tobytes() == worker.tobytes()
@@ -80,14 +80,14 @@ def test_bmuf_without_momentum_of_one_worker_is_the_mean(n_workers: int, rate: f
 
 
 @pytest.mark.parametrize("rule", ["momentum", "nesterov", "bmuf"])
-def test_a_network_that_does_not_move_stays(rule: str) -> None:
+def test_without_a_displacement_the_network_stays(rule: str) -> None:
     (state,) = states(rule, 0.9, 1.0, 4, means=np.ones((1, 2)))
     np.testing.assert_array_equal(state.theta, 1)
     np.testing.assert_array_equal(state.broadcast, 1)
 
 
-def test_bmuf_gains_what_all_workers_moved_in_the_long_run() -> None:
-    """With (1 - b) K a = 1 - b, equal displacements end as one displacement a round."""
+def test_bmuf_converges_to_the_displacement_of_the_workers() -> None:
+    """With (1 - b) K a = 1 - b, equal displacements converge to one displacement per round."""
     state = AveragingState.start(np.zeros(1, np.float32))
     for _ in range(200):
         before = state.theta

@@ -1,4 +1,4 @@
-"""Which weights a fit ends with."""
+"""The final weights of a fit."""
 
 import math
 
@@ -14,15 +14,15 @@ def network(value: float) -> Array:
 
 
 def never(thetas: list[Array]) -> list[float]:
-    raise AssertionError("Nothing was to be scored.")
+    raise AssertionError("Nothing should be scored.")
 
 
 def rounds(kind: str, losses: list[float], tol: float = 0.0) -> tuple[FinalWeights, list[bool]]:
-    """Round r ends with a network of r's, whose loss is the one given."""
+    """Round r ends with a network of values r and the r-th of the losses."""
     final, better = FinalWeights(kind), []
     for r, loss in enumerate(losses):
         final.add(network(r))
-        better.append(final.scored(network(r), loss, tol))
+        better.append(final.record_loss(network(r), loss, tol))
     return final, better
 
 
@@ -31,19 +31,19 @@ def test_every_kind_is_tested() -> None:
 
 
 @pytest.mark.parametrize("kind", FINAL_WEIGHTS)
-def test_nothing_to_choose_by_is_the_last(kind: str) -> None:
-    np.testing.assert_array_equal(FinalWeights(kind).choose(network(7), never), network(7))
+def test_without_rounds_it_is_the_last(kind: str) -> None:
+    np.testing.assert_array_equal(FinalWeights(kind).select(network(7), never), network(7))
 
 
 def test_last() -> None:
     final, _ = rounds("last", [3, 1, 2])
-    np.testing.assert_array_equal(final.choose(network(2), never), network(2))
+    np.testing.assert_array_equal(final.select(network(2), never), network(2))
 
 
 @pytest.mark.parametrize("tol", [0.0, 0.5])
-def test_best_has_the_least_loss_whatever_counts_as_better(tol: float) -> None:
+def test_best_has_the_least_loss_for_any_tol(tol: float) -> None:
     final, _ = rounds("best", [3, 1.2, 1.1, 2, math.nan], tol)
-    np.testing.assert_array_equal(final.choose(network(4), never), network(2))
+    np.testing.assert_array_equal(final.select(network(4), never), network(2))
     assert final.best_loss == 1.1
 
 
@@ -51,7 +51,7 @@ def test_best_has_the_least_loss_whatever_counts_as_better(tol: float) -> None:
 def test_best_of_nothing_finite_is_the_last(loss: float) -> None:
     final, better = rounds("best", [loss, loss])
     assert better == [False, False]
-    np.testing.assert_array_equal(final.choose(network(1), never), network(1))
+    np.testing.assert_array_equal(final.select(network(1), never), network(1))
 
 
 def test_better_means_by_more_than_tol() -> None:
@@ -68,18 +68,18 @@ def test_ema_is_the_weighted_average_of_all_rounds() -> None:
     final, _ = rounds("ema", [1, 1, 1, 1])
     weights = EMA_DECAY ** np.arange(3, -1, -1.0)
     expected = weights @ np.arange(4) / weights.sum()
-    got = final.choose(network(3), never)
+    got = final.select(network(3), never)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
     assert got.dtype == np.float32
 
 
 def test_ema_of_one_round_is_that_round() -> None:
     final, _ = rounds("ema", [1])
-    np.testing.assert_allclose(final.choose(network(9), never), network(0))
+    np.testing.assert_allclose(final.select(network(9), never), network(0))
 
 
 @pytest.mark.parametrize("n_best", [1, 3, 5])
-def test_combine_averages_the_last_few_that_score_best(n_best: int) -> None:
+def test_combine_averages_as_many_of_the_last_as_score_best(n_best: int) -> None:
     final, _ = rounds("combine", [1] * 5)
     asked: list[float] = []
 
@@ -87,7 +87,7 @@ def test_combine_averages_the_last_few_that_score_best(n_best: int) -> None:
         asked.extend(float(theta[0]) for theta in thetas)
         return [abs(n - n_best) for n in range(1, len(thetas) + 1)]
 
-    got = final.choose(network(4), score)
+    got = final.select(network(4), score)
     # The last one, the last two, ...
     assert asked == [4, 3.5, 3, 2.5, 2]
     np.testing.assert_array_equal(got, np.mean(range(5 - n_best, 5)))
@@ -96,17 +96,17 @@ def test_combine_averages_the_last_few_that_score_best(n_best: int) -> None:
 
 def test_combine_remembers_the_last_few_only() -> None:
     final, _ = rounds("combine", [1] * (COMBINE_MOST + 3))
-    got = final.choose(network(0), lambda thetas: [-float(n) for n in range(len(thetas))])
+    got = final.select(network(0), lambda thetas: [-float(n) for n in range(len(thetas))])
     np.testing.assert_array_equal(got, np.mean(np.arange(COMBINE_MOST) + 3))
 
 
 @pytest.mark.parametrize("scores", [[math.inf] * 3, [math.nan] * 3])
 def test_combine_without_a_score_is_the_last(scores: list[float]) -> None:
     final, _ = rounds("combine", [1] * 3)
-    np.testing.assert_array_equal(final.choose(network(2), lambda _: scores), network(2))
+    np.testing.assert_array_equal(final.select(network(2), lambda _: scores), network(2))
 
 
-def test_combine_passes_over_a_network_that_cannot_be_scored() -> None:
+def test_combine_ignores_a_loss_of_nan() -> None:
     final, _ = rounds("combine", [1] * 3)
-    got = final.choose(network(2), lambda _: [math.nan, 0.5, 0.7])
+    got = final.select(network(2), lambda _: [math.nan, 0.5, 0.7])
     np.testing.assert_array_equal(got, network(1.5))

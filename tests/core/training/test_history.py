@@ -1,4 +1,4 @@
-"""The record of a round, from the workers' reports."""
+"""The record of a round, made from the workers' reports."""
 
 import math
 from functools import reduce
@@ -74,7 +74,7 @@ def test_losses_around_averaging_are_of_the_last_batches_and_of_the_first() -> N
     assert record.loss == 5.0
     assert record.loss_before == 2.0
     assert loss_at_start(total) == 8.0
-    # The next round's first batches are yet to be seen.
+    # The first batches of the next round are still unknown.
     assert math.isnan(record.loss_after)
 
 
@@ -119,7 +119,7 @@ def test_workers_that_are_left_out_are_counted_and_empty_ones_are_not() -> None:
     assert record.loss == 2.0
 
 
-def test_a_round_that_nobody_survives() -> None:
+def test_a_round_without_a_usable_worker() -> None:
     total = WorkerSum.from_worker(None, WorkerReport(0, left_out="missing"))
     record = record_of(total, 0, START, START, 1)
     assert math.isnan(record.loss)

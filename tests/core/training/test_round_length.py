@@ -1,4 +1,4 @@
-"""How much local work lies between two averages."""
+"""Units of local work per round, and the hint that averaging does not pay."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_cheap_rounds_stay_short() -> None:
     assert next_round_length(1, 10.0, 0.2, 1.0, n_done=1, n_units=40) == 1
 
 
-def test_dear_rounds_double_up_to_a_fifth_of_the_fit() -> None:
+def test_expensive_rounds_double_up_to_a_fifth_of_the_fit() -> None:
     lengths = [1]
     while sum(lengths) < 40:
         lengths.append(next_round_length(lengths[-1], 0.01, 0.2, 1.0, sum(lengths), 40))
@@ -51,12 +51,12 @@ def test_dear_rounds_double_up_to_a_fifth_of_the_fit() -> None:
 def test_a_disturbed_round_makes_the_next_one_longer_and_no_more() -> None:
     disturbed = next_round_length(2, 2.0, 60.0, 1.0, n_done=4, n_units=40)
     assert disturbed == 4
-    # 4 s of training for a round that costs 1.2 s: what is worth it are 2.4 s, of 1 s a stint.
+    # 4 units took 4 s, and the overhead is 1.2 s: 2.4 s of training are needed, 3 units of 1 s.
     assert next_round_length(disturbed, 4.0, 1.2, 1.0, n_done=8, n_units=40) == 3
 
 
 @pytest.mark.parametrize("last", [1, 4])
-def test_a_cost_that_is_not_known_changes_nothing(last: int) -> None:
+def test_an_unknown_cost_changes_nothing(last: int) -> None:
     assert next_round_length(last, 0.01, None, 1.0, n_done=1, n_units=40) == last
     assert next_round_length(last, 0.0, 0.0, 1.0, n_done=1, n_units=40) == last
 
@@ -70,7 +70,7 @@ def test_never_more_than_is_left() -> None:
     assert next_round_length(8, 0.0, 1.0, 0.0, n_done=97, n_units=100) == 3
 
 
-def test_several_stints_are_the_rounds_without_an_average() -> None:
+def test_several_units_are_rounds_without_an_average() -> None:
     config = TrainConfig(
         NETWORK, batch_size=8, max_iter=6, mini_batch_fraction=0.5, dropout=0.2, seed=3
     )
@@ -87,7 +87,7 @@ def test_several_stints_are_the_rounds_without_an_average() -> None:
 
 
 class Clock:
-    """Time that passes a little whenever somebody looks, and as told."""
+    """A clock that advances a little per call; tests advance it further."""
 
     now = 0.0
 
@@ -104,7 +104,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class SlowRounds:
-    """A local engine whose rounds seem to take an hour, of which training is little."""
+    """A local engine whose rounds seem to take an hour, little of it training."""
 
     def __init__(self, n_workers: int, clock: Clock) -> None:
         self._clock = clock
@@ -139,9 +139,9 @@ def test_a_fit_of_long_rounds_does_all_its_work(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        # The step size is (20 - n) / 18 of the full one after n stints, from the second on: below
-        # 1 / sqrt(2) after 8, below 1 / sqrt(3) after 10, below 1 / 2 after 13; 20 / 5 is the most.
-        # Half of it after the first stint, as it still rises, would ask for 4 at once.
+        # From the second unit on, the factor after n units is (20 - n) / 18: below 1 / sqrt(2)
+        # after 8, below 1 / sqrt(3) after 10, below 1 / 2 after 13; the limit is 20 / 5. Applied
+        # to the factor 1 / 2 after the first unit, in warm-up, the rule would ask for 4.
         ("linear", [1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 4, 3]),
         ("constant", [1] * 20),
     ],
@@ -149,7 +149,7 @@ def test_a_fit_of_long_rounds_does_all_its_work(clock: Clock) -> None:
 def test_rounds_grow_as_the_step_size_falls_and_not_while_it_rises(
     schedule: str, expected: list[int]
 ) -> None:
-    """Rounds that are worth their cost, so that nothing else makes them longer."""
+    """The overhead is small, so that only the step size makes rounds longer."""
     config = TrainConfig(NETWORK, max_iter=20, schedule=schedule, solver="sgd")
     fit = FitState(config, AveragingConfig(), 1, adapt_round_length=True)
     lengths = []
@@ -165,7 +165,7 @@ def test_rounds_grow_as_the_step_size_falls_and_not_while_it_rises(
 
 
 class TakingTurns(ScriptedEngine):
-    """Eight workers on two cores, a second of training each, and a tenth for the round."""
+    """Eight workers on two cores; a second of training per unit, and 0.1 s of overhead."""
 
     n_workers, n_slots = 8, 2
 
@@ -211,11 +211,11 @@ def test_the_start_of_workers_is_no_cost(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def level(max_iter: int) -> TrainConfig:
-    """Without a fall of the step size, which makes rounds longer too."""
+    """A constant step size, which does not make rounds longer."""
     return TrainConfig(NETWORK, max_iter=max_iter, schedule="constant", solver="sgd")
 
 
-def test_says_once_that_one_worker_would_be_faster(
+def test_logs_once_that_one_worker_would_be_faster(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "sparknn"):
@@ -226,7 +226,7 @@ def test_says_once_that_one_worker_would_be_faster(
         assert sum("Spark overhead dominates" in message for message in caplog.messages) == 1
         assert "period='auto'" in caplog.text
         caplog.clear()
-        # In a short fit, at its end; where rounds adapt, once they are as long as they get.
+        # A short fit logs it at its end; so does one with adapting rounds.
         run(
             SlowRounds(2, clock),
             [FitState(TrainConfig(NETWORK, batch_size=8, max_iter=2), AveragingConfig(), 2)],
@@ -245,13 +245,13 @@ def test_says_once_that_one_worker_would_be_faster(
         assert not caplog.messages
 
 
-def test_a_lost_executor_does_not_judge_a_fit(caplog: pytest.LogCaptureFixture) -> None:
-    """The quickest round does, and in it two workers were worth it."""
+def test_a_delayed_round_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
+    """The fastest round counts, and there two workers paid."""
     quick, disturbed = _RoundCost(1.0, 1.5, 2), _RoundCost(30.0, 12.0, 2)
     with caplog.at_level(logging.INFO, "sparknn"):
         _warn_if_overhead_dominates([disturbed, quick])
         assert not caplog.messages
-        # Nor does the last of rounds that adapt, which was cut short to what was left.
+        # Nor does the last adapting round, which only did the remaining units.
         _warn_if_overhead_dominates([_RoundCost(2.1, 3.0, 2), _RoundCost(1.1, 1.0, 2)])
         assert not caplog.messages
         _warn_if_overhead_dominates([disturbed])
@@ -267,14 +267,14 @@ def test_losses_around_averaging() -> None:
     fit = FitState(config, AveragingConfig(), 2)
     run(engine, [fit])
     for before, after in zip(fit.history, fit.history[1:], strict=False):
-        # A round starts from the average: its first tenth tells what averaging made of the loss.
+        # A round starts from the average: its first tenth gives the loss after averaging.
         assert np.isfinite([before.loss_before, before.loss_after, after.loss]).all()
         assert before.loss_after != before.loss_before
     assert np.isnan(fit.history[-1].loss_after)
     (report,) = _only_report(config)
     assert report.first.weight == report.last.weight == 8
     assert report.first.loss + report.last.loss < report.loss_sum
-    # Training makes it less.
+    # Training reduces it.
     assert report.last.loss < report.first.loss
 
 

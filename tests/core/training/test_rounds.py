@@ -1,4 +1,4 @@
-"""The loop of a fit: its laws on real rows, worker by worker and fit by fit."""
+"""The round loop: laws on real rows."""
 
 from typing import Any
 
@@ -66,9 +66,9 @@ def test_one_worker_is_train_locally_in_a_loop_to_the_byte(solver: str, local_st
 def test_one_full_batch_step_per_worker_is_one_pooled_step(
     network: Network, sizes: list[int], weighted: bool, solver: str
 ) -> None:
-    """Gradients of means average to the gradient of the mean, if workers weigh what they saw.
+    """Workers' gradients, weighted by their rows, average to the pooled gradient.
 
-    With momentum too, round after round, because its buffer is averaged as well.
+    This holds with momentum over several rounds, because its buffer is averaged too.
     """
     X, y = data_for(network, 60)
     weight = np.random.default_rng(0).uniform(0, 5, 60) if weighted else None
@@ -97,8 +97,8 @@ def test_velocities_are_averaged_like_networks(solver: str) -> None:
     assert np.abs(velocity).max() > 1e-2
 
 
-def test_a_worker_counts_by_its_weights_not_by_its_rows() -> None:
-    """A hundred rows of weight 0.01 pull like one of weight 1."""
+def test_a_worker_counts_by_the_weight_of_its_rows_not_by_their_number() -> None:
+    """A hundred rows of weight 0.01 count as much as one of weight 1."""
     X, y = blobs(101)
     weight = np.where(np.arange(101) < 100, 0.01, 1.0)
     config = full_batch(NETWORK, max_iter=1)
@@ -109,7 +109,7 @@ def test_a_worker_counts_by_its_weights_not_by_its_rows() -> None:
     np.testing.assert_allclose(both, (many + one) / 2, atol=1e-6)
 
 
-def test_local_epochs_do_not_make_a_worker_heavier_than_its_rows() -> None:
+def test_local_epochs_do_not_change_a_workers_share() -> None:
     X, y = blobs(60)
     totals = []
     for epochs in (1, 3):
@@ -146,21 +146,21 @@ def fits_of_all_kinds() -> list[FitState]:
 
 
 def info(fit: FitState) -> list[tuple[Any, ...]]:
-    """What a history says, clocks left out."""
+    """The history without timings."""
     return [
         (r.round, r.loss, r.validation_loss, r.n_steps, r.drift, r.agreement, r.step_norm)
         for r in fit.history
     ]
 
 
-def test_fits_together_are_the_fits_apart_to_the_byte() -> None:
+def test_fits_trained_together_equal_fits_trained_separately_to_the_byte() -> None:
     X, y = blobs(70)
     engine = engine_of(X, y, [30, 25, 15], validation=blobs(20, seed=5))
-    together, apart = fits_of_all_kinds(), fits_of_all_kinds()
+    together, separate = fits_of_all_kinds(), fits_of_all_kinds()
     run(engine, together)
-    for fit in apart:
+    for fit in separate:
         run(engine, [fit])
-    for mine, yours in zip(together, apart, strict=True):
+    for mine, yours in zip(together, separate, strict=True):
         assert theta_of(mine).tobytes() == theta_of(yours).tobytes()
         assert info(mine) == info(yours)
     assert len({theta_of(fit).tobytes() for fit in together}) == len(together)
@@ -196,7 +196,7 @@ def test_every_combination_learns(solver: str, rule: str, local_state: str) -> N
     assert all(record.workers_left_out == 0 for record in fit.history)
 
 
-def test_a_start_is_taken_over_and_left_alone() -> None:
+def test_a_given_start_is_used_and_not_written_to() -> None:
     X, y = blobs(40)
     engine = engine_of(X, y, [20, 20])
     config = TrainConfig(NETWORK, max_iter=3)
@@ -209,13 +209,13 @@ def test_a_start_is_taken_over_and_left_alone() -> None:
     assert fit.history[0].loss < fitted(engine, config).history[0].loss
 
 
-def test_the_first_network_is_no_workers_stream() -> None:
-    """Its numbers are drawn from a place that no worker of any round has."""
+def test_the_initial_network_has_a_stream_of_its_own() -> None:
+    """Its stream is not that of any worker in any round."""
     config = TrainConfig(NETWORK, seed=3)
     theta = FitState(config, AveragingConfig(), 1).request().state[0]
     assert theta.tobytes() == FitState(config, AveragingConfig(), 8).request().state[0].tobytes()
-    for place in [(), (0,), (0, 0), (0, 1), (1, 0)]:
-        assert NETWORK.init(rng_for(3, *place)).tobytes() != theta.tobytes()
+    for position in [(), (0,), (0, 0), (0, 1), (1, 0)]:
+        assert NETWORK.init(rng_for(3, *position)).tobytes() != theta.tobytes()
 
 
 @pytest.mark.parametrize("sizes", [[1], [1, 0, 0], [1, 1, 0, 1, 0]], ids=str)
@@ -229,7 +229,7 @@ def test_more_workers_than_rows(sizes: list[int]) -> None:
     assert np.isfinite(theta_of(fit)).all()
 
 
-def test_a_shard_that_weighs_nothing_is_no_shard() -> None:
+def test_a_shard_of_weight_0_is_ignored() -> None:
     X, y = blobs(40)
     weight = np.where(np.arange(40) < 25, 1.0, 0.0)
     config = TrainConfig(NETWORK, max_iter=3, batch_size=4)
@@ -240,7 +240,7 @@ def test_a_shard_that_weighs_nothing_is_no_shard() -> None:
     assert fit.history[0].workers_left_out == 0
 
 
-def test_rounds_that_draw_only_rows_of_no_weight_are_not_divergence() -> None:
+def test_rounds_that_draw_only_rows_of_weight_0_are_not_divergence() -> None:
     X, y = blobs(20)
     weight = np.where(np.arange(20) < 2, 1.0, 0.0)
     config = TrainConfig(NETWORK, max_iter=10, mini_batch_fraction=0.1, schedule="constant")

@@ -1,4 +1,4 @@
-"""Workers that diverge or get lost: left out, counted, and what happens if all do."""
+"""Workers that diverge or get lost: excluded and counted; and rounds in which all do."""
 
 import logging
 
@@ -26,7 +26,7 @@ def test_a_worker_that_is_excluded_is_counted_and_reported(
     assert caplog.messages == ["Round 2: excluded 1 of 2 workers (not finite: 1)."]
 
 
-def test_the_others_go_on_as_if_it_were_not_there() -> None:
+def test_an_excluded_worker_does_not_influence_the_others() -> None:
     X, y = blobs(60)
     X[25] = np.inf
     network = Network((4, 6, 3))
@@ -46,7 +46,7 @@ def test_the_others_go_on_as_if_it_were_not_there() -> None:
 def test_all_left_out_halves_the_step_and_keeps_the_network(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Workers diverge in round 2 until the step is a quarter; the network stays at 2 till then."""
+    """Workers diverge from round 2 until the step is a quarter; the network stays at 2."""
     engine = ScriptedEngine(
         [9.0] * 10,
         fails=lambda request, round_, partition: round_ >= 2 and request.step_factor > 0.25,
@@ -84,7 +84,7 @@ def test_three_in_a_row_are_an_error() -> None:
 
 @pytest.mark.parametrize("n_rounds", [1, 2])
 def test_a_fit_in_which_no_round_succeeded_is_an_error(n_rounds: int) -> None:
-    """Rather than the network that it began with."""
+    """It does not return the initial network."""
     engine = ScriptedEngine(fails=lambda request, round_, partition: True)
     fit = scripted_fit(n_rounds)
     run(engine, [fit])
@@ -99,7 +99,7 @@ def test_the_last_round_may_fail() -> None:
     assert rounds_seen(fit) == 1
 
 
-def test_a_good_round_in_between_starts_the_count_again() -> None:
+def test_a_good_round_resets_the_count() -> None:
     engine = ScriptedEngine(fails=lambda request, round_, partition: round_ % 3 != 2)
     fit = scripted_fit(9)
     run(engine, [fit])
@@ -118,7 +118,7 @@ def test_divergence_of_one_fit_does_not_slow_another() -> None:
 
 
 @pytest.mark.parametrize("rule", ["momentum", "nesterov", "bmuf"])
-def test_memory_of_what_led_there_is_dropped(rule: str) -> None:
+def test_divergence_resets_the_state_of_solver_and_averaging(rule: str) -> None:
     """After divergence the workers start from the network itself, with empty buffers."""
     engine = ScriptedEngine(fails=lambda request, round_, partition: round_ == 2)
     fit = scripted_fit(4, AveragingConfig(rule, momentum=0.5, rate=1.0), solver="momentum")
@@ -128,7 +128,7 @@ def test_memory_of_what_led_there_is_dropped(rule: str) -> None:
     assert before.state[1].any()
     assert after.n_steps == 0
     assert not after.state[1].any()
-    # From there on it is a fit that has just begun.
+    # From there on it behaves like a new fit.
     fresh = scripted_fit(1, AveragingConfig(rule, momentum=0.5, rate=1.0), solver="momentum")
     fresh_engine = ScriptedEngine()
     run(fresh_engine, [fresh])
@@ -136,7 +136,7 @@ def test_memory_of_what_led_there_is_dropped(rule: str) -> None:
 
 
 def test_a_step_size_that_is_far_too_large_recovers() -> None:
-    """A linear fit with curvature 1: steps above 2 grow without end, a quarter of 4.5 is fine."""
+    """A linear fit with curvature 1: steps above 2 diverge, and a quarter of 4.5 converges."""
     X, y = curve(300, k=1)
     config = full_batch(
         Network((4, 1), loss="squared"), max_iter=5, step_size=4.5, local_epochs=40, solver="sgd"
@@ -161,7 +161,7 @@ def test_reports_of_a_lost_worker_are_counted() -> None:
     np.testing.assert_array_equal(merged.mean(), 1)
 
 
-def test_one_bad_mini_batch_costs_its_step_and_not_the_worker() -> None:
+def test_one_bad_mini_batch_is_skipped_and_the_worker_is_not() -> None:
     X, y = blobs(60)
     X[25] = np.inf
     config = TrainConfig(Network((4, 6, 3)), max_iter=2, batch_size=5)
@@ -173,7 +173,7 @@ def test_one_bad_mini_batch_costs_its_step_and_not_the_worker() -> None:
     assert np.isfinite([record.loss for record in fit.history]).all()
 
 
-def test_a_step_size_that_no_step_survives_is_an_error() -> None:
+def test_a_step_size_with_which_no_step_is_finite_is_an_error() -> None:
     X, y = blobs(60)
     config = TrainConfig(Network((4, 6, 3)), max_iter=9, step_size=1e30, batch_size=5)
     fit = FitState(config, AveragingConfig(), 2)

@@ -1,4 +1,4 @@
-"""When a fit scores, reports, stops, and which network it keeps; on a scripted engine."""
+"""Scoring, callbacks, early stopping and final weights, on a scripted engine."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sparknn.core.config import AveragingConfig
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run
 
-# Of the network that has moved 0, 1, 2, ... times: the best has moved three times.
+# Of the network after 0, 1, 2, ... updates: the best has had three.
 LOSSES = [9.0, 5, 4, 3, 3.5, 3.25, 3.125, 3.75, 8, 8, 8]
 
 
@@ -25,7 +25,7 @@ def test_a_record_has_the_score_of_its_own_network() -> None:
     assert fit.ended
 
 
-def test_the_last_network_is_scored_by_one_job_that_does_not_train() -> None:
+def test_the_last_network_is_scored_by_one_request_that_does_not_train() -> None:
     engine = ScriptedEngine(LOSSES)
     run(engine, [scripted_fit(4)])
     assert [round_ for round_, _ in engine.asked] == [0, 1, 2, 3, 4]
@@ -35,7 +35,7 @@ def test_the_last_network_is_scored_by_one_job_that_does_not_train() -> None:
     assert engine.asked[-1][1][0].state[0, 0] == 4
 
 
-def test_without_validation_rows_there_is_no_such_job() -> None:
+def test_without_validation_rows_there_is_no_such_request() -> None:
     engine = ScriptedEngine()
     fit = scripted_fit(4)
     run(engine, [fit])
@@ -44,40 +44,44 @@ def test_without_validation_rows_there_is_no_such_job() -> None:
     assert rounds_seen(fit) == 4
 
 
-def test_records_are_announced_once_in_order_and_complete() -> None:
-    told = []
+def test_on_round_end_gets_each_complete_record_once_in_order() -> None:
+    called = []
     engine = ScriptedEngine(LOSSES)
-    fit = scripted_fit(4, on_round_end=lambda fit, record: told.append((len(engine.asked), record)))
+    fit = scripted_fit(
+        4, on_round_end=lambda fit, record: called.append((len(engine.asked), record))
+    )
     run(engine, [fit])
-    assert [record for _, record in told] == fit.history
-    assert [record.validation_loss for _, record in told] == LOSSES[1:5]
-    # By the tasks of the round after it, or by the last job.
-    assert [asked for asked, _ in told] == [2, 3, 4, 5]
+    assert [record for _, record in called] == fit.history
+    assert [record.validation_loss for _, record in called] == LOSSES[1:5]
+    # Scored by the tasks of the next round, or by the last request.
+    assert [asked for asked, _ in called] == [2, 3, 4, 5]
 
 
-def test_without_validation_rows_records_are_announced_at_the_end_of_their_round() -> None:
-    told = []
+def test_without_validation_rows_on_round_end_is_called_at_once() -> None:
+    called = []
     engine = ScriptedEngine()
-    fit = scripted_fit(4, on_round_end=lambda fit, record: told.append((len(engine.asked), record)))
+    fit = scripted_fit(
+        4, on_round_end=lambda fit, record: called.append((len(engine.asked), record))
+    )
     run(engine, [fit])
-    assert told == [(r + 1, record) for r, record in enumerate(fit.history)]
+    assert called == [(r + 1, record) for r, record in enumerate(fit.history)]
 
 
 @pytest.mark.parametrize(("final", "kept"), [("best", 3), ("last", 5)])
 def test_patience_ends_a_fit(final: str, kept: int) -> None:
-    told = []
+    called = []
     fit = scripted_fit(
         10,
         AveragingConfig(final=final, patience=2),
-        on_round_end=lambda fit, record: told.append(record),
+        on_round_end=lambda fit, record: called.append(record),
     )
     engine = ScriptedEngine(LOSSES)
     run(engine, [fit])
     assert rounds_seen(fit) == kept
-    # Networks 4 and 5 are no better than 3; the sixth round scored 5, and its training is lost.
+    # Networks 4 and 5 are no better than 3; the sixth round scored 5, and its training is unused.
     assert [record.validation_loss for record in fit.history] == LOSSES[1:6]
     assert len(engine.asked) == 6
-    assert told == fit.history
+    assert called == fit.history
     assert fit.ended
 
 
@@ -114,14 +118,14 @@ def test_tol_is_what_a_loss_must_fall_by(tol: float, n_rounds: int) -> None:
 
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf])
-def test_losses_that_are_not_finite_use_patience_up(loss: float) -> None:
+def test_losses_that_are_not_finite_count_against_patience(loss: float) -> None:
     fit = scripted_fit(10, AveragingConfig(final="best", patience=3))
     run(ScriptedEngine([9.0, 5] + [loss] * 9), [fit])
     assert len(fit.history) == 4
     assert rounds_seen(fit) == 1
 
 
-def test_a_fit_that_ends_leaves_the_list() -> None:
+def test_a_fit_that_ends_takes_no_part_in_later_rounds() -> None:
     short, stops, long = (
         scripted_fit(2),
         scripted_fit(10, AveragingConfig(final="best", patience=2)),
@@ -148,7 +152,7 @@ def test_ema_averages_the_rounds() -> None:
     assert rounds_seen(fit) == pytest.approx((1 * 0.64 + 2 * 0.8 + 3) / (0.64 + 0.8 + 1))
 
 
-def test_combine_scores_its_candidates_in_one_job_list() -> None:
+def test_combine_scores_its_candidates_in_one_round() -> None:
     """The means of the last 1, 2, ... of 6 networks are 6, 5.5, 5, 4.5, 4 and 3.5."""
     fit = scripted_fit(6, AveragingConfig(final="combine"))
     engine = ScriptedEngine([9.0, 9, 9, 2, 1, 3, 3])
@@ -163,7 +167,7 @@ def test_combine_scores_its_candidates_in_one_job_list() -> None:
 
 
 @pytest.mark.parametrize("final", ["ema", "best", "combine"])
-def test_what_a_fit_keeps_does_not_change_its_rounds(final: str) -> None:
+def test_final_weights_do_not_change_the_rounds(final: str) -> None:
     plain, kept = scripted_fit(6), scripted_fit(6, AveragingConfig(final=final))
     for fit in (plain, kept):
         run(ScriptedEngine(LOSSES), [fit])
@@ -187,7 +191,7 @@ def test_no_fits_are_no_rounds() -> None:
 
 
 def test_bmuf_ends_with_the_network_that_was_scored_last() -> None:
-    """While rounds follow, what is scored is where the workers start: x + b u."""
+    """In all other rounds, the network that is broadcast is scored: x + b u."""
     fit: FitState = scripted_fit(3, AveragingConfig("bmuf", momentum=0.5, rate=1.0, final="last"))
     engine = ScriptedEngine([9.0] * 20)
     run(engine, [fit])

@@ -19,7 +19,7 @@ PLAIN_SOLVERS = ["sgd", "momentum", "adam", "adamw"]
 
 
 def forward_and_backward(
-    theta: list[Array], X: Array, y: Array, w: Array, typical: float
+    theta: list[Array], X: Array, y: Array, w: Array, mean_weight: float
 ) -> tuple[float, Any]:
     """A network with one tanh layer and softmax or half squared error, in float64."""
     W1, b1, W2, b2 = theta
@@ -32,7 +32,7 @@ def forward_and_backward(
     else:
         losses = ((Z - y) ** 2).sum(axis=1) / 2
         dZ = Z - y
-    dZ = dZ * w[:, None] / (len(w) * typical)
+    dZ = dZ * w[:, None] / (len(w) * mean_weight)
     dH = (dZ @ W2.T) * (1 - H**2)
     return float(losses @ w), [X.T @ dH, dH.sum(axis=0), H.T @ dZ, dZ.sum(axis=0)]
 
@@ -53,16 +53,14 @@ def serial_loop(
     rng = rng_for(config.seed, round_, partition)
     batches = one_by_one(rows, config, round_, rng)
     drawn = [(X.astype(np.float64), y, w) for X, y, w, *_ in batches]
-    typical = np.concatenate([w for _, _, w in drawn]).mean()
+    mean_weight = np.concatenate([w for _, _, w in drawn]).mean()
     for t, (X, y, w) in enumerate(drawn, start=1):
         progress = (round_ + (t - 0.5) / len(drawn)) / config.max_iter
         rate = config.step_size * SCHEDULES[config.schedule](progress)
-        loss, g = forward_and_backward(theta, X, y, w, typical)
+        loss, g = forward_and_backward(theta, X, y, w, mean_weight)
         loss_sum += loss
         is_weight = [True, False, True, False]
-        shrink = [
-            config.l2 * label_index * p for label_index, p in zip(is_weight, theta, strict=True)
-        ]
+        shrink = [config.l2 * decays * p for decays, p in zip(is_weight, theta, strict=True)]
         if config.solver != "adamw":
             g = [a + b for a, b in zip(g, shrink, strict=True)]
         if config.solver in {"sgd", "momentum"}:

@@ -1,4 +1,4 @@
-"""scikit-learn's networks, written by others, as a witness for forward, backward and solvers."""
+"""Forward pass, backward pass and solvers against scikit-learn's networks."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ Oracle = MLPClassifier | MLPRegressor
 
 
 def oracle_of(network: Network, theta: Array, X: Array, y: Array, **changes: Any) -> Oracle:
-    """scikit-learn's network with the parameters ``theta``, one full-batch step a call."""
+    """scikit-learn's network with the parameters ``theta``, one full-batch step per call."""
     kind = MLPClassifier if network.loss_fn.classifies else MLPRegressor
     oracle = kind(
         hidden_layer_sizes=network.layers[1:-1],
@@ -39,7 +39,7 @@ def oracle_of(network: Network, theta: Array, X: Array, y: Array, **changes: Any
         random_state=0,
         **({"solver": "sgd", "alpha": 0.0, "momentum": 0.0} | changes),
     )
-    # A first step makes the arrays; the optimiser made with it is thrown away.
+    # A first step allocates the arrays; its optimiser is discarded.
     if isinstance(oracle, MLPClassifier):
         oracle.partial_fit(X, y, classes=np.unique(y))
     else:

@@ -1,4 +1,4 @@
-"""A fit that is restored from a snapshot ends with the bytes of one that was never interrupted."""
+"""A fit restored from a snapshot ends with the bytes of an uninterrupted one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ NETWORK = Network((4, 6, 3), "tanh")
 REGRESSION = Network((4, 6, 2), "tanh", "squared")
 N_ROUNDS = 6
 
-# Nothing that a fit keeps between rounds is left out: each setting, and what it makes a fit keep.
+# All state that a fit keeps between rounds: each setting needs the part that it is named for.
 SETTINGS: dict[str, tuple[dict[str, Any], AveragingConfig]] = {
     "buffers": ({"solver": "momentum"}, AveragingConfig("nesterov", 0.5, 0.9)),
     "no buffers": (
@@ -42,7 +42,7 @@ CHOSEN_BY_SCORE: dict[str, tuple[dict[str, Any], AveragingConfig]] = {
 
 
 class Interrupted(Exception):
-    """Stands for a driver that dies."""
+    """The driver dies."""
 
 
 def engine_for(network: Network, *, validation: bool) -> LocalEngine:
@@ -56,7 +56,7 @@ def make(config: dict[str, Any], averaging: AveragingConfig) -> FitState:
 
 
 def frozen(saved: Snapshot) -> Snapshot:
-    """A deep copy that nobody can write to, as if it came from a disk."""
+    """A read-only deep copy, as if loaded from a disk."""
     arrays = {name: array.copy() for name, array in saved.arrays.items()}
     for array in arrays.values():
         array.flags.writeable = False
@@ -64,16 +64,18 @@ def frozen(saved: Snapshot) -> Snapshot:
 
 
 def interrupted(engine: Any, fits: list[FitState], n_rounds: int) -> list[Snapshot | None]:
-    """Run until ``n_rounds`` are done, and die. What each fit had last been snapshot as."""
+    """Run for ``n_rounds`` and die; return the last snapshot of each fit."""
     found: list[Snapshot | None] = [None] * len(fits)
     for number, fit in enumerate(fits):
-        fit.on_checkpoint = note(found, number, n_rounds)
+        fit.on_checkpoint = stop_after(found, number, n_rounds)
     with pytest.raises(Interrupted):
         run(engine, fits)
     return found
 
 
-def note(found: list[Snapshot | None], number: int, n_rounds: int) -> Callable[[FitState], None]:
+def stop_after(
+    found: list[Snapshot | None], number: int, n_rounds: int
+) -> Callable[[FitState], None]:
     def on_checkpoint(fit: FitState) -> None:
         found[number] = frozen(fit.snapshot())
         if len(fit.history) == n_rounds:
@@ -83,7 +85,7 @@ def note(found: list[Snapshot | None], number: int, n_rounds: int) -> Callable[[
 
 
 class CountingEngine:
-    """Counts the jobs of a wrapped engine, by round."""
+    """Records the rounds of a wrapped engine, and the number of requests in each."""
 
     def __init__(self, engine: Any) -> None:
         self.engine, self.n_workers, self.n_slots = engine, engine.n_workers, engine.n_slots
@@ -125,7 +127,7 @@ def test_a_restored_fit_ends_with_the_same_bytes(
     assert trained == list(range(n_rounds, len(whole.history)))
 
 
-def test_the_cases_reach_what_they_are_for() -> None:
+def test_the_cases_differ_from_last_and_stop_early() -> None:
     engine = engine_for(NETWORK, validation=True)
     fits = {name: make(*case) for name, case in CHOSEN_BY_SCORE.items()}
     run(engine, list(fits.values()))
@@ -156,7 +158,7 @@ def test_a_snapshot_is_not_changed_by_the_rounds_that_follow() -> None:
 
 
 def test_fits_at_different_rounds_wait_for_each_other() -> None:
-    """One has ended early, one is two rounds ahead, one starts afresh: the same bytes."""
+    """One has one round left, one is ahead, one starts from scratch: the same bytes."""
     X, y = blobs(70)
     engine = engine_of(X, y, [30, 25, 15], validation=blobs(20, seed=5))
     cases = [SETTINGS["buffers"], ({"max_iter": 2}, AveragingConfig()), SETTINGS["steps"]]
@@ -171,11 +173,11 @@ def test_fits_at_different_rounds_wait_for_each_other() -> None:
     counting = CountingEngine(engine)
     run(counting, again)
     assert outcome(again) == outcome(whole)
-    # Round 0 for one, round 1 for two of them, its score, then all that are left.
+    # Round 0 for one, round 1 for two of them, the score of one, then the rest.
     assert counting.asked[:5] == [(0, 1), (1, 2), (2, 1), (2, 1), (3, 2)]
 
 
-def test_after_round_is_for_rounds_that_another_follows() -> None:
+def test_on_checkpoint_is_called_after_every_round_but_the_last() -> None:
     ends: list[int] = []
     losses = [9.0, 3.0, 2.0, 5.0, 6.0, 7.0, 8.0, 9.0]
     stops = scripted_fit(7, AveragingConfig(patience=2), on_checkpoint=lambda fit: ends.append(1))
@@ -186,7 +188,7 @@ def test_after_round_is_for_rounds_that_another_follows() -> None:
     assert len(ends) == 2
 
 
-def test_halved_steps_and_failed_rounds_are_remembered() -> None:
+def test_halved_steps_and_failed_rounds_are_restored() -> None:
     """Two rounds diverge before the snapshot; a third in a row after it ends the fit."""
     engine = ScriptedEngine(fails=lambda request, round_, partition: round_ >= 2)
     (saved,) = interrupted(engine, [scripted_fit(9)], 4)
@@ -199,7 +201,7 @@ def test_halved_steps_and_failed_rounds_are_remembered() -> None:
     assert len(again.history) == 4
 
 
-def test_long_rounds_go_on_where_they_were() -> None:
+def test_adapted_rounds_continue() -> None:
     engine = ScriptedEngine()
     (saved,) = interrupted(engine, [scripted_fit(20, adapt_round_length=True)], 3)
     assert saved is not None

@@ -1,4 +1,4 @@
-"""How much of a round is training."""
+"""The training time of a round."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from sparknn.core.training.round_length import training_time
 
 
 def of(*seconds: float) -> WorkerSum:
-    """The sums of a round whose workers trained for so long."""
-    # In another order than their partitions': reports come as the tasks end.
+    """The sums of a round whose workers trained for these seconds."""
+    # Not in the order of partitions: reports arrive as the tasks end.
     reports = [WorkerReport(partition, seconds=s) for partition, s in enumerate(seconds)]
     return WorkerSum(None, tuple(reports[::-1]))
 
@@ -19,7 +19,7 @@ def of(*seconds: float) -> WorkerSum:
         ([3.0, 1.0, 2.0], 3, 3.0),
         ([3.0, 1.0, 2.0], 16, 3.0),
         ([3.0, 1.0, 2.0], 1, 6.0),
-        # The third begins where the second ended.
+        # The third starts when the second ends.
         ([3.0, 1.0, 2.0, 1.0], 2, 4.0),
         ([1.0] * 8, 2, 4.0),
         ([0.0, 0.0], 2, 0.0),
