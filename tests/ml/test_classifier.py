@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
-from sklearn.datasets import load_digits
 from pyspark.sql import functions as F
+from sklearn.datasets import load_digits
 from tables import accuracy, table
 from toys import blobs
 
