@@ -165,7 +165,7 @@ def test_interrupted_fits_continue_together(
         estimator.fit(rows, maps)
     assert sorted(checkpoints_in(folder)) == [["round-1"], *6 * [["round-2", "round-3"]]]
     with caplog.at_level(logging.INFO, logger="sparknn"), rounds() as run:
-        again = estimator.fit(rows, maps)
+        again = estimator.copy({estimator.checkpointInterval: 100}).fit(rows, maps)
     assert [same(mine, yours) for mine, yours in zip(again, whole, strict=True)] == [True] * 7
     # The last round of a checkpoint has no score yet; the one that had ended has its second again.
     assert run == [0, 1, *6 * [2], *6 * [3], *6 * [4], *6 * [5]]
@@ -460,7 +460,7 @@ def test_a_killed_driver_is_no_loss(
     assert driver.returncode == -signal.SIGKILL, said
     settings: dict[str, Any] = {"validationFraction": 0.2, "maxIter": 10}
     with rounds() as run:
-        model = small(folder, **settings).fit(df)
+        model = seldom(folder, **settings).fit(df)
     assert 2 <= run[0] < 9
     assert same(model, small(**settings).fit(df))
     assert checkpoints_in(folder) == []
