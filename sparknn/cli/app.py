@@ -1,4 +1,4 @@
-"""Arguments, help, and what becomes of errors. The commands load when they are called."""
+"""Arguments, help, log messages and exit status. The commands, and pyspark, load when called."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sparknn import __version__
-from sparknn.cli import experiment_keys
-from sparknn.cli.failures import one_line
-from sparknn.cli.mistakes import PathError, UsageError
-
-_INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
+from sparknn.cli.errors import UsageError, one_line, raise_mistakes
+from sparknn.cli.keys import EXPERIMENT, FORMATS, OUTPUT_FORMATS, TRAIN, key_lines
 
 _ABOUT = """\
 Train neural networks with Spark, on every partition at once, and use them.
 
 commands:
-  train      fit a network as a job file (TOML) says; save, evaluate and plot it
+  train      fit a network from a job file (TOML); save, evaluate and plot it
   evaluate   measure a saved model on labelled rows
   predict    add a saved model's predictions to rows
-  experiment one worker against many: accuracy, rows and seconds
+  experiment compare one worker with many: accuracy, rows and seconds
   keys       list every key that a job file may have
 """
-
 _EXAMPLES = """\
 examples:
   sparknn train conf/mnist.toml
@@ -40,9 +36,8 @@ On a cluster, give spark-submit the package and its starter:
 
 exit status: 0 done, 1 the job failed, 2 bad usage or configuration, 130 interrupted
 """
-
 _TRAIN = """\
-Fit a network as a job file says. The smallest job file:
+Fit a network from a job file. The smallest job file:
 
   [data]
   train = "train.csv"             # or parquet, libsvm, json, orc, or a table
@@ -57,128 +52,107 @@ Fit a network as a job file says. The smallest job file:
 
 Text labels are indexed, and predictions then have their text in predictedLabel. `sparknn keys`
 lists every key. Relative paths start at the working directory (on a cluster, at the home of its
-default file system). Rounds are reported as they end; every mistake in a job file is named at once.
+default file system). All mistakes in a job file are reported at once.
 """
-
 _EVALUATE = """\
 Measure a saved model on rows that have its label: accuracy and a confusion matrix, or, for a
 regression, errors and R2. The model may be a network or a pipeline that ends with one.
 """
-
 _PREDICT = """\
 Write rows with a saved model's predictions beside them. Rows need the columns that the model was
 trained on, but no label. CSV has no vectors: probabilities become text such as [0.1,0.9].
 """
-
 _EXPERIMENT = """\
-What averaging costs and gains, by the number of workers. For each of several random splits of the
-rows, and each number of workers: a worker draws some of its rows at random, trains on them for some
-local epochs, and the networks are averaged; so for a fixed number of local epochs. The last average
-is tested on the split's test rows, and so is every round's, on which nothing is selected.
+Measure what averaging costs and gains, by the number of workers. On each of several random splits,
+every worker draws some of its rows at random, trains on them for some local epochs, and the
+networks are averaged, again and again. The last average is tested on the split's test rows.
 
-Prints the accuracies, the seconds (measured here; and, as a model, with a core for every worker),
-accuracy over training, and where averaging wins and loses. All of it goes to a folder as CSV, JSON
-and PNG, fit by fit: an experiment that is stopped keeps what it has. --verbose shows every round.
+Prints accuracies, seconds (measured here, and modelled with one core per worker), accuracy over
+training, and where averaging wins and loses. A folder gets all of it as CSV, JSON and PNG after
+every fit: an experiment that is stopped keeps its results.
+
+keys of an experiment file, where [arms.NAME] is a variant of training and averaging:
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments; by default those of the process.
-
-    Returns
-    -------
-    int
-        0: done; 1: the job failed; 2: bad usage or configuration; 130: interrupted.
-    """
+    """Run a command and return its exit status, see ``_EXAMPLES``."""
     try:
-        arguments = _parser().parse_args(argv)
-    except SystemExit as leave:  # argparse has said why
+        arguments = _parser().parse_args(_one_by_one(sys.argv[1:] if argv is None else argv))
+    except SystemExit as leave:  # argparse has printed why
         return int(leave.code or 0)
     with _messages():
         try:
             _run(arguments)
-        except KeyboardInterrupt:
-            _complain("interrupted")
-            return _INTERRUPTED
-        except (PathError, UsageError) as mistakes:
-            _complain(str(mistakes))
-            return 2
-        except Exception as error:
-            if _came_of_an_interrupt(error):
-                _complain("interrupted")
-                return _INTERRUPTED
+        except UsageError as mistakes:
+            return _fail(str(mistakes), 2)
+        except (Exception, KeyboardInterrupt) as error:
+            # py4j, in the middle of a call, may have met an error while it handled Control-C.
+            if isinstance(error, KeyboardInterrupt) or _is_interrupt(error):
+                return _fail("interrupted", 130)
             if arguments.verbose:
                 traceback.print_exc()
-            _complain(one_line(error) + _advice(arguments.command, str(error)))
-            return 1
+            return _fail(one_line(error), 1)
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """Import a command and call it: `--help` need not wait for pyspark."""
-    from sparknn.cli import evaluate, experiment, predict, train
-
+    verbose = arguments.verbose
     match arguments.command:
         case "train":
-            train.run(arguments.config, arguments.set, verbose=arguments.verbose)
-        case "evaluate":
-            evaluate.run(
-                arguments.model,
-                evaluate.source(arguments.data, arguments.format, arguments.option),
-                arguments.invalid,
-                verbose=arguments.verbose,
-            )
-        case "predict":
-            predict.run(
-                arguments.model,
-                evaluate.source(arguments.data, arguments.format, arguments.option),
-                predict.target(arguments.output, arguments.output_format, arguments.overwrite),
-                arguments.columns,
-                arguments.invalid,
-                verbose=arguments.verbose,
-            )
+            from sparknn.cli import train
+
+            train.run(arguments.config, arguments.set, verbose=verbose)
         case "experiment":
-            experiment.run(arguments.config, arguments.set, verbose=arguments.verbose)
-        case _:
-            train.print_keys()
+            from sparknn.cli import experiment
+
+            experiment.run(arguments.config, arguments.set, verbose=verbose)
+        case "keys":
+            print("\n".join(key_lines(TRAIN)).strip(), flush=True)
+        case command:
+            from sparknn.cli import evaluate, predict
+            from sparknn.cli.io import Source, Target, output_problem
+
+            wrong = [text for text in arguments.option if "=" not in text]
+            hint = "expected KEY=VALUE, such as header=true."
+            raise_mistakes("command line", [f"--option {text}: {hint}" for text in wrong])
+            options = dict(text.split("=", 1) for text in arguments.option)
+            source = Source.of(arguments.data, arguments.format, options)
+            model, invalid = arguments.model, arguments.invalid
+            if command == "evaluate":
+                evaluate.run(model, source, invalid, verbose=verbose)
+                return
+            path, format_ = arguments.output, arguments.output_format
+            if problem := output_problem(path, format_):
+                raise UsageError("command line", [f"--output: {problem}"])
+            target = Target.of(path, format_, arguments.overwrite)
+            predict.run(model, source, target, arguments.columns, invalid, verbose=verbose)
 
 
-def _came_of_an_interrupt(error: BaseException | None) -> bool:
-    """Whether py4j, in the middle of a call, met an error while it handled Control-C."""
+def _is_interrupt(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
 
 
-def _advice(command: str, error: str) -> str:
-    """What an error of the library comes down to on the command line."""
-    if "handleInvalid" not in error:
-        return ""
-    choices = {"predict": "skip or --invalid keep", "evaluate": "skip"}
-    return f" Here: --invalid {choices[command]}." if command in choices else ""
-
-
-def _complain(text: str) -> None:
+def _fail(text: str, status: int) -> int:
     print(f"sparknn: {text}", file=sys.stderr, flush=True)
+    return status
 
 
 @contextmanager
 def _messages() -> Iterator[None]:
-    """Show what the library logs, on stderr: results alone go to stdout."""
-    log = logging.getLogger("sparknn")
+    """Show what the library logs, on stderr: only results go to stdout."""
+    log, own = logging.getLogger("sparknn"), logging.getLogger("sparknn.cli")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain())
-    before = log.level, log.propagate
+    levels, propagate = (log.level, own.level), log.propagate
     log.setLevel(logging.INFO)
+    own.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(handler)
-    # py4j logs on the root logger, with a traceback, what an interrupt breaks off; a root logger
-    # that has a handler does not print by itself.
+    # py4j logs on the root logger, with a traceback, the calls that an interrupt breaks off; a root
+    # logger that has a handler does not print by itself.
     silence = logging.NullHandler()
     logging.getLogger().addHandler(silence)
     try:
@@ -186,7 +160,9 @@ def _messages() -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(silence)
         log.removeHandler(handler)
-        log.level, log.propagate = before
+        log.setLevel(levels[0])
+        own.setLevel(levels[1])
+        log.propagate = propagate
 
 
 class _Plain(logging.Formatter):
@@ -197,96 +173,68 @@ class _Plain(logging.Formatter):
         return f"{record.levelname.lower()}: {text}" if record.levelno > logging.INFO else text
 
 
+def _one_by_one(arguments: Sequence[str]) -> list[str]:
+    """Repeat --set and --option before each of several KEY=VALUE, and before no other argument."""
+    found: list[str] = []
+    option = ""
+    for text in arguments:
+        if option and "=" in text and found[-1] != option and text[0] != "-":
+            found.append(option)
+        elif found[-1:] != [option]:
+            option = text if text in ("--set", "--option") else ""
+        found.append(text)
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="sparknn",
-        usage="sparknn COMMAND ...",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "sparknn", "sparknn COMMAND ...", _ABOUT, _EXAMPLES, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=f"sparknn {__version__}")
-    commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS
-    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, about: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            name,
-            prog=f"sparknn {name}",
-            description=about,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        made = commands.add_parser(name, description=about, formatter_class=raw)
+        made.prog = f"sparknn {name}"
         made.add_argument("--verbose", action="store_true", help="on errors, show the traceback")
         return made
 
-    train = command("train", _TRAIN)
-    train.add_argument("config", metavar="CONFIG.toml", help="the job file")
-    _add_set(train, "training.maxIter=5 training.seed=1")
+    def pairs(parser: argparse.ArgumentParser, name: str, about: str) -> None:
+        about += "; several may follow each other"
+        parser.add_argument(name, action="append", default=[], metavar="KEY=VALUE", help=about)
 
-    evaluate = command("evaluate", _EVALUATE)
-    _add_input(evaluate)
-    _add_invalid(
-        evaluate, ("error", "skip"), "rows that hold missing values are an error, or left out"
-    )
-
-    predict = command("predict", _PREDICT)
-    _add_input(predict)
-    _add_invalid(
-        predict,
-        ("error", "skip", "keep"),
-        "rows that hold missing values are an error, left out, or kept with null predictions",
-    )
-    predict.add_argument("--output", required=True, metavar="PATH", help="where to write")
-    predict.add_argument(
-        "--output-format",
-        metavar="FORMAT",
-        help="parquet, csv, json, orc or table; by default as the path ends, otherwise parquet",
-    )
-    predict.add_argument(
+    keys = "\n".join(key_lines(EXPERIMENT))
+    for name, about, example in (
+        ("train", _TRAIN, "training.maxIter=5 training.seed=1"),
+        ("experiment", _EXPERIMENT + keys, "experiment.splits=1 data.rows=5000"),
+    ):
+        made = command(name, about)
+        made.add_argument("config", metavar="CONFIG.toml", help=f"the {name} file")
+        pairs(made, "--set", f"replace or add a key for this run: --set {example}")
+    for name, about, choices in (
+        ("evaluate", _EVALUATE, ("error", "skip")),
+        ("predict", _PREDICT, ("error", "skip", "keep")),
+    ):
+        made = command(name, about)
+        made.add_argument("--model", required=True, metavar="DIR", help="a saved model or pipeline")
+        made.add_argument("--data", required=True, metavar="PATH", help="rows: a path, or a table")
+        how = "by default as the path ends, otherwise parquet"
+        made.add_argument("--format", choices=FORMATS, help=f"of the rows; {how}")
+        pairs(made, "--option", "for Spark's reader, such as sep=; or header=false")
+        made.add_argument(
+            "--invalid",
+            choices=choices,
+            help="rows with missing values are an error, left out (skip), or kept with null "
+            "predictions (keep); by default as the model says",
+        )
+    made.add_argument("--output", required=True, metavar="PATH", help="where to write")
+    made.add_argument("--output-format", choices=OUTPUT_FORMATS, help=how)
+    made.add_argument(
         "--columns",
         metavar="A,B,...",
         help="columns to write, such as id,prediction; by default all, with the predictions",
     )
-    predict.add_argument("--overwrite", action="store_true", help="replace what is at PATH")
-
-    keys = "\n".join(f"  {line}" for line in experiment_keys.key_lines())
-    experiment = command("experiment", f"{_EXPERIMENT}\nkeys of an experiment file:\n{keys}")
-    experiment.add_argument("config", metavar="CONFIG.toml", help="the experiment file")
-    _add_set(experiment, "experiment.splits=1 data.rows=5000")
-
+    made.add_argument("--overwrite", action="store_true", help="replace what is at PATH")
     command("keys", "List every key that a job file may have, with its meaning and default.")
     return parser
-
-
-def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help=f"replace or add a key for this run: --set {example}",
-    )
-
-
-def _add_invalid(parser: argparse.ArgumentParser, choices: Sequence[str], about: str) -> None:
-    parser.add_argument("--invalid", choices=choices, help=f"{about}; by default as the model says")
-
-
-def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="a saved model or pipeline")
-    parser.add_argument("--data", required=True, metavar="PATH", help="rows: a path, or a table")
-    parser.add_argument(
-        "--format",
-        metavar="FORMAT",
-        help="parquet, csv, libsvm, json, orc or table; by default as the path ends",
-    )
-    parser.add_argument(
-        "--option",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="of Spark's reader, such as sep=; or header=false",
-    )

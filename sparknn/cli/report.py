@@ -2,94 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
 
 from sparknn.engine.sql import quote_column
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+log = logging.getLogger("sparknn.cli")
 
 # A wider matrix does not fit on a screen; its commonest mistakes are listed instead.
-_MAX_CLASSES = 20
-_MAX_CONFUSIONS = 10
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Counts of rows by their class and by the one predicted.
-
-    Parameters
-    ----------
-    counts : dict of (int, int) to int
-        By (actual, predicted).
-    names : sequence of str
-        What the numbers stand for; empty if nothing but themselves.
-    n_unlabelled : int
-        Rows left out because they have no label or no prediction.
-    """
-
-    counts: Mapping[tuple[int, int], int]
-    names: Sequence[str] = ()
-    n_unlabelled: int = 0
-
-    @property
-    def n_rows(self) -> int:
-        return sum(self.counts.values())
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right predictions; NaN without rows."""
-        right = sum(n for (actual, predicted), n in self.counts.items() if actual == predicted)
-        return right / self.n_rows if self.n_rows else math.nan
-
-    def lines(self) -> list[str]:
-        """Accuracy, and the matrix or, for many classes, the commonest mistakes."""
-        if not self.n_rows:
-            return ["no rows with a label"]
-        wrong = round((1 - self.accuracy) * self.n_rows)
-        lines = [f"accuracy {self.accuracy:.2%} ({wrong:,} of {counted(self.n_rows, 'row')} wrong)"]
-        if self.n_unlabelled:
-            lines.append(f"{counted(self.n_unlabelled, 'row')} without a label left out")
-        classes = sorted({number for pair in self.counts for number in pair})
-        if len(classes) <= _MAX_CLASSES:
-            return [*lines, "", *self._matrix(classes)]
-        return [*lines, "", *self._commonest()]
-
-    def _name(self, number: int) -> str:
-        return self.names[number] if 0 <= number < len(self.names) else str(number)
-
-    def _matrix(self, classes: Sequence[int]) -> list[str]:
-        """Actual classes down, predicted ones across, zeros as dots."""
-        header = ["actual \\ predicted", *map(self._name, classes), "recall"]
-        table = [header]
-        for actual in classes:
-            row = [self.counts.get((actual, predicted), 0) for predicted in classes]
-            right = self.counts.get((actual, actual), 0)
-            table.append(
-                [self._name(actual), *(str(n) if n else "." for n in row), _share(right, sum(row))]
-            )
-        table.append(["precision"])
-        for predicted in classes:
-            column = sum(self.counts.get((actual, predicted), 0) for actual in classes)
-            right = self.counts.get((predicted, predicted), 0)
-            table[-1].append(_share(right, column))
-        table[-1].append("")
-        widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-        return [
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ]
-
-    def _commonest(self) -> list[str]:
-        mistakes = Counter({pair: n for pair, n in self.counts.items() if pair[0] != pair[1]})
-        return ["most often mistaken:"] + [
-            f"  {self._name(actual)} for {self._name(predicted)}: {n:,}"
-            for (actual, predicted), n in mistakes.most_common(_MAX_CONFUSIONS)
-        ]
+_MAX_CLASSES, _MAX_CONFUSIONS = 20, 10
 
 
 def counted(number: int, what: str) -> str:
@@ -97,60 +26,83 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f}%" if whole else "-"
+def log_left_out(before: int, after: int, *, labelled: bool) -> None:
+    """Log how many rows were left out, if any were."""
+    if before > after:
+        label = ", or their label is unknown to the model" if labelled else ""
+        rows = f"{before - after:,} of {counted(before, 'row')}"
+        log.info("%s were left out: their values are null, NaN or infinite%s.", rows, label)
 
 
-def confusion(
-    predicted: DataFrame, label: str, prediction: str, names: Sequence[str] = ()
-) -> Confusion:
-    """Count the rows of a transformed DataFrame by label and prediction."""
-    from pyspark.sql import functions as F
-
+def count_pairs(
+    predicted: DataFrame, label: str, prediction: str
+) -> tuple[dict[tuple[float, float], int], int]:
+    """Count rows by (label, prediction), and those without a label or a prediction."""
     pairs = predicted.groupBy(
         F.col(quote_column(label)).cast("double").alias("actual"),
         F.col(quote_column(prediction)).alias("predicted"),
     ).count()
-    counts: dict[tuple[int, int], int] = {}
-    unlabelled = 0
-    for actual, guess, count in pairs.collect():
-        if actual is None or guess is None or math.isnan(actual) or math.isnan(guess):
-            unlabelled += count
+    known, unknown = {}, 0
+    for actual, guess, n in pairs.collect():
+        if None in (actual, guess) or math.isnan(actual) or math.isnan(guess):
+            unknown += n
         else:
-            counts[int(actual), int(guess)] = counts.get((int(actual), int(guess)), 0) + count
-    return Confusion(counts, names, unlabelled)
+            known[actual, guess] = n
+    return known, unknown
 
 
-@dataclass(frozen=True)
-class Errors:
-    """The errors of a regression, of one target.
+def confusion_lines(
+    counts: Mapping[tuple[float, float], int], names: Sequence[str] = (), n_unlabelled: int = 0
+) -> list[str]:
+    """Return accuracy, and the matrix or, for many classes, the commonest mistakes.
 
     Parameters
     ----------
-    n_rows : int
-    rmse, mae, r2 : float
-        Root mean squared and mean absolute error in the target's unit; the share of its variance
-        that is explained (NaN for a target that does not vary).
+    counts : dict of (float, float) to int
+        By (label, prediction). A label that is no class number is wrong, not rounded.
+    names : sequence of str
+        The texts of the classes, by number; empty if there are none.
     """
+    if not counts:
+        return ["no rows with a label"]
 
-    n_rows: int
-    rmse: float
-    mae: float
-    r2: float
+    def name(number: float) -> str:
+        known = number.is_integer() and 0 <= number < len(names)
+        return names[int(number)] if known else f"{number:g}"
+
+    n_rows, n_right = sum(counts.values()), sum(n for (a, p), n in counts.items() if a == p)
+    wrong = f"({n_rows - n_right:,} of {counted(n_rows, 'row')} wrong)"
+    lines = [f"accuracy {n_right / n_rows:.2%} {wrong}"]
+    if n_unlabelled:
+        lines.append(f"{counted(n_unlabelled, 'row')} without a label left out")
+    classes = sorted({number for pair in counts for number in pair})
+    if len(classes) > _MAX_CLASSES:
+        mistakes = sorted((-n, a, p) for (a, p), n in counts.items() if a != p)[:_MAX_CONFUSIONS]
+        commonest = [f"  {name(a)} for {name(p)}: {-n:,}" for n, a, p in mistakes]
+        return [*lines, "", "most often mistaken:", *commonest]
+    matrix = pd.DataFrame([[counts.get((a, p), 0) for p in classes] for a in classes])
+    right = pd.Series([matrix.iloc[i, i] for i in range(len(classes))])
+    shown = matrix.astype(str).replace("0", ".")
+    shown["recall"] = _shares(right, matrix.sum(axis=1))
+    shown.loc["precision"] = [*_shares(right, matrix.sum(axis=0)), ""]
+    shown.index = pd.Index([*map(name, classes), "precision"], name="actual \\ predicted")
+    shown.columns = pd.Index([*map(name, classes), "recall"])
+    return [*lines, "", *shown.reset_index().to_string(index=False).splitlines()]
 
 
-def regression_errors(predicted: DataFrame, label: str, prediction: str) -> list[Errors]:
-    """The errors of every target of a transformed DataFrame, in their order."""
-    from pyspark.sql import functions as F
+def _shares(part: pd.Series, whole: pd.Series) -> list[str]:
+    return [f"{100 * a / b:.1f}%" if b else "-" for a, b in zip(part, whole, strict=True)]
 
-    pairs = predicted.select(
-        F.posexplode(
-            F.arrays_zip(
-                _as_array(predicted, label).alias("y"),
-                _as_array(predicted, prediction).alias("guess"),
-            )
-        ).alias("target", "pair")
-    )
+
+def regression_errors(
+    predicted: DataFrame, label: str, prediction: str
+) -> list[tuple[int, float, float, float]]:
+    """Measure every target: rows, root mean squared and mean absolute error, and R2.
+
+    R2 is NaN for a target that does not vary.
+    """
+    arrays = _as_array(predicted, label).alias("y"), _as_array(predicted, prediction).alias("guess")
+    pairs = predicted.select(F.posexplode(F.arrays_zip(*arrays)).alias("target", "pair"))
     y, error = F.col("pair.y"), F.col("pair.guess") - F.col("pair.y")
     sums = (
         pairs.where(error.isNotNull() & ~F.isnan(error))
@@ -159,32 +111,23 @@ def regression_errors(predicted: DataFrame, label: str, prediction: str) -> list
         .orderBy("target")
     )
     return [
-        Errors(n, math.sqrt(square), absolute, 1 - square / variance if variance else math.nan)
+        (n, math.sqrt(square), absolute, 1 - square / variance if variance else math.nan)
         for _, n, square, absolute, variance in sums.collect()
     ]
 
 
-def _as_array(rows: DataFrame, name: str):  # type: ignore[no-untyped-def]
-    """A column of numbers, vectors or arrays as one of arrays of doubles."""
-    from pyspark.ml.functions import vector_to_array
-    from pyspark.ml.linalg import VectorUDT
-    from pyspark.sql import functions as F
-    from pyspark.sql.types import ArrayType
-
-    type_ = rows.schema[name].dataType
-    column = F.col(quote_column(name))
-    if isinstance(type_, VectorUDT):
+def _as_array(rows: DataFrame, name: str) -> Column:
+    """Return a column of numbers, vectors or arrays as arrays of doubles."""
+    kind, column = rows.schema[name].dataType, F.col(quote_column(name))
+    if isinstance(kind, VectorUDT):
         return vector_to_array(column)
-    return (column if isinstance(type_, ArrayType) else F.array(column)).cast("array<double>")
+    return (column if isinstance(kind, ArrayType) else F.array(column)).cast("array<double>")
 
 
-def regression_lines(errors: Sequence[Errors]) -> list[str]:
-    """A line a target."""
-    if not errors:
-        return ["no rows with a label"]
+def regression_lines(errors: Sequence[tuple[int, float, float, float]]) -> list[str]:
+    """Return one line per target."""
     names = [f"target {number}: " if len(errors) > 1 else "" for number in range(len(errors))]
     return [
-        f"{name}RMSE {e.rmse:.4g}, mean absolute error {e.mae:.4g}, R2 {e.r2:.4f} "
-        f"({counted(e.n_rows, 'row')})"
-        for name, e in zip(names, errors, strict=True)
-    ]
+        f"{name}RMSE {rmse:.4g}, mean absolute error {mae:.4g}, R2 {r2:.4f} ({counted(n, 'row')})"
+        for name, (n, rmse, mae, r2) in zip(names, errors, strict=True)
+    ] or ["no rows with a label"]

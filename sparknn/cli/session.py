@@ -6,103 +6,80 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
 
 
 @contextmanager
 def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
-    """A session for the ``with`` block; stopped at its end if it was started for it.
+    """Yield a session; it is stopped at the end if it was started for this.
 
-    Parameters
-    ----------
-    name : str
-        Of the application, for Spark's pages and logs.
-    verbose : bool
-        Whether Spark may log as much as it is set to when this command starts it. On a cluster
-        it always may.
+    Unless ``verbose``, a session that is started on this machine logs nothing: errors are one line
+    of the command's own. The log of a cluster's job is left as it is set.
     """
-    from pyspark import SparkContext
-    from pyspark.sql import SparkSession
-
     active = SparkSession.getActiveSession()
     if active is None and SparkContext._active_spark_context is not None:
         active = SparkSession.builder.getOrCreate()
-    if active is not None:
-        with _one_line_errors(verbose):
-            yield active
-        return
-
-    session = _start(name)
-    try:
-        # What goes wrong is told in one line; the log of a cluster's job is left as it is set.
-        if not verbose and _is_this_machine(master(session)):
-            session.sparkContext.setLogLevel("OFF")
-        with _one_line_errors(verbose):
+    with _short_errors(verbose):
+        session = active or _start(name)
+        try:
+            if active is None and not verbose and _is_local(master(session)):
+                session.sparkContext.setLogLevel("OFF")
             yield session
-    finally:
-        session.stop()
+        finally:
+            if active is None:
+                session.stop()
 
 
 def master(session: SparkSession) -> str:
-    """Where a session's jobs run, as Spark names it."""
+    """Return where a session's jobs run, as Spark names it."""
     return str(session.conf.get("spark.master", "a remote server"))
 
 
 @contextmanager
-def _one_line_errors(verbose: bool) -> Iterator[None]:
-    """Keep pyspark 4 from printing an error's journey as JSON besides raising it."""
+def _short_errors(verbose: bool) -> Iterator[None]:
+    """Keep pyspark 4 from printing errors as JSON besides raising them."""
     try:
         from pyspark.logger import PySparkLogger
     except ImportError:  # pyspark 3.5
         yield
         return
     names = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
-    loggers = [PySparkLogger.getLogger(name) for name in names]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = logger.disabled or not verbose
+    changed = [logger for name in names if not (logger := PySparkLogger.getLogger(name)).disabled]
+    for logger in changed:
+        logger.disabled = not verbose
     try:
         yield
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+        for logger in changed:
+            logger.disabled = False
 
 
 def _start(name: str) -> SparkSession:
-    from pyspark import SparkConf, SparkContext
-    from pyspark.sql import SparkSession
-
     builder = SparkSession.builder.appName(name)
-    if _remote():
+    if "SPARK_REMOTE" in os.environ:
         return builder.getOrCreate()
-    # Starts the JVM, or joins spark-submit's: it has read spark-defaults.conf and what spark-submit
-    # was told. Without one, a SparkConf is empty. There is always a master then, local[*] by
-    # default.
+    # Starts the JVM, or joins spark-submit's, which has read spark-defaults.conf and spark-submit's
+    # arguments; before it, a SparkConf is empty. There is always a master then.
     SparkContext._ensure_initialized()
     conf = SparkConf()
-    if _is_this_machine(conf.get("spark.master", "")):
-        # Workers on this machine would otherwise be the python3 on the PATH, which in a virtual
-        # environment has no numpy.
+    if _is_local(conf.get("spark.master", "") or ""):
+        # Otherwise workers are the python3 on the PATH, which may lack numpy.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        settings = {}
+        if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
+            # The bar that pyspark turns on would overwrite the lines of rounds.
+            builder = builder.config("spark.ui.showConsoleProgress", "false")
         # Nobody else needs to reach them, and a host name that does not resolve cannot stop them.
         if not conf.contains("spark.driver.bindAddress") and "SPARK_LOCAL_IP" not in os.environ:
-            builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
-            if not conf.contains("spark.driver.host"):
-                builder = builder.config("spark.driver.host", "127.0.0.1")
-        # Its bar would be written over the lines that report rounds.
-        if not conf.contains("spark.ui.showConsoleProgress"):
-            builder = builder.config("spark.ui.showConsoleProgress", "false")
+            settings = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+        for key, value in settings.items():
+            if not conf.contains(key):
+                builder = builder.config(key, value)
     return builder.getOrCreate()
 
 
-def _is_this_machine(master: str) -> bool:
+def _is_local(master: str) -> bool:
     """Whether executors are threads of the driver: ``local``, ``local[*]``, ``local[2, 4]``."""
     return master == "local" or master.startswith("local[")
-
-
-def _remote() -> bool:
-    """Whether Spark Connect was asked for."""
-    return "SPARK_REMOTE" in os.environ

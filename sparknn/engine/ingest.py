@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 
 from sparknn.engine.decode import IngestTask
-from sparknn.engine.interface import DataError, DatasetInfo, DataSpec
+from sparknn.engine.interface import ColumnProblem, DataError, DatasetInfo, DataSpec
 from sparknn.engine.partitioner import partition_keys
 from sparknn.engine.scatter import BLOCK_DDL, scatter
 from sparknn.engine.spill import HANDLE_DDL, ShardHandle, spill_batches, spill_rows
@@ -110,23 +110,31 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
         n_seen += counts["seen"]
         n_skipped += counts["skipped"]
     if n_seen == 0:
-        raise DataError("The DataFrame is empty: there is nothing to train on.")
+        raise DataError("The DataFrame is empty: there is nothing to train on.", reason="empty")
 
     label_sizes = _take_label_sizes(bad)
     problems = _problems(bad, spec, n_seen)
-    if len(sizes) > 1:
-        problems.append(
-            f"column '{spec.features}' has rows of different sizes: {_counted(sizes)}. "
-            f"Every row must have the same number of features"
+    problems += [
+        ColumnProblem(
+            column,
+            "sizes",
+            f"column '{column}' has {rows} of different sizes: {_counted(found)}. "
+            f"Every row must have the same number of {entries}",
+            found.total(),
+            n_seen,
         )
-    if len(label_sizes) > 1:
-        problems.append(
-            f"column '{spec.label}' has targets of different sizes: {_counted(label_sizes)}. "
-            f"Every row must have the same number of targets"
+        for column, found, rows, entries in (
+            (spec.features, sizes, "rows", "features"),
+            (spec.label, label_sizes, "targets", "targets"),
         )
+        if len(found) > 1
+    ]
     if problems:
         raise DataError(
-            "The training data cannot be used: " + "; ".join(problems) + "." + _advice(bad, spec)
+            f"The training data cannot be used: {'; '.join(map(str, problems))}."
+            f"{_advice(bad, spec)}",
+            reason="columns",
+            problems=problems,
         )
 
     n_rows = sum(handle.n_rows for handle in handles)
@@ -155,6 +163,8 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
 
 
 _LABEL_SIZE = "label size "
+# What ``decode`` counts besides missing values.
+_REASONS = {"negative": "negative", "not a whole number": "fraction"}
 
 
 def _take_label_sizes(bad: Counter[str]) -> Counter[int]:
@@ -164,7 +174,7 @@ def _take_label_sizes(bad: Counter[str]) -> Counter[int]:
     return sizes
 
 
-def _problems(bad: Counter[str], spec: DataSpec, n_seen: int) -> list[str]:
+def _problems(bad: Counter[str], spec: DataSpec, n_seen: int) -> list[ColumnProblem]:
     names = {
         "features": spec.features,
         "label": spec.label,
@@ -174,9 +184,11 @@ def _problems(bad: Counter[str], spec: DataSpec, n_seen: int) -> list[str]:
     problems = []
     for reason, count in bad.items():
         what, _, fault = reason.partition(": ")
-        skippable = fault.startswith(("null", "NaN"))
-        if count and not (skippable and spec.skip_invalid):
-            problems.append(f"column '{names[what]}' is {fault} in {count} of {n_seen} rows")
+        kind = _REASONS.get(fault, "missing")
+        column = names[what]
+        if count and column and not (kind == "missing" and spec.skip_invalid):
+            message = f"column '{column}' is {fault}"
+            problems.append(ColumnProblem(column, kind, message, count, n_seen))
     return problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,8 +10,51 @@ from sparknn.core.training.runner import RoundRunner
 from sparknn.core.types import Float64Array
 
 
+@dataclass(frozen=True)
+class ColumnProblem:
+    """Values of a column that cannot be trained on.
+
+    Parameters
+    ----------
+    column : str
+    reason : str
+        ``missing`` (null, NaN or infinite), ``negative``, ``fraction`` (not a whole number) or
+        ``sizes`` (vectors of different sizes).
+    message : str
+        Without the number of rows, such as ``column 'x' is null``.
+    count, n_rows : int
+        Rows that have such a value, and all rows.
+    """
+
+    column: str
+    reason: str
+    message: str
+    count: int
+    n_rows: int
+
+    def __str__(self) -> str:
+        if self.reason == "sizes":
+            return self.message
+        return f"{self.message} in {self.count} of {self.n_rows} rows"
+
+
 class DataError(ValueError):
-    """The rows of a DataFrame cannot be trained on; the message says which, how many and why."""
+    """The rows of a DataFrame cannot be trained on; the message says which, how many and why.
+
+    Parameters
+    ----------
+    message : str
+    reason : str
+        ``empty``, ``columns`` (see ``problems``), ``one class``; empty for any other.
+    problems : sequence of ColumnProblem
+    """
+
+    def __init__(
+        self, message: str, *, reason: str = "", problems: Sequence[ColumnProblem] = ()
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True)

@@ -93,5 +93,12 @@ def end_of_traceback(text: str) -> str:
     """
     _, found, after = text.rpartition(_TRACEBACK)
     lines = after.splitlines() if found else []
-    unindented = (line for line in lines if re.match(r"[\w.]+(: |$)", line))
-    return next(unindented, "").rstrip("'\"")
+    own = (line for line in lines if re.match(r"[\w.]+(: |$)", line))
+    return next(own, "").rstrip("'\"")
+
+
+def error_class(error: BaseException) -> str:
+    """Return the error class of a Spark error, such as PATH_NOT_FOUND; empty if it has none."""
+    # pyspark 4 has both, of which it deprecates the second.
+    found = getattr(error, "getCondition", None) or getattr(error, "getErrorClass", None)
+    return str((found() if found else None) or "")

@@ -17,7 +17,6 @@ import logging
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,13 +24,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from sparknn.core.training.fit_state import FitState, Snapshot
+from sparknn.engine import filesystem
+from sparknn.engine.filesystem import list_names, literal, remove
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.worker_errors import root_cause
-from sparknn.ml.folders import remove
 from sparknn.ml.summary import TrainingSummary, json_number
 from sparknn.ml.weights_io import read_weights, write_weights
 
@@ -138,17 +137,13 @@ class Checkpoints:
 
     def _found(self) -> list[int]:
         """Return the numbers of rounds that have a complete checkpoint."""
-        pattern = os.path.join(self.path, "round-*", "metadata")
-        try:
-            # Lists files, and reads none of them. Of one path alone Spark first asks whether a
-            # stream wrote it, and prints a stack trace where there is nothing yet.
-            files = self.spark.read.text([pattern, pattern]).inputFiles()
-        except AnalysisException as error:
-            if "PATH_NOT_FOUND" not in str(error):
-                raise
-            return []
-        matches = (re.search(r"/round-(\d+)/metadata/", file) for file in files)
-        return sorted({int(match[1]) for match in matches if match})
+        matches = (re.fullmatch(r"round-(\d+)", name) for name in list_names(self.spark, self.path))
+        rounds = sorted(int(match[1]) for match in matches if match)
+        return [n_rounds for n_rounds in rounds if self._is_complete(n_rounds)]
+
+    def _is_complete(self, n_rounds: int) -> bool:
+        names = list_names(self.spark, os.path.join(self.folder(n_rounds), "metadata"))
+        return any(name.startswith("part-") for name in names)
 
 
 def probe(spark: SparkSession, folder: str) -> None:
@@ -158,13 +153,9 @@ def probe(spark: SparkSession, folder: str) -> None:
     ------
     CheckpointError
     """
-    path = os.path.join(folder, f"probe-{uuid.uuid4().hex}")
     problem = f"checkpointDir = {folder!r} cannot be used"
     with _checkpoint_errors(problem, "Set one that the driver and the executors can write to."):
-        _write_line(spark, "probe", path)
-        if _read_line(spark, path) != "probe":
-            raise ValueError("what was written was not what was read.")
-        remove(spark, path)
+        filesystem.probe(spark, folder)
 
 
 @contextmanager
@@ -181,7 +172,7 @@ def _write_line(spark: SparkSession, line: str, path: str) -> None:
 
 
 def _read_line(spark: SparkSession, path: str) -> str:
-    lines = spark.read.text(path).head(2)
+    lines = spark.read.text(literal(path)).head(2)
     if len(lines) != 1:
         raise ValueError(f"expected one line in {path}, found {len(lines) or 'none'}.")
     return str(lines[0][0])

@@ -191,7 +191,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         fraction = self.getValidationFraction()
         if indicator and fraction:
             problems["validationFraction"] = (
-                f" = {fraction}; not allowed together with validationIndicatorCol = "
+                f" = {fraction}; not together with validationIndicatorCol = "
                 f"'{indicator}'. Clear one of them."
             )
         if not indicator and not fraction:

@@ -106,12 +106,12 @@ def count_classes(label: str, seen: dict[int, float], declared: DeclaredClasses 
             "StringIndexer, or predict a number with NeuralNetRegressor."
         )
     if len(seen) < 2:
-        only = f"Label column '{label}' holds one class only ({largest:g})"
+        only = f"Label column '{label}' has one class only ({largest:g})"
         if declared is None or n_classes < 2:
             raise DataError(
-                f"{only}: there is nothing to tell apart. Look for a filter that took the other "
-                f"classes away; labels indexed by StringIndexer keep their number of classes, and "
-                f"numClasses tells it of others."
+                f"{only}; expected two or more. If a filter removed the others, set numClasses, or "
+                "index the label with StringIndexer before filtering.",
+                reason="one class",
             )
         log.warning(
             "%s of the %d that %s declares; the model will predict it.",

@@ -31,9 +31,9 @@ from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.losses import LOSSES
 from sparknn.core.nn.network import Network
 from sparknn.core.types import Float32Array
+from sparknn.engine.filesystem import exists, literal, remove
 from sparknn.engine.sql import is_connect
-from sparknn.engine.worker_errors import WorkerEnvironmentError, root_cause
-from sparknn.ml.folders import is_free, remove
+from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.weights_io import read_weights, write_weights
 
@@ -74,7 +74,7 @@ class StageWriter(MLWriter):
             return
         if self.shouldOverwrite:
             remove(self._session(), path)
-        elif not is_free(self._session(), path):
+        elif exists(self._session(), path):
             raise FileExistsError(_taken(path))
         try:
             self.saveImpl(path)
@@ -91,7 +91,7 @@ class StageWriter(MLWriter):
         try:
             frame.coalesce(1).write.mode(self._mode()).text(os.path.join(path, "metadata"))
         except AnalysisException as error:
-            if "already exists" not in str(error):
+            if error_class(error) != "PATH_ALREADY_EXISTS":
                 raise
             raise FileExistsError(_taken(path)) from error
 
@@ -190,7 +190,7 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
         wanted = f"{self.cls.__module__}.{self.cls.__name__}"
         spark = self._session()
         try:
-            lines = spark.read.text(os.path.join(path, "metadata")).head(2)
+            lines = spark.read.text(literal(os.path.join(path, "metadata"))).head(2)
         except AnalysisException as error:
             raise FileNotFoundError(
                 f"There is no saved {self.cls.__name__} at {path}: it has no metadata/ directory "

@@ -1,9 +1,10 @@
-"""Columns are there and of a usable type: checked on the schema, before any job runs."""
+"""Check that columns exist and have usable types: on the schema, before any job runs."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
@@ -13,19 +14,48 @@ from sparknn.engine.sql import is_connect
 from sparknn.ml.validators import did_you_mean
 
 
+@dataclass(frozen=True)
+class SchemaProblem:
+    """A column that cannot be used.
+
+    Parameters
+    ----------
+    column : str
+    param : str
+        The param that names it; empty for a column that the model would add.
+    message : str
+    """
+
+    column: str
+    param: str
+    message: str
+
+
 class SchemaError(ValueError):
-    """Columns that are missing, of the wrong type, or in the way; all of them at once."""
+    """Columns that are missing, of the wrong type, or exist already; all of them at once.
+
+    Parameters
+    ----------
+    problems : SchemaProblem
+    """
+
+    def __init__(self, *problems: SchemaProblem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(problem.message for problem in self.problems)
 
 
 def check_is_dataframe(data: object, method: str, otherwise: str = "") -> None:
-    """Raise TypeError if something else than a Spark DataFrame arrived.
+    """Raise TypeError if ``data`` is not a Spark DataFrame.
 
     Parameters
     ----------
     method : str
-        Whose argument ``data`` is, for the message.
+        Name of the method for the message.
     otherwise : str
-        Another thing to do about it.
+        Another hint for the message.
     """
     # On pyspark 3.5 Spark Connect has a DataFrame of its own.
     if isinstance(data, DataFrame) or is_connect(data):
@@ -60,8 +90,8 @@ def check_training_schema(
     case_matters : bool
         See ``case_matters``.
     outputs : sequence of str
-        Columns that the model will add. As in Spark's own estimators, the training data must not
-        have them: transform would fail after the fit.
+        Columns that the model will add. As with Spark's estimators, the training data must not have
+        them: transform would fail after the fit.
     """
     problems = [
         feature_problem(schema, features),
@@ -69,6 +99,7 @@ def check_training_schema(
         _problem(
             schema,
             weight,
+            "weightCol",
             "weights",
             NumericType,
             "numbers",
@@ -77,6 +108,7 @@ def check_training_schema(
         _problem(
             schema,
             validation_indicator,
+            "validationIndicatorCol",
             "which rows are for validation",
             BooleanType,
             "booleans",
@@ -87,16 +119,16 @@ def check_training_schema(
     raise_all(problems)
 
 
-def raise_all(problems: Iterable[str | None]) -> None:
+def raise_all(problems: Iterable[SchemaProblem | None]) -> None:
     """Raise one SchemaError with every problem that is not None."""
     found = [problem for problem in problems if problem]
     if found:
-        raise SchemaError("\n".join(found))
+        raise SchemaError(*found)
 
 
-def feature_problem(schema: StructType, name: str) -> str | None:
-    """What is wrong with a column of features, if anything is."""
-    if missing := _missing(schema, name, "features"):
+def feature_problem(schema: StructType, name: str) -> SchemaProblem | None:
+    """Return what is wrong with a column of features, or None."""
+    if missing := missing_problem(schema, name, "featuresCol", "features"):
         return missing
     found = schema[name].dataType
     if isinstance(found, VectorUDT) or _is_numbers(found):
@@ -107,29 +139,39 @@ def feature_problem(schema: StructType, name: str) -> str | None:
             hint = "Index and encode text first, then assemble it with VectorAssembler."
     else:
         hint = "Convert it to a vector or an array of doubles first."
-    return f"{_has_type(name, found)} expected a vector or an array of numbers. {hint}"
+    return _wrong_type(name, found, "featuresCol", f"a vector or an array of numbers. {hint}")
 
 
 def case_matters(session: SparkSession) -> bool:
-    """Whether 'prediction' and 'PREDICTION' are two columns; they are one unless Spark is told."""
+    """Return whether Spark distinguishes 'prediction' and 'PREDICTION'; by default it does not."""
     return str(session.conf.get("spark.sql.caseSensitive")).lower() == "true"
 
 
-def output_problems(schema: StructType, outputs: Sequence[str], case_matters: bool) -> list[str]:
-    """Columns to be added that exist already, or that two params name."""
+def output_problems(
+    schema: StructType, outputs: Sequence[str], case_matters: bool
+) -> list[SchemaProblem]:
+    """Return the output columns that exist already, or that two params name."""
     key = str if case_matters else str.lower
     existing = {key(name): name for name in schema.names}
     named: dict[str, list[str]] = defaultdict(list)
     for name in filter(None, outputs):
         named[key(name)].append(name)
     problems = [
-        f"Output column '{name}' already exists{_by_name(name, existing[same])}. Drop it, or "
-        f"choose another name for the output."
+        SchemaProblem(
+            name,
+            "",
+            f"Output column '{name}' already exists{_by_name(name, existing[same])}. Drop it, or "
+            f"choose another name for the output.",
+        )
         for same, (name, *_) in named.items()
         if same in existing
     ]
     return problems + [
-        f"Output column '{name}' is named by more than one param. Choose different names."
+        SchemaProblem(
+            name,
+            "",
+            f"Output column '{name}' is named by more than one param. Choose different names.",
+        )
         for name, *others in named.values()
         if others
     ]
@@ -141,8 +183,8 @@ def _by_name(name: str, found: str) -> str:
     return f" as '{found}', the same to Spark unless spark.sql.caseSensitive is true"
 
 
-def _label_problem(schema: StructType, name: str, classifies: bool) -> str | None:
-    if missing := _missing(schema, name, "labels"):
+def _label_problem(schema: StructType, name: str, classifies: bool) -> SchemaProblem | None:
+    if missing := missing_problem(schema, name, "labelCol", "labels"):
         return missing
     found = schema[name].dataType
     if isinstance(found, NumericType):
@@ -150,50 +192,53 @@ def _label_problem(schema: StructType, name: str, classifies: bool) -> str | Non
     if not classifies:
         if isinstance(found, VectorUDT) or _is_numbers(found):
             return None
-        return (
-            f"{_has_type(name, found)} expected a number to predict, or a vector or an array of "
-            "numbers for several targets. Cast it to double first."
-        )
-    expected = f"{_has_type(name, found)} expected class numbers 0, 1, 2, ..."
+        expected = "a number to predict, or a vector or an array of numbers for several targets."
+        return _wrong_type(name, found, "labelCol", f"{expected} Cast it to double first.")
+    hint = "Cast it to double first."
     if isinstance(found, StringType):
-        return f"{expected} Index it with StringIndexer first."
-    if isinstance(found, VectorUDT | ArrayType):
-        return f"{expected} For targets that are vectors, use NeuralNetRegressor."
-    return f"{expected} Cast it to double first."
+        hint = "Index it with StringIndexer first."
+    elif isinstance(found, VectorUDT | ArrayType):
+        hint = "For targets that are vectors, use NeuralNetRegressor."
+    return _wrong_type(name, found, "labelCol", f"class numbers 0, 1, 2, ... {hint}")
 
 
 def _problem(
     schema: StructType,
     name: str | None,
+    param: str,
     holds: str,
     kind: type[DataType],
     expected: str,
     hint: str,
-) -> str | None:
+) -> SchemaProblem | None:
     if name is None:
         return None
-    if missing := _missing(schema, name, holds):
+    if missing := missing_problem(schema, name, param, holds):
         return missing
     found = schema[name].dataType
     if isinstance(found, kind):
         return None
-    return f"{_has_type(name, found)} expected {expected}. {hint}"
+    return _wrong_type(name, found, param, f"{expected}. {hint}")
 
 
-def _missing(schema: StructType, name: str, holds: str) -> str | None:
+def missing_problem(schema: StructType, name: str, param: str, holds: str) -> SchemaProblem | None:
+    """Return what is wrong with a column that must exist once, or None."""
     count = schema.names.count(name)
     if count == 1:
         return None
     if count > 1:
-        return f"There are {count} columns '{name}' ({holds}). Drop or rename all but one."
+        several = f"There are {count} columns '{name}' ({holds}). Drop or rename all but one."
+        return SchemaProblem(name, param, several)
     guess = did_you_mean(name, schema.names)
     columns = ", ".join(schema.names[:20]) + (", ..." if len(schema.names) > 20 else "")
-    return f"There is no column '{name}' ({holds}){guess or '.'} Columns: {columns}."
+    message = f"There is no column '{name}' ({holds}){guess or '.'} Columns: {columns}."
+    return SchemaProblem(name, param, message)
 
 
 def _is_numbers(found: DataType) -> bool:
     return isinstance(found, ArrayType) and isinstance(found.elementType, NumericType)
 
 
-def _has_type(name: str, found: DataType) -> str:
-    return f"Column '{name}' has type {found.simpleString()};"
+def _wrong_type(name: str, found: DataType, param: str, expected: str) -> SchemaProblem:
+    message = f"Column '{name}' has type {found.simpleString()}; expected {expected}"
+    return SchemaProblem(name, param, message)

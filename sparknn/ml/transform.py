@@ -44,6 +44,7 @@ from sparknn.engine.sql import is_connect, quote_column
 from sparknn.ml.predict_udf import Scorer, score, score_pandas
 from sparknn.ml.schema import (
     SchemaError,
+    SchemaProblem,
     case_matters,
     check_is_dataframe,
     feature_problem,
@@ -154,11 +155,11 @@ def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: i
     raise_all([feature_problem(schema, features), *output_problems(schema, outputs, case)])
     declared = _declared_size(schema[features])
     if declared is not None and declared != n_features:
-        raise SchemaError(
-            f"Column '{features}' has {declared} features, its metadata says; the model was "
-            f"trained on {n_features}. Assemble the same columns, in the same order, as for "
-            "training."
+        message = (
+            f"Column '{features}' has {declared} features by its metadata; the model was trained "
+            f"on {n_features}. Assemble the same columns, in the same order, as for training."
         )
+        raise SchemaError(SchemaProblem(features, "featuresCol", message))
 
 
 def _declared_size(field: StructField) -> int | None:

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
+from sparknn.engine.filesystem import literal
 from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.worker_errors import translate_worker_errors
 
@@ -56,7 +57,7 @@ def read_weights(
         is raised before anything large is read.
     """
     dtype = np.dtype(number).newbyteorder("<").str
-    frame = spark.read.parquet(path)
+    frame = spark.read.parquet(literal(path))
     columns = {item.name: item.dataType for item in frame.schema.fields}
     values = columns.get("values")
     if not isinstance(values, ArrayType) or values.elementType.typeName() != _ELEMENTS[dtype]:

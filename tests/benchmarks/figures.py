@@ -27,7 +27,7 @@ from pyspark.sql import functions as F
 from timing import in_turns, ratio, spread
 
 from sparknn import NeuralNetClassifier
-from sparknn.cli import config, estimator
+from sparknn.cli.jobfile import load_train
 from sparknn.core.config import RoundRequest, TrainConfig
 from sparknn.core.data.rows import ArrayRows
 from sparknn.core.nn.network import Network
@@ -60,10 +60,7 @@ def mnist(name: str) -> DataFrame:
 
 def demo_job() -> None:
     """Accuracy and fit time of the demo's job file, on warm Spark."""
-    request, mistakes = config.load(str(ROOT / "conf/mnist.toml"), [])
-    assert not mistakes, mistakes
-    net, mistakes = estimator.build(request)
-    assert not mistakes, mistakes
+    net = load_train(str(ROOT / "conf/mnist.toml")).estimator
     assert isinstance(net, NeuralNetClassifier)
     net.setParams(featuresCol="pixels", labelCol="label")
     # As in the demo: straight from the files, not from a cache.

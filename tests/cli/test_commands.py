@@ -1,55 +1,20 @@
 """Commands from end to end, on the tests' own Spark, which they use and leave running."""
 
-import logging
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from py4j.protocol import Py4JError
 
-from sparknn import NeuralNetClassificationModel
+from sparknn import NeuralNetClassificationModel, NeuralNetClassifier
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Command = Callable[..., Any]
-
-_CSV_JOB = """
-[data]
-train = "{data}/points.csv"
-test = "{data}/points.csv"
-features = ["x", "y"]
-label = "colour"
-validationFraction = 0.1
-
-[network]
-hiddenLayers = [8]
-
-[training]
-maxIter = 4
-seed = 1
-
-[averaging]
-numWorkers = 2
-
-[output]
-model = "{out}/model"
-curve = "{out}/pictures/curve.png"
-predictions = "{out}/predictions.csv"
-"""
-
-
-@pytest.fixture(scope="module")
-def trained(points: Path, tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession") -> Path:
-    """A folder with a job file; trained once, output and all."""
-    from sparknn.cli import main
-
-    out = tmp_path_factory.mktemp("trained")
-    (out / "job.toml").write_text(_CSV_JOB.format(data=points, out=out))
-    assert main(["train", str(out / "job.toml")]) == 0
-    return out
 
 
 def accuracy(text: str) -> float:
@@ -57,12 +22,25 @@ def accuracy(text: str) -> float:
     return float(re.search(r"accuracy ([\d.]+)%", text)[1])
 
 
+def written(path: Path) -> dict[int, dict[str, Any]]:
+    """Rows written as JSON, by id."""
+    lines = [line for part in path.glob("part-*") for line in part.read_text().splitlines()]
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def line_of(ran: Any) -> str:
+    """The one line that says why a command failed."""
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("sparknn: ")]
+    assert "Traceback" not in ran.err
+    return line
+
+
 def test_train_reports_and_writes_all_it_was_asked_for(
-    trained: Path, points: Path, tmp_path: Path, sparknn: Command, spark: "SparkSession"
+    job: Path, points: Path, tmp_path: Path, sparknn: Command, spark: "SparkSession"
 ) -> None:
-    job = tmp_path / "job.toml"
-    job.write_text(_CSV_JOB.format(data=points, out=tmp_path))
-    ran = sparknn("train", job, "--set", "training.maxIter=3")
+    more = [f"output.curve={tmp_path}/pictures/curve.png", f"data.test={points}/points.csv"]
+    more += [f"output.predictions={tmp_path}/predictions.csv", "data.validationFraction=0.1"]
+    ran = sparknn("train", "--set", *more, job)
     assert ran.status == 0, ran.err
     assert accuracy(ran.out) > 90
     assert "blue" in ran.out
@@ -70,69 +48,220 @@ def test_train_reports_and_writes_all_it_was_asked_for(
     assert [line.split()[1] for line in rounds] == ["1/3", "2/3", "3/3"]
     assert all("accuracy" in line and "rows/s" in line for line in rounds)
     assert "Trained 2-8-3 on " in ran.err
-    lines = (f"Reading {points}", "Reading rows and shuffling", "Ingested ", "round 1/3")
-    told = [ran.err.index(line) for line in lines]
-    assert told == sorted(told)
+    lines = ("Starting Spark", f"Reading {points}", "round 1/3", "Saved the model", "Testing on")
+    places = [ran.err.index(line) for line in lines]
+    assert places == sorted(places)
     assert (tmp_path / "model" / "metadata").is_dir()
-    assert (tmp_path / "pictures" / "curve.png").read_bytes().startswith(b"\x89PNG")
-    written = spark.read.csv(str(tmp_path / "predictions.csv"), header=True)
-    assert written.count() == 300
-    assert {"colour", "probability", "prediction", "predictedLabel"} <= set(written.columns)
+    found = spark.read.csv(str(tmp_path / "predictions.csv"), header=True)
+    assert found.count() == 300
+    assert {"colour", "probability", "prediction", "predictedLabel"} <= set(found.columns)
     assert not spark.sparkContext._jsc.sc().isStopped()
+    pytest.importorskip("matplotlib")
+    assert (tmp_path / "pictures" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_handlers_and_levels_are_put_back(points: Path, sparknn: Command) -> None:
-    log = logging.getLogger("sparknn")
-    before = (log.level, log.propagate, list(log.handlers))
-    sparknn("train", points / "missing.toml")
-    assert (log.level, log.propagate, list(log.handlers)) == before
+def test_what_is_wrong_with_paths_is_reported_before_the_training(
+    job: Path, trained: Path, sparknn: Command
+) -> None:
+    ran = sparknn(
+        *("train", job, "--set", "data.train=/nowhere/points.csv", "data.test=/nowhere/t.csv"),
+        *(f"output.model={trained}", "output.predictions=/proc/x/p.csv"),
+    )
+    assert ran.status == 2
+    for expected in (
+        "job.toml with --set: 4 mistakes",
+        "data.train: there is no /nowhere/points.csv.",
+        "data.test: there is no /nowhere/t.csv.",
+        f"output.model: {trained} exists already.",
+        "output.predictions: /proc/x/p.csv cannot be written (",
+    ):
+        assert expected in ran.err
+    assert "round" not in ran.err
+    ran = sparknn("train", job, "--set", "output.model=/nowhere/m", "data.label=color")
+    assert ran.status == 2
 
 
-def test_evaluate_a_pipeline(trained: Path, points: Path, sparknn: Command) -> None:
-    ran = sparknn("evaluate", "--model", trained / "model", "--data", points / "points.csv")
+def test_columns_are_checked_before_the_training(
+    job: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    ran = sparknn("train", job, "--set", "data.features=['x','yy']", "data.weight=w")
+    assert ran.status == 2
+    assert "job.toml with --set: 2 mistakes\n  data.features: There is no column 'yy'" in ran.err
+    (tmp_path / "test.csv").write_text("x,colour\n1,red\n")
+    ran = sparknn("train", job, "--set", f"data.test={tmp_path}/test.csv")
+    assert ran.status == 2
+    assert "data.test: There is no column 'y'" in line_of(ran)
+    (tmp_path / "test.csv").write_text("x,y,colour\n")
+    ran = sparknn("train", job, "--set", f"data.test={tmp_path}/test.csv")
+    assert ran.status == 2
+    assert "data.test: there are no rows in" in line_of(ran)
+    assert "round" not in ran.err
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "x,y,colour\n1,,red\n,,blue\n1,2,red\nNaN,1,blue\n",
+            "data.train: column 'x' is null, NaN or infinite in 2 of 4 rows; column 'y' is null, "
+            "NaN or infinite in 2 of 4 rows. data.handleInvalid = 'skip' leaves such rows out.",
+        ),
+        (
+            "x,y,colour\n1,1,red\n2,1,\n1,2,blue\n",
+            "data.train: column 'colour' is null in 1 of 3 rows. data.handleInvalid = 'skip'",
+        ),
+        (
+            "x,y,colour\n1,1,red\n2,1,red\n",
+            "data.label: column 'colour' holds one class only ('red')",
+        ),
+        ("x,y,colour\n1,1,-1\n,1,0\n", "column 'colour' is negative in 1 of 2 rows"),
+    ],
+)
+def test_training_rows_are_named_in_their_own_columns(
+    text: str, expected: str, job: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    (tmp_path / "train.csv").write_text(text)
+    ran = sparknn("train", job, "--set", f"data.train={tmp_path}/train.csv")
+    assert ran.status == 1
+    assert expected in line_of(ran)
+    assert "labelIndex" not in ran.err.split("sparknn: ")[1]
+
+
+def test_a_saved_pipeline_can_be_continued_from(
+    job: Path, points: Path, trained: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    """Of the three colours two are left, and would be numbered from 0 again."""
+    rows = (points / "points.csv").read_text().splitlines()
+    two = tmp_path / "two.csv"
+    two.write_text("\n".join(row for row in rows if "blue" not in row) + "\n")
+    more = [f"training.initialModel={trained}", f"data.train={two}", "training.stepSize=1e-9"]
+    ran = sparknn("train", job, "--set", *more, f"data.test={points}/points.csv")
+    assert ran.status == 0, ran.err
+    assert accuracy(ran.out) > 90
+    more.append("output.overwrite=true")
+    ran = sparknn("train", job, "--set", *more, "data.features=['y','x']")
+    assert ran.status == 2
+    assert "data.features: y, x; training.initialModel was trained on x, y, in this" in line_of(ran)
+    ran = sparknn("train", job, "--set", *more, "task=regression", "data.label=id")
+    assert ran.status == 2
+    assert "training.initialModel is a NeuralNetClassificationModel; expected" in line_of(ran)
+    two.write_text("\n".join(row.replace("red", "pink") for row in rows) + "\n")
+    ran = sparknn("train", job, "--set", *more)
+    assert ran.status == 1
+    assert (
+        "column 'colour' is none of the labels that the model knows (blue, green, red) in 115 "
+        in (line_of(ran))
+    )
+
+
+def test_predict_needs_no_label(trained: Path, tmp_path: Path, sparknn: Command) -> None:
+    new, out = tmp_path / "new.csv", tmp_path / "out.json"
+    new.write_text("id;x;y;colour\n7;0.1;-0.2;mauve\n8;6.1;0.3;\n")
+    arguments = ["predict", "--model", trained, "--data", new, "--option", "sep=;"]
+    arguments += ["--output", out, "--columns", "id, predictedLabel"]
+    ran = sparknn(*arguments)
+    assert ran.status == 0, ran.err
+    assert {i: row["predictedLabel"] for i, row in written(out).items()} == {7: "blue", 8: "green"}
+    assert "left out" not in ran.err
+    again = sparknn(*arguments)
+    assert again.status == 2
+    assert f"--output: {out} exists already. Name another path, or use --overwrite." in again.err
+    ran = sparknn(*arguments[:-1], "id,predicted", "--overwrite")
+    assert ran.status == 2
+    assert "there is no column 'predicted'; did you mean" in line_of(ran)
+    ran = sparknn(*arguments[:7], "--output", tmp_path, "--overwrite")
+    assert ran.status == 2
+    assert f"--output: {tmp_path} would replace --data." in line_of(ran)
+    new.write_text("id,x,yy\n1,0.1,-0.2\n")
+    ran = sparknn("predict", "--model", trained, "--data", new, "--output", tmp_path / "none")
+    assert ran.status == 2
+    assert "--data: there is no column 'y'; did you mean 'yy'?" in line_of(ran)
+
+
+def test_predict_treats_missing_values_as_it_is_told(
+    trained: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    new, out = tmp_path / "new.csv", tmp_path / "out.json"
+    new.write_text("id,x,y\n1,0.1,-0.2\n2,,0.3\n3,6.1,0.3\n4,Infinity,0.3\n")
+    arguments = ["predict", "--model", trained, "--data", new, "--output", out]
+    ran = sparknn(*arguments)
+    assert ran.status == 1
+    expected = "--data: column 'x' is null, NaN or infinite in 2 of 4 rows. --invalid skip leaves"
+    assert expected in line_of(ran)
+    assert not out.exists()
+    ran = sparknn(*arguments, "--invalid", "keep")
+    assert ran.status == 0, ran.err
+    kept = {i: row.get("predictedLabel") for i, row in written(out).items()}
+    assert kept == {1: "blue", 2: None, 3: "green", 4: None}
+    ran = sparknn(*arguments, "--invalid", "skip", "--overwrite")
+    assert ran.status == 0, ran.err
+    assert set(written(out)) == {1, 3}
+    assert "2 of 4 rows were left out: their values are null, NaN or infinite." in ran.err
+
+
+def test_evaluate(trained: Path, points: Path, tmp_path: Path, sparknn: Command) -> None:
+    ran = sparknn("evaluate", "--model", trained, "--data", points / "points.csv")
     assert ran.status == 0, ran.err
     assert accuracy(ran.out) > 90
     assert "blue" in ran.out
-
-
-def test_predict_needs_no_label(
-    trained: Path, points: Path, tmp_path: Path, sparknn: Command, spark: "SparkSession"
-) -> None:
-    new = tmp_path / "new.csv"
-    new.write_text("id;x;y\n7;0.1;-0.2\n8;6.1;0.3\n")
-    arguments = ["predict", "--model", trained / "model", "--data", new, "--option", "sep=;"]
-    arguments += ["--output", tmp_path / "out.json", "--columns", "id, predictedLabel"]
-    ran = sparknn(*arguments)
+    data = tmp_path / "data.csv"
+    data.write_text("x,y,colour\n0.1,-0.2,blue\n,0.3,red\n6.1,0.3,green\n1,1,pink\n")
+    ran = sparknn("evaluate", "--model", trained, "--data", data)
+    assert ran.status == 1
+    line = line_of(ran)
+    assert "--data: column 'x' is null, NaN or infinite in 1 of 4 rows; column 'colour' is" in line
+    assert "none of the labels that the model knows (blue, green, red) in 1 of 4 rows." in line
+    ran = sparknn("evaluate", "--model", trained, "--data", data, "--invalid", "skip")
     assert ran.status == 0, ran.err
-    rows = spark.read.json(str(tmp_path / "out.json")).collect()
-    assert {(row.id, row.predictedLabel) for row in rows} == {(7, "blue"), (8, "green")}
+    assert "of 2 rows wrong" in ran.out
+    assert "2 of 4 rows were left out: their values are null, NaN or infinite, or " in ran.err
+    data.write_text("id,x,y\n7,0.1,-0.2\n")
+    ran = sparknn("evaluate", "--model", trained, "--data", data)
+    assert ran.status == 2
+    assert "--data: there is no label column 'colour'; there are id, x, y." in line_of(ran)
 
-    again = sparknn(*arguments)
-    assert again.status == 2
-    assert "--output: the path" in again.err
-    assert "exists already" in again.err
-    assert "--overwrite" in again.err
-    assert sparknn(*arguments, "--overwrite").status == 0
+
+def test_the_pipeline_of_the_readme(
+    tmp_path: Path, sparknn: Command, spark: "SparkSession"
+) -> None:
+    """One indexer for a feature and the label: only the label is not needed, or unknown."""
+    from pyspark.ml import Pipeline
+    from pyspark.ml.feature import OneHotEncoder, StringIndexer, VectorAssembler
+
+    index = StringIndexer(inputCols=["country", "bought"], outputCols=["countryIndex", "label"])
+    encode = OneHotEncoder(inputCol="countryIndex", outputCol="countryVector")
+    assemble = VectorAssembler(inputCols=["age", "income", "countryVector"], outputCol="features")
+    network = NeuralNetClassifier(hiddenLayers=[2], maxIter=1, numWorkers=1)
+    rows = [("CH", 30.0, 5e4, "yes"), ("CN", 40.0, 1e3, "no"), ("CN", 50.0, 2e3, "no")]
+    train = spark.createDataFrame(rows, "country string, age double, income double, bought string")
+    Pipeline(stages=[index, encode, assemble, network]).fit(train).save(str(tmp_path / "model"))
+    data, out = tmp_path / "new.csv", tmp_path / "out.json"
+    data.write_text("id,country,age,income,bought\n1,CH,30,50000,maybe\n2,CN,40,1000,\n")
+    arguments = ["--model", tmp_path / "model", "--data", data, "--invalid", "skip"]
+    ran = sparknn("predict", *arguments, "--output", out, "--columns", "id,prediction")
+    assert ran.status == 0, ran.err
+    assert set(written(out)) == {1, 2}
+    data.write_text("id,country,age,income,bought\n1,CH,30,50000,maybe\n2,CN,40,1000,no\n")
+    ran = sparknn("evaluate", *arguments)
+    assert ran.status == 0, ran.err
+    assert "of 1 row wrong" in ran.out
+    assert "1 of 2 rows were left out" in ran.err
 
 
 def test_a_model_without_stages_is_a_model(
-    points: Path, tmp_path: Path, sparknn: Command, spark: "SparkSession"
+    points: Path, job: Path, tmp_path: Path, sparknn: Command, spark: "SparkSession"
 ) -> None:
     """libsvm has vectors and numbers: nothing stands before or after the network."""
-    data, model = points / "points.libsvm", tmp_path / "model"
-    job = tmp_path / "job.toml"
-    job.write_text(
-        f"[data]\ntrain = '{data}'\ntest = '{data}'\n[network]\nhiddenLayers = [8]\n"
-        f"[training]\nmaxIter = 4\n[averaging]\nnumWorkers = 2\n[output]\nmodel = '{model}'\n"
-    )
-    ran = sparknn("train", job)
+    data = points / "points.libsvm"
+    more = [f"data.train={data}", f"data.test={data}", "data.label=label", "data.features=features"]
+    ran = sparknn("train", job, "--set", *more)
     assert ran.status == 0, ran.err
     assert accuracy(ran.out) > 90
-    loaded = NeuralNetClassificationModel.load(str(model))
-    assert loaded.layers == [2, 8, 3]
+    assert NeuralNetClassificationModel.load(str(tmp_path / "model")).layers == [2, 8, 3]
     few = tmp_path / "few.libsvm"
-    few.write_text("0 1:0.5\n")  # the second feature is 0: the file does not tell that it exists
-    ran = sparknn("evaluate", "--model", model, "--data", few)
+    few.write_text("0 1:0.5\n")  # the second feature is 0: the file does not show that it exists
+    ran = sparknn("evaluate", "--model", tmp_path / "model", "--data", few)
     assert ran.status == 0, ran.err
     assert accuracy(ran.out) == 100
 
@@ -144,9 +273,8 @@ def test_tables_and_a_regression(
     job.write_text(
         "task = 'regression'\n[data]\ntrain = 'cli_points'\ntest = 'cli_points'\n"
         "format = 'table'\nfeatures = 'x'\nlabel = 'z'\n[network]\nhiddenLayers = [8]\n"
-        "[training]\nmaxIter = 10\n[averaging]\nnumWorkers = 2\n"
-        f"[output]\nmodel = '{tmp_path}/model'\npredictions = 'cli_predicted'\n"
-        "predictionsFormat = 'table'\n"
+        "[training]\nmaxIter = 10\n[averaging]\nnumWorkers = 1\n"
+        "[output]\npredictions = 'cli_predicted'\npredictionsFormat = 'table'\n"
     )
     spark.read.csv(str(points / "points.csv"), header=True, inferSchema=True).selectExpr(
         "x", "3 * x + 1 as z"
@@ -154,166 +282,38 @@ def test_tables_and_a_regression(
     try:
         ran = sparknn("train", job)
         assert ran.status == 0, ran.err
+        assert "warning: There is no output.model" in ran.err
         assert float(re.search(r"R2 ([-\d.]+)", ran.out)[1]) > 0.9
         assert spark.table("cli_predicted").count() == 300
-        ran = sparknn(
-            *("evaluate", "--model", tmp_path / "model", "--data", "cli_points"),
-            *("--format", "table"),
-        )
-        assert ran.status == 0, ran.err
-        assert "R2" in ran.out
     finally:
         spark.sql("drop table cli_points")
         spark.sql("drop table if exists cli_predicted")
 
 
-@pytest.mark.parametrize(
-    ("override", "status", "expected"),
-    [
-        ("data.features=['x','yy']", 2, "data.features: there is no column 'yy' in"),
-        ("data.label=color", 2, "did you mean 'colour'?"),
-        ("data.weight=w", 2, "data.weight: there is no column 'w'"),
-        ("data.features=['x','colour']", 2, "data.features: 'colour' is the label."),
-        ("data.train=/nowhere/points.csv", 2, "data.train: there is no /nowhere/points.csv."),
-        ("data.test=/nowhere/points.csv", 2, "data.test: there is no /nowhere/points.csv."),
-        ("output.overwrite=false", 2, "output.model: the path"),
-        ("averaging.numWorkers=-1", 2, "averaging.numWorkers = -1; expected"),
-    ],
-)
-def test_what_is_wrong_is_said_before_the_training(
-    override: str, status: int, expected: str, trained: Path, sparknn: Command
+@pytest.mark.parametrize("stage", ["", "stages/1_*"])
+@pytest.mark.parametrize("kept", ["", "{"])
+def test_a_model_whose_metadata_are_cut_off(
+    kept: str, stage: str, trained: Path, points: Path, tmp_path: Path, sparknn: Command
 ) -> None:
-    ran = sparknn("train", trained / "job.toml", "--set", "output.overwrite=true", override)
-    assert ran.status == status
-    assert expected in ran.err
-    assert "round" not in ran.err
-    assert "Traceback" not in ran.err
-    assert ran.out == ""
-
-
-def test_a_text_feature_is_refused(points: Path, tmp_path: Path, sparknn: Command) -> None:
-    job = tmp_path / "job.toml"
-    job.write_text(
-        f"[data]\ntrain = '{points}/points.csv'\nfeatures = ['x', 'colour']\nlabel = 'id'\n"
-        f"[output]\nmodel = '{tmp_path}/model'\n"
-    )
-    ran = sparknn("train", job)
-    assert ran.status == 2
-    assert "column 'colour' is of type string" in ran.err
-    assert "OneHotEncoder" in ran.err
-
-
-def test_rows_that_cannot_be_trained_on_are_one_line(
-    points: Path, tmp_path: Path, sparknn: Command
-) -> None:
-    data, job = tmp_path / "holes.csv", tmp_path / "job.toml"
-    data.write_text("x,y,c\n1,2,0\n,3,1\n2,1,1\n1,1,0\n")
-    job.write_text(
-        f"[data]\ntrain = '{data}'\nfeatures = ['x', 'y']\nlabel = 'c'\n"
-        f"[output]\nmodel = '{tmp_path}/model'\noverwrite = true\n"
-    )
-    ran = sparknn("train", job)
+    model = shutil.copytree(trained, tmp_path / "model")
+    (folder,) = model.glob(f"{stage}/metadata" if stage else "metadata")
+    for path in folder.iterdir():
+        path.unlink()
+    if kept:
+        (folder / "part-00000").write_text(kept)
+    ran = sparknn("evaluate", "--model", model, "--data", points / "points.csv")
     assert ran.status == 1
-    (line,) = [line for line in ran.err.splitlines() if line.startswith("sparknn: ")]
-    assert "data.train: column 'x' is null" in line
-    assert "Traceback" not in ran.err
-    assert sparknn("train", job, "--set", "data.handleInvalid=skip").status == 0
-    assert "Traceback" in sparknn("train", job, "--verbose").err
+    assert f"--model: the model at {model} cannot be read (" in line_of(ran)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "expected"),
-    [
-        (["evaluate", "--model", "/nowhere", "--data", "x.csv"], 2, "--model: there is no model"),
-        (["evaluate", "--model", "m", "--data", "x", "--format", "cvs"], 2, "did you mean 'csv'?"),
-        (["evaluate", "--model", "m", "--data", "x", "--option", "a"], 2, "expected KEY=VALUE"),
-        (["evaluate", "--model", "m"], 2, "required: --data"),
-        (["predict", "--model", "m"], 2, "required: --data, --output"),
-        (
-            ["predict", "--model", "m", "--data", "x", "--output", "y", "--output-format", "svm"],
-            2,
-            "expected one of parquet, csv",
-        ),
-        (["trian"], 2, "invalid choice"),
-        ([], 2, "required: COMMAND"),
-    ],
-)
-def test_bad_usage(
-    arguments: list[str], status: int, expected: str, sparknn: Command, spark: "SparkSession"
-) -> None:
-    ran = sparknn(*arguments)
-    assert ran.status == status
-    assert expected in ran.err
-    assert "Traceback" not in ran.err
-
-
-def test_a_folder_that_is_no_network(
-    tmp_path: Path, sparknn: Command, spark: "SparkSession"
-) -> None:
+def test_what_is_no_model(tmp_path: Path, points: Path, sparknn: Command, spark: object) -> None:
     from pyspark.ml import PipelineModel
 
+    arguments = ["--data", points / "points.csv"]
+    ran = sparknn("evaluate", "--model", "/nowhere", *arguments)
+    assert ran.status == 2
+    assert "--model: there is no model at /nowhere." in line_of(ran)
     PipelineModel([]).save(str(tmp_path / "empty"))
-    ran = sparknn("evaluate", "--model", tmp_path / "empty", "--data", "x.csv")
+    ran = sparknn("evaluate", "--model", tmp_path / "empty", *arguments)
     assert ran.status == 1
-    assert "holds a PipelineModel without a neural network" in ran.err
-
-
-def test_data_without_the_label_or_a_column(
-    trained: Path, tmp_path: Path, sparknn: Command
-) -> None:
-    new = tmp_path / "new.csv"
-    new.write_text("id,x,y\n7,0.1,-0.2\n")
-    ran = sparknn("evaluate", "--model", trained / "model", "--data", new)
-    assert ran.status == 2
-    assert "no label column" in ran.err
-    arguments = ["--data", new, "--output", tmp_path / "o", "--columns", "id,predicted"]
-    ran = sparknn("predict", "--model", trained / "model", *arguments)
-    assert ran.status == 2
-    assert "there is no column 'predicted'; did you mean" in ran.err
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["predict", "-h"]])
-def test_help_teaches(arguments: list[str], sparknn: Command) -> None:
-    ran = sparknn(*arguments)
-    assert ran.status == 0
-    assert "sparknn" in ran.out
-    assert len(ran.out.splitlines()) > 10
-
-
-def test_keys_lists_every_section(sparknn: Command) -> None:
-    ran = sparknn("keys")
-    assert ran.status == 0
-    assert "[averaging]\n  numWorkers: " in ran.out
-
-
-@pytest.mark.parametrize("hidden", [False, True])
-def test_an_interrupt_is_one_line(
-    hidden: bool, trained: Path, sparknn: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            if hidden:
-                raise Py4JError("Gateway must be connected to send cancel cmd.")  # noqa: B904
-            raise
-
-    monkeypatch.setattr("sparknn.cli.stages.fit", interrupt)
-    ran = sparknn("train", trained / "job.toml", "--set", "output.overwrite=true")
-    assert ran.status == 130
-    assert ran.err.splitlines()[-1] == "sparknn: interrupted"
-
-
-def test_a_curve_without_matplotlib_is_one_line(
-    trained: Path, sparknn: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import importlib.util
-
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
-    )
-    from sparknn.cli import curve
-
-    line = curve.draw(None, "curve.png")
-    assert "matplotlib is not installed" in line
+    assert "holds a PipelineModel without a neural network" in line_of(ran)

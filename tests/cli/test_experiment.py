@@ -1,64 +1,279 @@
-"""`sparknn experiment` from end to end on a tiny setting, and what it keeps when it is stopped."""
+"""Experiments: what a file means, what its tables say, and one run from end to end."""
 
-import csv
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 
-from sparknn import NeuralNetClassifier
-from sparknn.cli import main
-from sparknn.cli.experiment import figures
-from sparknn.cli.experiment.command import carry_out
-from sparknn.cli.experiment.results import Results
-from sparknn.cli.experiment.settings import load
-from sparknn.cli.experiment.split import read_rows, with_test_column
-from sparknn.cli.experiment.trials import Point, Run, params_of, trials
+from sparknn.cli import experiment_results
+from sparknn.cli.errors import UsageError
+from sparknn.cli.experiment import (
+    Experiment,
+    Trial,
+    cumulated,
+    load_experiment,
+    local_work,
+    read_rows,
+    run_all,
+)
+from sparknn.cli.experiment_results import Results
+from sparknn.cli.experiment_tables import Table, summarize
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Momentum over rounds of 0 is the mean: two arms that must agree to the byte.
+ROOT = Path(__file__).resolve().parents[2]
+
+_LEAST = '[data]\ntrain = "rows.parquet"\n[arms.only]\n[output]\nfolder = "out"\n'
+
+# Momentum over rounds of 0 is the mean: two variants that must agree to the byte.
 _TINY = """
 [data]
 train = "{data}/points.csv"
 features = ["x", "y"]
 label = "colour"
-
 [experiment]
-splits = 2
+splits = 1
 testFraction = 0.3
 workers = [2, 1]
 iterations = 4
 period = 2
-periods = [4]
 miniBatchFraction = 0.5
 target = 0.4
 seed = 3
-
 [network]
 hiddenLayers = [4]
-
 [arms.poster]
 solver = "sgd"
 stepSize = 0.3
 batchSize = 16
 averaging = "mean"
-
 [arms.twin]
 solver = "sgd"
 stepSize = 0.3
 batchSize = 16
 averaging = "momentum"
 averagingMomentum = 0.0
-
 [output]
 folder = "{out}"
 """
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Experiment]:
+    """Load the smallest experiment file, with overrides."""
+
+    def load_text(*overrides: str) -> Experiment:
+        (tmp_path / "e.toml").write_text(_LEAST, encoding="utf-8")
+        return load_experiment(str(tmp_path / "e.toml"), overrides)
+
+    return load_text
+
+
+def test_the_least_file_is_the_posters_protocol(read: Callable[..., Experiment]) -> None:
+    experiment = read()
+    planned = experiment.trials()
+    assert len(planned) == 12
+    assert planned[:5] == [("only", 1, n, 5) for n in (1, 2, 4, 8)] + [("only", 2, 1, 5)]
+    assert experiment.params(planned[4]) == {
+        "maxIter": 20,
+        "localEpochs": 5,
+        "miniBatchFraction": 0.1,
+        "numWorkers": 1,
+        "seed": 1,
+        "finalWeights": "last",
+    }
+
+
+def test_the_posters_file_is_right() -> None:
+    experiment = load_experiment(str(ROOT / "conf/poster.toml"))
+    assert list(experiment.variants) == ["poster", "ours"]
+    assert experiment.variants["poster"]["averaging"] == "mean"
+    assert experiment.variants["ours"] == {"hiddenLayers": [300]}
+    assert experiment.params(Trial("ours", 1, 2, 5))["localEpochs"] == 1
+
+
+def test_other_periods_are_tried_on_the_first_split(read: Callable[..., Experiment]) -> None:
+    experiment = read("experiment.periods=[20, 5, 1]", "experiment.workers=[1, 2]")
+    assert [(t.split, t.period) for t in experiment.trials()[6:]] == [(1, 1)] * 2 + [(1, 20)] * 2
+
+
+@pytest.mark.parametrize(
+    ("period", "fraction", "redraw", "expected"),
+    [
+        (5, 0.1, False, (5, 0.1)),
+        (5, 0.1, True, (1, 0.5)),
+        (25, 0.1, True, (3, 2.5 / 3)),
+        (10, 0.1, True, (1, 1.0)),
+    ],
+)
+def test_a_round_is_as_much_work_either_way(
+    period: int, fraction: float, redraw: bool, expected: tuple[int, float]
+) -> None:
+    epochs, drawn = local_work(period, fraction, redraw=redraw)
+    assert (epochs, drawn) == (expected[0], pytest.approx(expected[1]))
+    assert epochs * drawn == pytest.approx(period * fraction)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("experiment.splits=true", "experiment.splits: expected a whole number from 1, got True."),
+        ("experiment.seed=-1", "experiment.seed: expected a whole number from 0, got -1."),
+        ("experiment.testFraction=1", "above 0 and below 1, got 1."),
+        ("experiment.miniBatchFraction=1.5", "above 0 and up to 1, got 1.5."),
+        ("experiment.workers=4", "experiment.workers: expected a list of whole numbers"),
+        ("experiment.workers=[2, 4]", "experiment.workers: 1 is missing"),
+        ("experiment.period=7", "experiment.period: 7 does not divide the 100 of"),
+        ("experiment.periods=[10, 3]", "experiment.periods: 3 does not divide the 100 of"),
+        ("experiment.split=3", "experiment.split: unknown key; did you mean 'splits'?"),
+        ("experiment.solver=adam", "unknown key; did you mean arms.NAME.solver?"),
+        ("data.format=xls", "data.format: expected one of parquet, csv"),
+        ("network.hiddenLayers=[0]", "network.hiddenLayers = [0]; expected"),
+        ("arms.only.solver=sdg", "arms.only.solver = 'sdg'; expected 'auto', "),
+        ("arms.only.redraw=1", "arms.only.redraw: expected true or false, got 1."),
+        ("arms.only.redrew=true", "arms.only.redrew: unknown key; did you mean 'redraw'?"),
+        ("arms.only.maxIter=3", "arms.only.maxIter: is set by experiment.iterations and"),
+        ("arms.other=3", "arms.other: expected a section [arms.other], got 3."),
+        ("arms=3", "arms: expected a section [arms], got 3."),
+        ("experiments.splits=3", "experiments: unknown section; did you mean 'experiment'?"),
+        ("output.folder=", "output.folder: expected text, got empty text."),
+    ],
+)
+def test_a_mistake_is_named(override: str, expected: str, read: Callable[..., Experiment]) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(override)
+    assert expected in str(caught.value)
+
+
+def history(*rounds: tuple[float, float, float]) -> pd.DataFrame:
+    """A fit's history, by seconds, compute_s and accuracy of its rounds."""
+    columns = ["seconds", "compute_s", "validation_metric"]
+    constants = {"n_rows": 100, "loss": 1.0, "broadcast_s": 0.1, "job_s": 0.9}
+    return pd.DataFrame(rounds, columns=columns).assign(round=range(len(rounds)), **constants)
+
+
+def test_a_model_is_compute_and_overhead() -> None:
+    # 8 workers on 2 cores: four waves of a second each, and a second besides. A round that was
+    # faster than its slowest worker four times over has no overhead.
+    found = cumulated(history((5.0, 1.0, 0.5), (3.0, 1.0, 0.6)), n_workers=8, n_slots=2)
+    assert list(found["round"]) == [1, 2]
+    assert list(found["n_rows"]) == [100, 200]
+    assert list(found["accuracy"]) == [0.5, 0.6]
+    assert list(found["overhead_s"]) == [1.0, 1.0]
+    assert list(found["model_s"]) == [2.0, 3.0]
+    assert list(found["seconds"]) == [5.0, 8.0]
+    one = cumulated(history((5.0, 1.0, 0.5)), n_workers=1, n_slots=2).iloc[0]
+    assert (one["overhead_s"], one["model_s"]) == (4.0, 1.0)
+
+
+def summary(
+    *fits: tuple[str, int, int, list[float], float], target: float | None = 0.8
+) -> tuple[dict[str, Table], list[str]]:
+    """Tables and conclusion of fits: variant, split, workers, accuracies, seconds per round."""
+    runs, rounds = [], []
+    for arm, split, workers, accuracies, seconds in fits:
+        key = {"arm": arm, "split": split, "workers": workers, "period": 5}
+        own = cumulated(history(*((seconds, seconds, a) for a in accuracies)), workers, 8)
+        end = own.iloc[-1].drop("round").to_dict() if accuracies else {}
+        runs.append({**key, "rounds": len(own), "ingest_s": 1.0, **end})
+        rounds.append(own.assign(**key))
+    arms = pd.CategoricalDtype(list(dict.fromkeys(fit[0] for fit in fits)))
+    frames = pd.DataFrame(runs), pd.concat([own for own in rounds if len(own)])
+    tables, _, conclusion = summarize(*(f.astype({"arm": arms}) for f in frames), 5, target)
+    return tables, conclusion
+
+
+def test_wins_and_losses() -> None:
+    # Two workers take twice the rounds to 80 %, in a quarter of the time each.
+    fits = [
+        ("poster", 1, 1, [0.7, 0.9, 0.9, 0.9], 4.0),
+        ("poster", 1, 2, [0.3, 0.5, 0.7, 0.8], 1.0),
+    ]
+    tables, conclusion = summary(*fits)
+    (row,) = tables["against_sequential"].frame.to_dict("records")
+    assert row["points"] == pytest.approx(-10)
+    costs = [row[name] for name in ("rows", "seconds", "seconds, model")]
+    assert costs == pytest.approx([2.0, 0.5, 0.5])
+    assert conclusion[1:] == [
+        "  poster  every  5  accuracy: loses with 2",
+        "  poster  every  5  rows to 80.0%: loses with 2",
+        "  poster  every  5  seconds to 80.0%: wins with 2",
+        "  poster  every  5  seconds, model to 80.0%: wins with 2",
+    ]
+    # By default the target is what the first variant reaches, less half a point.
+    assert summary(*fits, target=None)[1][2] == "  poster  every  5  rows to 89.5%: loses with 2"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"), [(0.8, "rows to 80.0%: loses with 2"), (0.95, "95.0%: not reached")]
+)
+def test_not_reaching_the_target_is_losing(target: float, expected: str) -> None:
+    fits = [("poster", 1, 1, [0.9], 1.0), ("poster", 1, 2, [0.7], 1.0)]
+    tables, conclusion = summary(*fits, target=target)
+    assert math.isnan(tables["against_sequential"].frame["rows"][0])
+    assert conclusion[2].endswith(expected)
+
+
+def test_splits_that_disagree_are_even() -> None:
+    one = [("poster", split, 1, [0.90], 1.0) for split in (1, 2)]
+    two = [("poster", 1, 2, [0.95], 1.0), ("poster", 2, 2, [0.89], 1.0)]
+    tables, conclusion = summary(*one, *two)
+    assert tables["against_sequential"].frame["higher in"][0] == "1/2"
+    assert conclusion[1].endswith("accuracy: even with 2")
+
+
+def test_variants_are_compared_with_the_first_and_failures_with_nothing() -> None:
+    tables, conclusion = summary(
+        ("poster", 1, 2, [0.5, 0.9], 1.0),
+        ("ours", 1, 2, [0.9, 0.95], 1.0),
+        ("ours", 1, 1, [], 1.0),
+        target=0.9,
+    )
+    (row,) = tables["against_first_arm"].frame.to_dict("records")
+    assert (row["arm"], row["workers"], row["rows"]) == ("ours", 2, 0.5)
+    assert "against_sequential" not in tables
+    assert conclusion == []
+
+
+def test_times_and_accuracy_over_training() -> None:
+    fits = [("poster", 1, 1, [0.5, 0.9], 4.0), ("poster", 1, 2, [0.4, 0.8], 1.0)]
+    tables, _ = summary(*fits)
+    one, two = tables["time"].frame.to_dict("records")
+    assert (one["measured"], one["times as fast"]) == (8.0, 1.0)
+    assert (two["measured"], two["times as fast"], two["overhead"]) == (2.0, 4.0, 0.0)
+    by_rows = tables["accuracy_by_rows"].frame.to_numpy().tolist()
+    assert by_rows == [["poster", 1, 100, 0.5, 0.4], ["poster", 2, 200, 0.9, 0.8]]
+    by_seconds = tables["accuracy_by_seconds"].frame
+    assert list(by_seconds["seconds"])[:2] == pytest.approx([1.6, 2.4])
+    assert by_seconds["2 workers"].tolist()[:2] == [0.4, 0.8]
+    assert by_seconds.iloc[-1].tolist() == ["poster", 8.0, 0.9, 0.8]
+    text = tables["accuracy"].text()
+    assert text.splitlines()[0] == "Test accuracy"
+    assert "90.00%" in text
+
+
+def test_periods_are_compared_and_drawn(tmp_path: Path) -> None:
+    results = Results(str(tmp_path), {}, {"period": 5, "target": 0.8}, ["a"], 4)
+    results.open(2, "4.0.0")
+    for period, accuracies in ((5, [0.6, 0.8]), (10, [0.7])):
+        for workers in (1, 2):
+            rounds = cumulated(history(*((1.0, 0.5, each) for each in accuracies)), workers, 2)
+            facts = {"problem": "", "n_train": 9, "n_test": 1, "fit_s": 3.0, "ingest_s": 1.0}
+            results.add(Trial("a", 1, workers, period), facts, rounds)
+    results.report()
+    found = pd.read_csv(tmp_path / "periods.csv")
+    assert found[["every", "rounds", "2 workers"]].to_numpy().tolist() == [
+        [5, 2, 0.8],
+        [10, 1, 0.7],
+    ]
+    assert json.loads((tmp_path / "experiment.json").read_text())["complete"]
+    pytest.importorskip("matplotlib")
+    assert (tmp_path / "periods.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture(scope="module")
@@ -69,153 +284,62 @@ def tiny(points: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny.toml"
 
 
-@pytest.fixture(scope="module")
-def done(tiny: Path, spark: "SparkSession") -> Path:
-    """The folder of results of the tiny experiment."""
-    assert main(["experiment", str(tiny)]) == 0
-    return tiny.parent / "results"
-
-
-def table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file, numbers as such."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: number(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def test_all_is_written(done: Path) -> None:
-    names = {path.name for path in done.iterdir()}
-    tables = {"accuracy", "time", "accuracy_by_rows", "accuracy_by_seconds"}
-    tables |= {"accuracy_by_model_seconds", "periods", "against_sequential", "against_first_arm"}
-    assert {f"{name}.csv" for name in tables | {"runs", "rounds"}} <= names
-    assert {"accuracy.png", "time.png", "periods.png", "experiment.json"} <= names
-    for path in done.glob("*.png"):
-        assert path.read_bytes().startswith(b"\x89PNG")
+def test_an_experiment_from_end_to_end(
+    tiny: Path, spark: "SparkSession", sparknn: Callable[..., Any]
+) -> None:
+    ran = sparknn("experiment", tiny)
+    assert ran.status == 0, ran.err
+    assert "Where averaging wins and loses" in ran.out
+    assert "[4/4] split 1, twin, 2 workers, averaging every 2: accuracy " in ran.err
+    done = tiny.parent / "results"
     kept = json.loads((done / "experiment.json").read_text())
-    assert kept["complete"]
-    assert kept["target"] == 0.4
-    assert kept["settings"]["arms"]["poster"]["stepSize"] == 0.3
-    assert len(kept["runs"]) == kept["runs_planned"] == 12
+    tables = {"accuracy", "time", "accuracy_by_rows", "accuracy_by_seconds"}
+    tables |= {"accuracy_by_model_seconds", "against_sequential", "against_first_arm"}
     assert set(kept["tables"]) == tables
-    assert kept["conclusion"][0].startswith("Where averaging wins and loses")
+    assert kept["complete"]
+    assert (kept["target"], len(kept["runs"]), kept["runs_planned"]) == (0.4, 4, 4)
+    assert kept["settings"]["arms"]["poster"]["stepSize"] == 0.3
+    assert {f"{name}.csv" for name in tables} <= {path.name for path in done.iterdir()}
 
-
-def test_the_mean_is_that_of_the_list(done: Path) -> None:
-    runs = [run for run in table(done / "runs.csv") if run["period"] == 2]
-    rows = table(done / "accuracy.csv")
-    assert [(row["arm"], row["workers"]) for row in rows] == [
-        ("poster", 1),
-        ("poster", 2),
-        ("twin", 1),
-        ("twin", 2),
-    ]
-    for row in rows:
-        own = {
-            run["split"]: run["accuracy"]
-            for run in runs
-            if (run["arm"], run["workers"]) == (row["arm"], row["workers"])
-        }
-        assert (row["split 1"], row["split 2"]) == (own[1], own[2])
-        assert row["mean"] == pytest.approx(fmean(own.values()))
-        assert 1 / 3 < row["mean"] <= 1
-
-
-def test_equal_arms_are_equal(done: Path) -> None:
-    runs = table(done / "runs.csv")
-    by_arm = {
-        arm: [
-            (r["split"], r["period"], r["workers"], r["accuracy"]) for r in runs if r["arm"] == arm
-        ]
-        for arm in ("poster", "twin")
-    }
-    assert by_arm["poster"] == by_arm["twin"]
-    for row in table(done / "against_first_arm.csv"):
-        assert (row["arm"], row["points"], row["rows"]) == ("twin", 0, 1)
-
-
-def test_rounds_add_up(done: Path) -> None:
-    rounds = table(done / "rounds.csv")
-    for run in table(done / "runs.csv"):
-        own = [
-            r for r in rounds if all(r[k] == run[k] for k in ("arm", "split", "workers", "period"))
-        ]
-        assert [r["round"] for r in own] == list(range(1, int(4 // run["period"]) + 1))
-        last = own[-1]
-        assert last["accuracy"] == run["accuracy"]
-        overhead = last["overhead_s"] if run["workers"] == 2 else 0.0
-        assert last["model_s"] == pytest.approx(last["compute_s"] + overhead)
-        assert 0 < last["compute_s"] <= last["seconds"]
-        # Every number of workers trains on as many rows, but for rounding half a row a worker.
-        assert last["n_rows"] == pytest.approx(4 * 0.5 * run["n_train"], abs=4 * run["workers"])
-        assert run["n_train"] + run["n_test"] == 300
-
-
-def test_a_split_tests_on_rows_that_it_has_not_trained_on(
-    done: Path, tiny: Path, spark: "SparkSession"
-) -> None:
-    """The accuracy of one run, from a network that is fitted without the test rows being there."""
-    settings = load(str(tiny))
-    rows = read_rows(spark, settings)
-    for trial in trials(settings)[:2]:
-        data, test = with_test_column(rows, settings, trial.split)
-        net = NeuralNetClassifier(**params_of(settings, trial))
-        net.setParams(featuresCol=rows.features, labelCol=rows.label)
-        predicted = net.fit(data.where(f"not {test}")).transform(data.where(test))
-        right = predicted.where(f"prediction = {rows.label}").count() / predicted.count()
-        (run,) = [
-            run
-            for run in table(done / "runs.csv")
-            if (run["arm"], run["split"], run["workers"], run["period"])
-            == (trial.arm.name, trial.split, trial.workers, trial.period)
-        ]
-        assert run["n_test"] == predicted.count()
-        # The rows are dealt to the workers without the test rows among them: other draws.
-        assert run["accuracy"] == pytest.approx(right, abs=0.25)
-        seen = {tuple(row) for row in data.where(f"not {test}").select(rows.features).collect()}
-        assert not seen & {tuple(row) for row in data.where(test).select(rows.features).collect()}
-    rows.data.unpersist()
-
-
-def test_splits_do_not_depend_on_partitions(tiny: Path, spark: "SparkSession") -> None:
-    settings = load(str(tiny), ["data.rows=150"])
-    rows = read_rows(spark, settings)
-    assert rows.count == pytest.approx(150, abs=40)
-
-    def tested(split: int, partitions: int) -> set[tuple[float, ...]]:
-        data, test = with_test_column(rows, settings, split)
-        found = data.repartition(partitions).where(test).select(rows.features).collect()
-        return {tuple(row[0]) for row in found}
-
-    assert tested(1, 1) == tested(1, 3)
-    assert tested(1, 1) != tested(2, 1)
-    assert len(tested(1, 1)) / rows.count == pytest.approx(0.3, abs=0.12)
-    rows.data.unpersist()
-
-
-def test_results_are_not_replaced_unasked(
-    done: Path, tiny: Path, sparknn: Callable[..., Any]
-) -> None:
-    before = (done / "experiment.json").read_bytes()
+    runs, rounds = (pd.read_csv(done / f"{name}.csv") for name in ("runs", "rounds"))
+    own = {arm: list(group["accuracy"]) for arm, group in runs.groupby("arm")}
+    assert own["poster"] == own["twin"]
+    twin = pd.read_csv(done / "against_first_arm.csv")
+    assert set(twin["arm"]) == {"twin"}
+    assert set(twin["points"]) == {0.0}
+    assert set(twin["rows"]) == {1.0}
+    mean = runs[runs["period"] == 2].groupby(["arm", "workers"])["accuracy"].mean()
+    accuracy = pd.read_csv(done / "accuracy.csv").set_index(["arm", "workers"])["mean"]
+    pd.testing.assert_series_equal(accuracy, mean, check_names=False)
+    assert (runs["rounds"] == 4 // runs["period"]).all()
+    assert (runs["n_train"] + runs["n_test"] == 300).all()
+    # Every number of workers trains on as many rows, but for rounding half a row per worker.
+    assert (abs(runs["n_rows"] - 4 * 0.5 * runs["n_train"]) <= 4 * runs["workers"]).all()
+    assert len(rounds) == runs["rounds"].sum()
     ran = sparknn("experiment", tiny)
     assert ran.status == 2
     assert "output.folder" in ran.err
-    assert "overwrite = true" in ran.err
-    assert (done / "experiment.json").read_bytes() == before
+    pytest.importorskip("matplotlib")
+    for name in ("accuracy", "time"):
+        assert (done / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_only_an_experiments_files_are_replaced(done: Path, tiny: Path, tmp_path: Path) -> None:
-    for path in done.iterdir():
-        (tmp_path / path.name).touch()
-    (tmp_path / "mine.csv").touch()
-    settings = load(str(tiny), [f"output.folder={tmp_path}", "output.overwrite=true"])
-    Results(settings, 1).open(2, "4.0.0")
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+def test_splits_are_a_function_of_the_rows(tiny: Path, spark: "SparkSession") -> None:
+    experiment = load_experiment(str(tiny), ["data.rows=150"])
+    rows = read_rows(spark, experiment)
+    count = rows.data.count()
+    assert count == pytest.approx(150, abs=40)
+
+    def tested(split: int, partitions: int, is_test: str) -> set[tuple[float, ...]]:
+        data, test = rows.split(experiment.given, split)
+        found = data.repartition(partitions).where(is_test.format(test)).select(rows.features)
+        return {tuple(row[0]) for row in found.collect()}
+
+    assert tested(1, 1, "{}") == tested(1, 3, "{}")
+    assert tested(1, 1, "{}") != tested(2, 1, "{}")
+    assert not tested(1, 1, "{}") & tested(1, 1, "not {}")
+    assert len(tested(1, 1, "{}")) / count == pytest.approx(0.3, abs=0.12)
+    rows.data.unpersist()
 
 
 def test_columns_are_checked_first(
@@ -224,48 +348,46 @@ def test_columns_are_checked_first(
     out = tmp_path / "out"
     ran = sparknn("experiment", tiny, "--set", "data.label=color", f"output.folder={out}")
     assert ran.status == 2
-    assert "data.label: there is no column 'color'" in ran.err
-    assert "did you mean 'colour'?" in ran.err
+    assert "data.label: There is no column 'color' (labels); did you mean 'colour'?" in ran.err
     assert not out.exists()
 
 
 def test_a_stopped_experiment_keeps_what_it_has(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    settings = load(str(tiny), [f"output.folder={out}"])
-    planned = trials(settings)
-    results = Results(settings, len(planned))
+    experiment = load_experiment(str(tiny))
+    planned, out = experiment.trials(), tmp_path / "out"
+    out.mkdir()
+    for name in ("accuracy.csv", "mine.csv"):
+        (out / name).touch()
+    results = Results(str(out), {}, experiment.given, list(experiment.variants), len(planned))
+    with pytest.raises(UsageError, match="exists already"):
+        results.check_free(False)
+    results.check_free(True)
     results.open(2, "4.0.0")
+    assert [path.name for path in out.iterdir()] == ["mine.csv"]
 
-    def fit(trial: Any) -> Run:
-        kept = table(out / "runs.csv") if (out / "runs.csv").exists() else []
-        assert len(kept) == len(results.runs)
-        if len(kept) == 3:
+    def fit(trial: Trial) -> tuple[dict[str, Any], pd.DataFrame]:
+        kept = len(pd.read_csv(out / "runs.csv")) if (out / "runs.csv").exists() else 0
+        assert kept == len(results.runs)
+        if kept == 3:
             raise KeyboardInterrupt
-        if len(kept) == 1:
-            return Run(trial, [], fit_s=1.0, problem="Training diverged: test.")
-        point = Point(1, 100, 0.75, 0.5, 2.0, 1.5, 0.5, 1.5, 0.1, 1.9)
-        return Run(trial, [point], n_train=200, n_test=100, fit_s=3.0, ingest_s=1.0)
+        if kept == 1:
+            return {"problem": "Training diverged: test."}, pd.DataFrame()
+        facts = {"problem": "", "n_train": 200, "n_test": 100, "fit_s": 3.0, "ingest_s": 1.0}
+        return facts, cumulated(history((2.0, 1.5, 0.75)), trial.workers, 2)
 
     with pytest.raises(KeyboardInterrupt):
-        carry_out(results, planned, fit)
+        run_all(results, planned, fit)
     kept = json.loads((out / "experiment.json").read_text())
     assert not kept["complete"]
     assert [run["accuracy"] for run in kept["runs"]] == [0.75, None, 0.75]
     assert [run["problem"][:8] for run in kept["runs"]] == ["", "Training", ""]
-    text = capsys.readouterr().out
-    assert "75.00%" in text
-    assert (out / "accuracy.png").exists()
-    assert [row["mean"] for row in table(out / "accuracy.csv")] == [0.75, "", 0.75]
-
-
-def test_without_matplotlib_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
-    assert "matplotlib is not installed" in figures.draw([], 5, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert "75.00%" in capsys.readouterr().out
+    assert pd.read_csv(out / "accuracy.csv")["mean"].tolist()[::2] == [0.75, 0.75]
 
 
 def test_nothing_done_is_nothing_to_draw(tmp_path: Path) -> None:
-    assert "no fit has ended" in figures.draw([], 5, tmp_path)
-    assert math.isnan(Run(None, []).accuracy)  # type: ignore[arg-type]
+    pytest.importorskip("matplotlib")
+    runs = pd.DataFrame([{"arm": "a", "rounds": 0, "period": 5}])
+    assert "no fit has ended" in experiment_results.draw(runs, runs, 5, tmp_path)

@@ -1,4 +1,4 @@
-"""What is saved is the same when it is loaded: here, and in a process that never saw it."""
+"""Check that saved stages are equal when loaded, here and in a fresh process."""
 
 import json
 import os

@@ -144,7 +144,7 @@ def test_small_windows_on_shards_are_small_windows_on_arrays(
         ]
         rows, _ = handles_of(engine)[0].rows(*shape)
         monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * batches.row_bytes(rows))
-        assert len(batches.windows(0, rows.n_rows, batches.row_bytes(rows), 8)) >= 3
+        assert len(batches.split_range(0, rows.n_rows, batches.row_bytes(rows), 8)) >= 3
         assert outcome(trained(mapped, configs)) == outcome(trained(plain_engine(engine), configs))
         drawn = one_by_one(rows, configs[0], 0, np.random.default_rng(0))
         seen = np.concatenate([np.array(X) for X, *_ in drawn])

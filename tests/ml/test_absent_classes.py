@@ -78,7 +78,7 @@ def test_one_vs_rest_of_a_class_without_rows(
     data = rare_top.where("label <> 1")
     with caplog.at_level(logging.WARNING, "sparknn"):
         model = OneVsRest(classifier=small(maxIter=4)).fit(data)
-    assert "'mc2b$1' holds one class only (0) of the 2 that its name" in caplog.text
+    assert "'mc2b$1' has one class only (0) of the 2 that its name" in caplog.text
     predicted = model.transform(data)
     assert predicted.where("prediction = 1").count() == 0
     assert accuracy(predicted) > 0.5
@@ -103,7 +103,7 @@ def test_one_class_of_several_declared(
 
 @pytest.mark.parametrize(
     ("n_classes", "says"),
-    [(3, r"has class 3, but numClasses declares 3 classes \(0 to 2\). Raise"), (1, "holds cl")],
+    [(3, r"has class 3, but numClasses declares 3 classes \(0 to 2\). Raise"), (1, "has class 3")],
 )
 def test_labels_beyond_num_classes(rare_top: DataFrame, n_classes: int, says: str) -> None:
     with pytest.raises(DataError, match=says):

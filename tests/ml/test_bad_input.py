@@ -46,10 +46,10 @@ def empty(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture
 def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails a test that gets as far as taking rows in."""
+    """Fail a test that starts to ingest rows."""
 
     def refuse(*_: Any) -> None:
-        raise AssertionError("rows were taken in")
+        raise AssertionError("rows were ingested")
 
     monkeypatch.setattr(train_module, "open_engine", refuse)
 
@@ -113,7 +113,7 @@ def test_columns_of_the_same_name(spark: SparkSession, empty: DataFrame) -> None
 @pytest.mark.usefixtures("no_jobs")
 def test_params_that_do_not_go_together(empty: DataFrame) -> None:
     both = NeuralNetClassifier(validationIndicatorCol="flag", validationFraction=0.1)
-    with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not allowed together with"):
+    with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not together with"):
         both.fit(empty)
 
 
@@ -259,9 +259,7 @@ def test_what_is_no_dataframe(data: Any, says: str) -> None:
         classifier(1, 2).transform(data)
 
 
-def test_spark_connect_is_told_where_to_fit(
-    empty: DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spark_connect_is_refused(empty: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparknn.ml.estimator.is_connect", lambda thing: thing is empty)
     with pytest.raises(RuntimeError, match=r"fit needs a classic Spark session.*transform work"):
         small().fit(empty)

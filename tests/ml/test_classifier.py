@@ -1,4 +1,4 @@
-"""The classifier: what it learns, from which rows, and what of it the model keeps."""
+"""Check what the classifier learns, from which rows, and what its model keeps."""
 
 import logging
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def model(classifier: NeuralNetClassifier, rows: DataFrame) -> NeuralNetClassifi
 
 
 def in_full_batches(**params: Any) -> NeuralNetClassifier:
-    """One worker, one step a round: nothing depends on how rows are dealt."""
+    """One worker, one step per round: the order of rows does not matter."""
     return small(numWorkers=1, batchSize=10_000, solver="sgd", stepSize=0.5, **params)
 
 
@@ -110,7 +110,7 @@ def test_patience_ends_a_fit(rows: DataFrame) -> None:
 
 
 def test_balanced_classes_weigh_the_same(spark: SparkSession) -> None:
-    """What 'balanced' does is what weights of one over the class's size do."""
+    """'balanced' equals weights of 1 / the size of the class."""
     few = (Y[:200] > 0) | (np.arange(200) % 5 == 0)
     features, labels = X[:200][few], Y[:200][few]
     sizes = np.bincount(labels.astype(int))
@@ -161,7 +161,7 @@ def test_warm_start_begins_with_the_same_function(
         assert same_function(again.setInitialModel(initial).fit(rows), model)
 
 
-def test_warm_start_goes_on(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
+def test_warm_start_continues(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
     further = small(initialModel=model, maxIter=1).fit(rows)
     assert further.summary.objectiveHistory[0] < model.summary.objectiveHistory[1]
 

@@ -1,4 +1,4 @@
-"""Classifier and regressor do what users of Spark ML may expect of any estimator."""
+"""Check that classifier and regressor behave as users of Spark ML expect of any estimator."""
 
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def test_all_failures_are_reported(
 
 
 class Opinionated(NeuralNetClassifier):
-    """Changes what it is given."""
+    """Changes its params during a fit."""
 
     def __init__(self, **params: Any) -> None:
         super().__init__(**params)
@@ -101,7 +101,7 @@ class Shared(NeuralNetClassifier):
 
 
 class Forgetful(NeuralNetClassifier):
-    """Keeps what a fit found out."""
+    """Keeps the result of a fit."""
 
     def fit(self, dataset: DataFrame, params: Any = None) -> Any:
         self.setSeed(self.getSeed() + 1)
@@ -109,7 +109,7 @@ class Forgetful(NeuralNetClassifier):
 
 
 class Leaking(NeuralNetClassifier):
-    """Leaves its cached rows behind."""
+    """Does not unpersist its rows."""
 
     def fit(self, dataset: DataFrame, params: Any = None) -> Any:
         dataset.rdd.persist().count()

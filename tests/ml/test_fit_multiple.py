@@ -1,4 +1,4 @@
-"""Several parameter maps train in one pass, and give what their separate fits give."""
+"""Check that parameter maps train in one pass, and give the models of separate fits."""
 
 import threading
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def rows(spark: SparkSession) -> Iterator[DataFrame]:
 
 @pytest.fixture
 def ingests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The intake of every engine that is opened."""
+    """The DataSpec of every engine that is opened."""
     opened = []
     original = train_module.open_engine
 
@@ -45,7 +45,7 @@ def small(**params: Any) -> NeuralNetClassifier:
     return NeuralNetClassifier(**{"hiddenLayers": [6], "maxIter": 3, "numWorkers": 2, **params})
 
 
-def test_maps_that_change_the_intake_form_groups(rows: DataFrame, ingests: list[Any]) -> None:
+def test_maps_that_change_the_data_spec_form_groups(rows: DataFrame, ingests: list[Any]) -> None:
     classifier = small(maxIter=1)
     maps = [{classifier.seed: s, classifier.stepSize: r} for s in (1, 2) for r in (0.1, 0.2)]
     iterator = classifier.fitMultiple(rows, maps)
@@ -120,24 +120,24 @@ def test_maps_of_another_estimator_are_refused(rows: DataFrame) -> None:
         with pytest.raises(ValueError, match=f"belongs to {other.uid}; this estimator is"):
             classifier.fit(rows, maps)
     for maps in ({type(classifier).maxIter: 1}, [{type(classifier).maxIter: 1}]):
-        with pytest.raises(ValueError, match=r"to no estimator: give estimator\.maxIter"):
+        with pytest.raises(ValueError, match=r"not to an instance\. Use estimator\.maxIter"):
             classifier.fit(rows, maps)
     with pytest.raises(TypeError, match="A parameter map is a int"):
         classifier.fit(rows, [3])  # type: ignore[list-item,call-overload]
 
 
-def test_a_map_that_diverges_raises_alone(rows: DataFrame) -> None:
+def test_only_the_map_that_diverges_raises(rows: DataFrame) -> None:
     classifier = small(maxIter=5, solver="sgd", maxChange=0.0, stepSizeSchedule="constant")
     maps = [{classifier.stepSize: 0.1}, {classifier.stepSize: 1e6}, {classifier.stepSize: 0.2}]
     iterator = classifier.fitMultiple(rows, maps)
-    alone = classifier.fit(rows, maps[2])
+    single = classifier.fit(rows, maps[2])
     assert next(iterator)[0] == 0
     with pytest.raises(DivergedError) as raised:
         next(iterator)
     assert "In map 2 of 3: {stepSize=1000000.0}" in raised.value.__notes__
     index, model = next(iterator)
     assert index == 2
-    assert model.theta.tobytes() == alone.theta.tobytes()
+    assert model.theta.tobytes() == single.theta.tobytes()
     with pytest.raises(DivergedError):
         classifier.fit(rows, maps[1])
 
@@ -152,7 +152,7 @@ def test_rows_that_cannot_be_used_fail_every_map(spark: SparkSession) -> None:
             next(iterator)
 
 
-def test_cross_validation_ingests_once_a_fold(rows: DataFrame, ingests: list[Any]) -> None:
+def test_cross_validation_ingests_once_per_fold(rows: DataFrame, ingests: list[Any]) -> None:
     classifier = small(maxIter=2)
     grid = (
         ParamGridBuilder()

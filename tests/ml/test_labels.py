@@ -1,4 +1,4 @@
-"""How many classes there are, from metadata or from the data."""
+"""Check the number of classes, from metadata or from the data."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What a model is: its network, its parameters, its params, and nothing else."""
+"""Check the state of a model: its network, its parameters and its params."""
 
 import pickle
 
@@ -14,7 +14,7 @@ from sparknn.core.nn.network import Network
 from sparknn.ml.summary import TrainingSummary
 
 
-def test_what_it_says_of_itself() -> None:
+def test_its_properties() -> None:
     model = classifier(4, 6, 3)
     assert (model.numFeatures, model.numClasses, model.layers) == (4, 3, [4, 6, 3])
     assert model.network == Network((4, 6, 3))
@@ -27,7 +27,7 @@ def test_what_it_says_of_itself() -> None:
     assert isinstance(several, RegressionModel)
 
 
-def test_theta_is_its_own_and_cannot_be_written() -> None:
+def test_theta_is_a_read_only_copy() -> None:
     network = Network((2, 2))
     given = np.zeros(network.n_params, dtype=np.float32)
     model = NeuralNetClassificationModel(network, given)
@@ -38,7 +38,7 @@ def test_theta_is_its_own_and_cannot_be_written() -> None:
 
 
 @pytest.mark.parametrize("kind", [NeuralNetClassificationModel, NeuralNetRegressionModel])
-def test_an_empty_model_says_so(kind: type) -> None:
+def test_an_empty_model(kind: type) -> None:
     model = kind()
     assert (model.numFeatures, model.hasSummary) == (-1, False)
     assert not any(
@@ -54,7 +54,7 @@ def test_a_network_and_its_theta_belong_together() -> None:
     network = Network((2, 2))
     with pytest.raises(ValueError, match="or neither"):
         NeuralNetClassificationModel(network)
-    with pytest.raises(ValueError, match=r"theta has shape \(3,\).*takes \(6,\)"):
+    with pytest.raises(ValueError, match=r"theta has shape \(3,\); expected \(6,\)"):
         NeuralNetClassificationModel(network, np.zeros(3, dtype=np.float32))
 
 

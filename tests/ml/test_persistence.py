@@ -48,12 +48,12 @@ def metadata_of(path: Path) -> dict[str, Any]:
 
 
 def change_metadata(
-    path: Path, change: Callable[[dict[str, Any]], object], *, sealed: bool = True
+    path: Path, change: Callable[[dict[str, Any]], object], *, consistent: bool = True
 ) -> None:
     """Change metadata, and make their checksum match unless it is to be seen."""
     metadata = metadata_of(path)
     change(metadata)
-    if sealed and "sparknn" in metadata:
+    if consistent and "sparknn" in metadata:
         metadata["sparknn"]["metadataSha256"] = metadata_checksum(metadata)
     rewrite(path, json.dumps(metadata))
 
@@ -208,13 +208,13 @@ def test_metadata_that_was_changed(
 def test_metadata_that_make_sense_but_were_changed(
     damaged: Path, spark: SparkSession, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    change_metadata(damaged, change, sealed=False)
+    change_metadata(damaged, change, consistent=False)
     with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
         NeuralNetClassificationModel.load(str(damaged))
 
 
 def test_metadata_without_a_checksum(damaged: Path, spark: SparkSession) -> None:
-    change_metadata(damaged, lambda m: m["sparknn"].pop("metadataSha256"), sealed=False)
+    change_metadata(damaged, lambda m: m["sparknn"].pop("metadataSha256"), consistent=False)
     with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
         NeuralNetClassificationModel.load(str(damaged))
 
@@ -222,7 +222,7 @@ def test_metadata_without_a_checksum(damaged: Path, spark: SparkSession) -> None
 def test_params_of_an_estimator_that_were_changed(spark: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "estimator"
     NeuralNetClassifier(seed=3).save(str(path))
-    change_metadata(path, lambda m: m["paramMap"].update(seed=4), sealed=False)
+    change_metadata(path, lambda m: m["paramMap"].update(seed=4), consistent=False)
     with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
         NeuralNetClassifier.load(str(path))
 

@@ -54,13 +54,13 @@ def test_labels_near_the_ends_of_float32_are_refused(
         small(maxIter=1).fit(table(spark, X[:20], size * TARGETS[:20, 0]))
 
 
-@pytest.mark.parametrize(("offset", "told"), [(1e5, False), (1e9, True)])
+@pytest.mark.parametrize(("offset", "warned"), [(1e5, False), (1e9, True)])
 def test_labels_too_fine_for_float32_are_told_of(
-    spark: SparkSession, offset: float, told: bool, caplog: pytest.LogCaptureFixture
+    spark: SparkSession, offset: float, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "sparknn"):
         small(maxIter=1).fit(table(spark, X[:20], TARGETS[:20, 0] + offset))
-    assert ("Subtract a constant" in caplog.text) == told
+    assert ("Subtract a constant" in caplog.text) == warned
 
 
 LOSSES = ("squared", "absolute", "huber")

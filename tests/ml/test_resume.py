@@ -159,14 +159,14 @@ def test_interrupted_fits_continue_together(
         {"maxIter": 2},
     ]
     maps = [{estimator.getParam(k): v for k, v in each.items()} for each in settings]
-    whole = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
+    expected = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
     # A round is logged when the next one's tasks have scored it: rounds 0 and 1 of 7, 2 of 6.
     with rounds(die_at=20), pytest.raises(Interrupted):
         estimator.fit(rows, maps)
     assert sorted(checkpoints_in(folder)) == [["round-1"], *6 * [["round-2", "round-3"]]]
     with caplog.at_level(logging.INFO, logger="sparknn"), rounds() as run:
         again = estimator.copy({estimator.checkpointInterval: 100}).fit(rows, maps)
-    assert [same(mine, yours) for mine, yours in zip(again, whole, strict=True)] == [True] * 7
+    assert [same(mine, yours) for mine, yours in zip(again, expected, strict=True)] == [True] * 7
     # The last round of a checkpoint has no score yet; the one that had ended has its second again.
     assert run == [0, 1, *6 * [2], *6 * [3], *6 * [4], *6 * [5]]
     assert caplog.text.count(f"Continuing from round 4 of {N_ROUNDS}, checkpoint {folder}") == 6
@@ -386,15 +386,15 @@ def test_folds_share_a_folder(rows: DataFrame, folder: Path) -> None:
             seed=5,
         )
 
-    whole = search(None).fit(rows)
+    expected = search(None).fit(rows)
     # In the second round of the second fold.
     with rounds(die_at=5), pytest.raises(Interrupted):
         search(folder).fit(rows)
     assert checkpoints_in(folder) == [["round-1"]]
     with rounds() as run:
         again = search(folder).fit(rows)
-    assert again.avgMetrics == whole.avgMetrics
-    assert same(again.bestModel, whole.bestModel)
+    assert again.avgMetrics == expected.avgMetrics
+    assert same(again.bestModel, expected.bestModel)
     assert run == [0, 1, 2, 1, 2, 0, 1, 2]
     assert checkpoints_in(folder) == []
 
@@ -435,7 +435,7 @@ def wait_for(happened: Callable[[], bool], timeout_s: float) -> bool:
 def test_a_killed_driver_is_no_loss(
     rows: DataFrame, spark: SparkSession, folder: Path, tmp_path: Path
 ) -> None:
-    """Killed where it stands, and taken up by another process."""
+    """Killed in the middle of a round, and continued by another process."""
     path = str(tmp_path / "rows")
     rows.coalesce(1).write.parquet(path)
     df = spark.read.parquet(path)
@@ -455,9 +455,9 @@ def test_a_killed_driver_is_no_loss(
         )
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
-        _, said = driver.communicate()
-    assert reached, said
-    assert driver.returncode == -signal.SIGKILL, said
+        _, stderr = driver.communicate()
+    assert reached, stderr
+    assert driver.returncode == -signal.SIGKILL, stderr
     settings: dict[str, Any] = {"validationFraction": 0.2, "maxIter": 10}
     with rounds() as run:
         model = seldom(folder, **settings).fit(df)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparknn.cli.failures import one_line
+from sparknn.cli.errors import UsageError, one_line, raise_mistakes
 
 _WORKER = """
   An exception was thrown from the Python worker. Please see the stack trace below.
@@ -31,6 +31,12 @@ class Py4JJavaError(Exception):
     """Stands for py4j's."""
 
 
+class AnalysisException(Exception):
+    """Stands for pyspark's."""
+
+    __module__ = "pyspark.errors"
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -39,6 +45,7 @@ class Py4JJavaError(Exception):
         (KeyError("x"), "KeyError: 'x' (--verbose shows where)"),
         (RuntimeError(_WORKER), "Column 'x' has 3 NaN values."),
         (Py4JJavaError(_JAVA), "No space left on device"),
+        (AnalysisException("[PATH] There is none. SQLSTATE: 42K03\nmore"), "[PATH] There is none."),
         (
             Py4JJavaError("An error occurred.\n: java.lang.OutOfMemoryError\n\tat x"),
             "java.lang.OutOfMemoryError",
@@ -49,17 +56,9 @@ def test_the_cause_in_one_line(error: Exception, line: str) -> None:
     assert one_line(error) == line
 
 
-def test_a_path_that_spark_cannot_find(spark) -> None:
-    with pytest.raises(Exception, match="PATH_NOT_FOUND") as caught:
-        spark.read.parquet("/nowhere/at/all")
-    line = one_line(caught.value)
-    assert line == "[PATH_NOT_FOUND] Path does not exist: file:/nowhere/at/all."
-
-
-def test_an_error_in_a_python_worker(spark) -> None:
-    def fail(batches):
-        raise ValueError("no good")
-
-    with pytest.raises(Exception, match="no good") as caught:
-        spark.range(1).mapInArrow(fail, "id long").collect()
-    assert one_line(caught.value) == "no good"
+def test_mistakes_are_named_together() -> None:
+    raise_mistakes("job.toml", ["", ""])
+    with pytest.raises(UsageError, match=r"^job\.toml: a: wrong\.$"):
+        raise_mistakes("job.toml", ["", "a: wrong."])
+    with pytest.raises(UsageError, match=r"^job\.toml: 2 mistakes\n  a: wrong\.\n  b: wrong\.$"):
+        raise_mistakes("job.toml", ["a: wrong.", "b: wrong."])

@@ -4,13 +4,13 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
-from sparknn.cli.tables import NothingThereError, PathExistsError, Source, Target, guess_format
+from sparknn.cli.io import Source, Target, guess_format, output_problem, overlaps
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -35,8 +35,8 @@ def test_a_path_tells_its_format(path: str, format_: str) -> None:
 
 
 def test_csv_has_a_header_and_types_unless_told_otherwise() -> None:
-    assert Source.of("a.csv").options == {"header": "true", "inferSchema": "true"}
-    assert Source.of("a.csv", options={"HEADER": False}).options == {
+    assert Source.of("a.csv", None, {}).options == {"header": "true", "inferSchema": "true"}
+    assert Source.of("a.csv", None, {"HEADER": False}).options == {
         "HEADER": "false",
         "inferSchema": "true",
     }
@@ -45,32 +45,72 @@ def test_csv_has_a_header_and_types_unless_told_otherwise() -> None:
 def test_libsvm_is_told_how_many_features_there_are(tmp_path: Path, spark: "SparkSession") -> None:
     path = tmp_path / "rows.libsvm"
     path.write_text("1 1:0.5\n0 2:1\n")
-    source = Source.of(str(path)).with_features(5)
-    assert [row.features.size for row in source.read(spark, "data.train").collect()] == [5, 5]
+    source = Source.of(str(path), None, {}).with_features(5)
+    assert [row.features.size for row in source.read(spark).collect()] == [5, 5]
     assert source.with_features(7) == source
-    assert Source.of("a.csv").with_features(5) == Source.of("a.csv")
+    csv = Source.of("a.csv", None, {})
+    assert csv.with_features(5) == csv
 
 
-@pytest.mark.parametrize("format_", ["parquet", "csv", "json", "orc", "table"])
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [("p.libsvm", True), ("p.TXT", True), ("p.avro", True), ("p", False), ("p.2026", False)],
+)
+def test_what_cannot_be_written_is_refused(path: str, refused: bool) -> None:
+    assert bool(output_problem(path, None)) == refused
+    assert output_problem(path, "parquet") == ""
+
+
+@pytest.mark.parametrize("format_", ["csv", "table"])
 def test_what_is_written_is_read_again(format_: str, tmp_path: Path, spark: "SparkSession") -> None:
     rows = spark.createDataFrame([(1, 0.5), (2, 1.5)], "id int, x double").coalesce(1)
     path = "written_rows" if format_ == "table" else str(tmp_path / "out" / "rows")
-    target = Target.of(path, format_)
-    target.check_free(spark, "output.predictions")
+    target, source = Target.of(path, format_), Source.of(path, format_, {})
+    missing = source.problem(spark, "data.train")
+    assert missing.startswith("data.train: there is no ")
+    assert target.problem(spark, "output.predictions") == ""
     target.write(rows)
     try:
-        read = Source.of(path, format_).read(spark, "data.train")
-        assert {(row["id"], row["x"]) for row in read.collect()} == {(1, 0.5), (2, 1.5)}
-        with pytest.raises(
-            PathExistsError, match=r"exists already.*overwrite = true in \[output\]"
-        ):
-            target.check_free(spark, "output.predictions")
+        assert source.problem(spark, "data.train") == ""
+        read = source.read(spark).collect()
+        assert {(row["id"], row["x"]) for row in read} == {(1, 0.5), (2, 1.5)}
+        problem = target.problem(spark, "output.predictions")
+        assert "exists already" in problem
+        assert "overwrite = true in [output]" in problem
+        assert "--overwrite" in target.problem(spark, "--output")
         again = Target.of(path, format_, overwrite=True)
-        again.check_free(spark, "output.predictions")
+        assert again.problem(spark, "output.predictions") == ""
         again.write(rows.limit(1))
-        assert Source.of(path, format_).read(spark, "data.train").count() == 1
+        assert source.read(spark).count() == 1
     finally:
         spark.sql("drop table if exists written_rows")
+
+
+def test_what_can_be_written_is_tried_out(tmp_path: Path, spark: "SparkSession") -> None:
+    (tmp_path / "file").touch()
+    assert Target(str(tmp_path / "new" / "run[1]"), "model").problem(spark, "output.model") == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for path in (tmp_path / "file" / "model", Path("/proc/model")):
+        problem = Target(str(path), "model").problem(spark, "output.model")
+        assert problem.startswith(f"output.model: {path} cannot be written (")
+    assert "No FileSystem" in Target("nowhere://x/m", "model").problem(spark, "output.model")
+
+
+def test_outputs_that_would_replace_rows_are_refused(tmp_path: Path, spark: "SparkSession") -> None:
+    def found(data: str, *outputs: Target) -> list[str]:
+        keys = ["output.model", "output.predictions"][: len(outputs)]
+        named = list(zip(keys, outputs, strict=True))
+        texts = overlaps(spark, [("data.train", Source(data, "parquet"))], named)
+        return [text.partition(":")[0] for text in texts]
+
+    rows = f"{tmp_path}/rows"
+    for path in (rows, f"{tmp_path}", f"file:{tmp_path}/x/../rows/"):
+        assert found(rows, Target(path, "model", overwrite=True)) == ["output.model"]
+    assert found(f"{rows}/*.parquet", Target(rows, "model", overwrite=True)) == ["output.model"]
+    assert found(rows, Target(rows, "model")) == []  # Spark refuses it
+    assert found(rows, Target(f"{rows}2", "model", overwrite=True)) == []
+    same = Target(f"{tmp_path}/out", "model"), Target(f"{tmp_path}/out", "csv")
+    assert found(rows, *same) == ["output.predictions"]
 
 
 def test_csv_gets_vectors_as_text(tmp_path: Path, spark: "SparkSession") -> None:
@@ -78,18 +118,9 @@ def test_csv_gets_vectors_as_text(tmp_path: Path, spark: "SparkSession") -> None
         [(Vectors.dense(0.25, 0.75), [1, 2], "a,b")], ["probability", "some.array", "text"]
     )
     path = str(tmp_path / "rows.csv")
-    Target.of(path).write(rows)
-    (row,) = (
-        Source.of(path, options={"inferSchema": False, "escape": '"'})
-        .read(spark, "data.train")
-        .collect()
-    )
+    Target.of(path, None).write(rows)
+    (row,) = Source.of(path, None, {"inferSchema": False, "escape": '"'}).read(spark).collect()
     assert tuple(row) == ("[0.25,0.75]", "[1,2]", "a,b")
-
-
-def test_the_command_line_has_its_own_advice(tmp_path: Path, spark: "SparkSession") -> None:
-    with pytest.raises(PathExistsError, match="--overwrite"):
-        Target.of(str(tmp_path)).check_free(spark, "--output")
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -98,10 +129,10 @@ def test_a_write_that_fails_leaves_what_it_found(
 ) -> None:
     path = tmp_path / "rows"
     if there:
-        Target.of(str(path)).write(spark.range(1).coalesce(1))
+        Target.of(str(path), None).write(spark.range(1).coalesce(1))
     broken = spark.range(1).selectExpr("raise_error('no good') as x")
     with pytest.raises(Exception, match=r"no good|ALREADY_EXISTS"):
-        Target.of(str(path)).write(broken)
+        Target.of(str(path), None).write(broken)
     assert path.exists() == there
 
 
@@ -126,41 +157,13 @@ def test_an_interrupted_write_leaves_nothing(
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            Target.of(str(path)).write(rows)
+            Target.of(str(path), None).write(rows)
     finally:
         thread.join()
     assert begun.is_set()
     assert not path.exists()
     # The connection is whole: no answer of the call that was broken off is taken for another's.
     assert spark.range(3).count() == 3
-
-
-def test_a_write_that_ends_in_spite_of_an_interrupt_is_removed(
-    tmp_path: Path,
-    spark: "SparkSession",
-    plain_control_c: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The command fails, and its next run would find the path in its way."""
-    write = Target._write
-
-    def interrupted(target: Target, rows: Any) -> None:
-        write(target, rows)
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Target, "_write", interrupted)
-    path = tmp_path / "rows"
-    with pytest.raises(KeyboardInterrupt):
-        Target.of(str(path)).write(spark.range(1).coalesce(1))
-    assert not path.exists()
-
-
-def test_rows_that_are_not_there_are_named_by_their_key(
-    tmp_path: Path, spark: "SparkSession"
-) -> None:
-    for source in (Source.of(str(tmp_path / "none.csv")), Source.of("no_such_table", "table")):
-        with pytest.raises(NothingThereError, match=r"^data\.test: there is no .*(none|no_such)"):
-            source.read(spark, "data.test")
 
 
 def test_an_error_is_not_logged_besides(
@@ -172,11 +175,3 @@ def test_an_error_is_not_logged_besides(
     with open_session("test"), pytest.raises(Exception, match="CAST_INVALID_INPUT"):
         broken.collect()
     assert "Traceback" not in capfd.readouterr().err
-
-
-def test_what_may_be_a_table_gets_a_hint() -> None:
-    hints = ("--format table.", "format = 'table' in [data].")
-    for key, hint in zip(("--data", "data.train"), hints, strict=True):
-        assert Source.of("mydb.rows")._nothing(key).endswith(f"If it is a table, say {hint}")
-        for path in ("rows.csv", "./rows", "mydb.rows.parquet"):
-            assert Source.of(path)._nothing(key) == f"{key}: there is no {path}."

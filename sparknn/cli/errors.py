@@ -1,0 +1,48 @@
+"""Errors of a command: bad usage with all its mistakes, and one line for any other error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from sparknn.engine.worker_errors import root_cause
+
+
+class UsageError(ValueError):
+    """A command cannot start as it was given; exit status 2.
+
+    Parameters
+    ----------
+    where : str
+        What holds the mistakes: a file or a command.
+    mistakes : iterable of str
+        Each starts with the key, option or column that is wrong.
+    """
+
+    def __init__(self, where: str, mistakes: Iterable[str]) -> None:
+        self.mistakes = list(mistakes)
+        several = f" {len(self.mistakes)} mistakes\n  " if len(self.mistakes) > 1 else " "
+        super().__init__(f"{where}:{several}" + "\n  ".join(self.mistakes))
+
+
+def raise_mistakes(where: str, mistakes: Iterable[str]) -> None:
+    """Raise UsageError if there are any mistakes; empty texts are none."""
+    if found := [mistake for mistake in mistakes if mistake]:
+        raise UsageError(where, found)
+
+
+def one_line(error: Exception) -> str:
+    """Return the line of an error that a user can act on.
+
+    Errors of Spark carry a worker's traceback or a chain of Java causes; the last one is meant,
+    without its class and without Spark's SQL state.
+    """
+    text, cause = str(error).strip(), root_cause(error).strip()
+    java = type(error).__name__ == "Py4JJavaError" or cause != text.partition("\n")[0]
+    if cause and (java or type(error).__module__.startswith("pyspark.")):
+        line = re.sub(r"^[\w.$]+(Error|Exception): (?=.)", "", cause)
+        return re.sub(r"\.? SQLSTATE: \w+", ".", line).strip()
+    line = " ".join(text.split())
+    if isinstance(error, ValueError | RuntimeError | OSError) and line:
+        return line
+    return f"{type(error).__name__}: {line} (--verbose shows where)"

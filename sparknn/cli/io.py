@@ -1,0 +1,186 @@
+"""Rows in and out: whatever Spark reads and writes, by format and path, or by a table's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, MapType, StructType
+
+from sparknn.cli.keys import OUTPUT_FORMATS
+from sparknn.engine import filesystem
+from sparknn.engine.interrupts import defer_interrupts
+from sparknn.engine.sql import is_connect, quote_column
+from sparknn.engine.worker_errors import error_class, root_cause
+
+_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".orc": "orc"}
+_FORMATS |= {".libsvm": "libsvm", ".svm": "libsvm"}
+# What users may expect to be written by the path's ending, and is not.
+_UNKNOWN = (".txt", ".tsv", ".avro", ".xml", ".xls", ".xlsx", ".arrow", ".feather")
+# A CSV file with neither a header nor types is of no use here; options override both.
+_CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
+
+
+def guess_format(path: str) -> str:
+    """Return the format that a path's ending names; parquet, Spark's default, if it names none."""
+    ending = Path(path.removesuffix(".gz")).suffix.lower()
+    return _FORMATS.get(ending, "parquet")
+
+
+def output_problem(path: str, format_: str | None) -> str:
+    """Return why rows cannot be written to a path by its ending; empty if they can."""
+    unknown = Path(path).suffix.lower() in _UNKNOWN
+    if format_ or not (unknown or guess_format(path) not in OUTPUT_FORMATS):
+        return ""
+    return f"{path} ends in a format that cannot be written; use {', '.join(OUTPUT_FORMATS)}."
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: a path on any file system that Spark knows, or a table's name."""
+
+    path: str
+    format: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: str, format_: str | None, options: Mapping[str, Any]) -> Source:
+        """Fill in what is not given: the format by the path's ending, and options for CSV."""
+        format_ = format_ or guess_format(path)
+        bools = {True: "true", False: "false"}
+        given = {k: bools[v] if isinstance(v, bool) else str(v) for k, v in options.items()}
+        if format_ == "csv":
+            # Spark's options do not mind case, so neither may the defaults.
+            names = {name.lower() for name in given}
+            given |= {n: v for n, v in _CSV_OPTIONS.items() if n.lower() not in names}
+        return cls(path, format_, given)
+
+    def with_features(self, count: int) -> Source:
+        """Return the same with the vectors' size set, which a libsvm file does not know."""
+        if self.format != "libsvm" or any(n.lower() == "numfeatures" for n in self.options):
+            return self
+        return replace(self, options={**self.options, "numFeatures": str(count)})
+
+    def read(self, spark: SparkSession) -> DataFrame:
+        """Return the rows, lazily."""
+        reader = spark.read.options(**self.options)
+        if self.format == "table":
+            return reader.table(self.path)
+        return reader.format(self.format).load(self.path)
+
+    def problem(self, spark: SparkSession, key: str) -> str:
+        """Return why there is nothing to read; empty if there is."""
+        try:
+            # Finds the files, but reads none of them, as a format that infers its schema would.
+            replace(self, format="text" if self.format != "table" else "table").read(spark)
+        except AnalysisException as error:
+            if error_class(error) not in ("PATH_NOT_FOUND", "TABLE_OR_VIEW_NOT_FOUND"):
+                return f"{key}: {self.path} cannot be read ({root_cause(error)})."
+            if self.format == "table":
+                return f"{key}: there is no table {self.path}."
+            hint = "" if "/" in self.path else " If it is a table, set the format to table."
+            return f"{key}: there is no {self.path}.{hint}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where rows, or a model (of format ``model``), go."""
+
+    path: str
+    format: str
+    overwrite: bool = False
+
+    @classmethod
+    def of(cls, path: str, format_: str | None, overwrite: bool = False) -> Target:
+        """Fill in the format by the path's ending."""
+        return cls(path, format_ or guess_format(path), overwrite)
+
+    def problem(self, spark: SparkSession, key: str) -> str:
+        """Return why nothing can be written there; empty if something can, which is tried."""
+        how = "overwrite = true in [output]" if key.startswith("output.") else "--overwrite"
+        try:
+            if not self.overwrite and self._exists(spark):
+                return f"{key}: {self.path} exists already. Name another path, or use {how}."
+            if self.format != "table" and not is_connect(spark):
+                filesystem.probe_parent(spark, self.path)
+        except Exception as error:  # every file system has errors of its own
+            return f"{key}: {self.path} cannot be written ({root_cause(error)})."
+        return ""
+
+    def _exists(self, spark: SparkSession) -> bool:
+        if self.format == "table":
+            return spark.catalog.tableExists(self.path)
+        # Without a JVM at hand, Spark's writer finds it.
+        return not is_connect(spark) and filesystem.exists(spark, self.path)
+
+    def write(self, rows: DataFrame) -> None:
+        """Write rows. CSV holds no vectors or arrays: there they become text, as in JSON."""
+        if self.format == "csv":
+            rows = rows.select(*_flat(rows))
+        writer = rows.write.mode("overwrite" if self.overwrite else "errorifexists")
+        with self._cleaning_up(rows.sparkSession):
+            if self.format == "table":
+                writer.saveAsTable(self.path)
+            elif self.format == "csv":
+                writer.option("header", "true").csv(self.path)
+            else:
+                writer.format(self.format).save(self.path)
+
+    @contextmanager
+    def _cleaning_up(self, spark: SparkSession) -> Iterator[None]:
+        """Remove a path that a failed write has begun: the next run would find it in its way."""
+        remote = is_connect(spark)
+        ours = not (remote or self.format == "table" or self._exists(spark))
+        # An interrupt cancels the write, and waits for its end.
+        waiting = nullcontext() if remote else defer_interrupts(spark.sparkContext.cancelAllJobs)
+        try:
+            with waiting:
+                yield
+        except AnalysisException:  # nothing was begun: another program's path may be there by now
+            raise
+        except BaseException:
+            if ours:
+                filesystem.remove(spark, self.path)
+            raise
+
+
+def overlaps(
+    spark: SparkSession, inputs: Iterable[tuple[str, Source]], outputs: Iterable[tuple[str, Target]]
+) -> Iterator[str]:
+    """Yield the outputs that would replace an input, or one another."""
+
+    def resolved(place: Source | Target) -> str:
+        is_table = place.format == "table"
+        return place.path.lower() if is_table else filesystem.qualify(spark, place.path) + "/"
+
+    if is_connect(spark):  # which has no JVM to ask
+        return
+    others = [(key, resolved(source)) for key, source in inputs]
+    for key, target in outputs:
+        own = resolved(target)
+        for other, path in others:
+            if path.startswith(own) and (target.overwrite or other.startswith("output.")):
+                yield f"{key}: {target.path} would replace {other}. Name another path."
+        others.append((key, own))
+
+
+def _flat(rows: DataFrame) -> list[Column]:
+    """Return a DataFrame's columns, with vectors and nested types as JSON text."""
+    columns = []
+    for column in rows.schema.fields:
+        value = F.col(quote_column(column.name))
+        if isinstance(column.dataType, VectorUDT):
+            value = F.to_json(vector_to_array(value)).alias(column.name)
+        elif isinstance(column.dataType, ArrayType | MapType | StructType):
+            value = F.to_json(value).alias(column.name)
+        columns.append(value)
+    return columns

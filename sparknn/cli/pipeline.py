@@ -1,0 +1,180 @@
+"""The stages around a network: columns assembled into features, text labels indexed and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.feature import IndexToString, StringIndexer, StringIndexerModel, VectorAssembler
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import DataFrame
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DoubleType,
+    NumericType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from sparknn.cli.keys import PARAM_KEYS
+from sparknn.ml.schema import SchemaError, SchemaProblem, check_training_schema, missing_problem
+
+_PREDICTED_LABEL = "predictedLabel"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a network reads, and those that they are made of.
+
+    ``features`` is made of ``assembled``, if it is not there already; ``label`` numbers the texts
+    of ``indexed``, if there are any: by ``names``, if an initial network knows them, or sorted.
+    """
+
+    features: str
+    label: str
+    assembled: tuple[str, ...] = ()
+    indexed: str = ""
+    names: tuple[str, ...] = ()
+
+    @property
+    def made(self) -> dict[str, str]:
+        """The columns that stages make, and the Param that names what they are made of."""
+        features = {self.features: "featuresCol"} if self.assembled else {}
+        return features | ({self.label: "labelCol"} if self.indexed else {})
+
+
+def plan_columns(
+    schema: StructType, features: Sequence[str], label: str, *, classifies: bool
+) -> Columns:
+    """Find out from the rows' schema which stages the named columns need."""
+    kinds = {item.name: item.dataType for item in schema.fields}
+    ready = len(features) == 1 and isinstance(
+        kinds.get(features[0]), VectorUDT | ArrayType | type(None)
+    )
+    is_text = classifies and isinstance(kinds.get(label), StringType)
+    return Columns(
+        features=features[0] if ready else free_name(schema, "features"),
+        label=free_name(schema, "labelIndex") if is_text else label,
+        assembled=() if ready else tuple(features),
+        indexed=label if is_text else "",
+    )
+
+
+def column_mistakes(
+    schema: StructType, columns: Columns, estimator: Any, key: str = "", *, case_matters: bool
+) -> list[str]:
+    """Return the columns that are missing, of the wrong type, or in the way.
+
+    Parameters
+    ----------
+    estimator : NeuralNetClassifier or NeuralNetRegressor
+        Its own check does most of it, on the schema as the stages before it leave it.
+    key : str
+        What named the rows; by default the key that named the column.
+    """
+    named = ("predictionCol", "probabilityCol", "rawPredictionCol")
+    pairs = [(estimator.getOrDefault(name), name) for name in named if estimator.hasParam(name)]
+    pairs += [(_PREDICTED_LABEL, "labelCol")] * bool(columns.indexed)
+    param_of = dict(pairs)
+    problems = [*_input_problems(schema, columns)]
+    problems += [
+        SchemaProblem(name, param, f"Column '{name}' exists already; it is made here. Rename it.")
+        for name, param in columns.made.items()
+        if free_name(schema, name) != name
+    ]
+    # As the stages leave it. What they read was checked above, whatever is wrong with it.
+    kinds = {columns.features: VectorUDT(), columns.label: DoubleType()}
+    fields = {field.name: field for field in schema.fields}
+    fields |= {name: StructField(name, kinds[name]) for name in columns.made}
+    # Test rows need neither.
+    weight, indicator = (
+        estimator.getOrDefault(name) if estimator.isDefined(name) and not key else None
+        for name in ("weightCol", "validationIndicatorCol")
+    )
+    try:
+        check_training_schema(
+            StructType([*fields.values()]),
+            features=columns.features,
+            label=columns.label,
+            classifies=estimator._classifies,
+            weight=weight,
+            validation_indicator=indicator,
+            outputs=[name for name, _ in pairs],
+            case_matters=case_matters,
+        )
+    except SchemaError as error:
+        problems += error.problems
+    return [
+        f"{key or PARAM_KEYS[each.param or param_of[each.column]]}: {each.message}"
+        for each in problems
+    ]
+
+
+def _input_problems(schema: StructType, columns: Columns) -> Iterator[SchemaProblem]:
+    """Yield what is wrong with the columns that stages read."""
+    for name in columns.assembled:
+        text = ""
+        if problem := missing_problem(schema, name, "featuresCol", "features"):
+            yield problem
+        elif name in (columns.indexed, columns.label):
+            text = "is the label."
+        elif not isinstance(kind := schema[name].dataType, NumericType | BooleanType | VectorUDT):
+            text = (
+                f"has type {kind.simpleString()}; expected numbers, or one column of vectors or "
+                f"arrays. Encode text first, with StringIndexer and OneHotEncoder."
+            )
+        if text:
+            yield SchemaProblem(name, "featuresCol", f"Column '{name}' {text}")
+    if columns.indexed:
+        yield from filter(None, [missing_problem(schema, columns.indexed, "labelCol", "labels")])
+
+
+def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:
+    """Return the stages that make the columns a network reads; none if they are there."""
+    made: list[Any] = []
+    if columns.assembled:
+        # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
+        names = list(columns.assembled)
+        made.append(
+            VectorAssembler(inputCols=names, outputCol=columns.features, handleInvalid="keep")
+        )
+    if columns.names:
+        names, indexed = list(columns.names), columns.indexed
+        made.append(StringIndexerModel.from_labels(names, indexed, columns.label, handle_invalid))
+    elif columns.indexed:
+        made.append(
+            StringIndexer(inputCol=columns.indexed, outputCol=columns.label)
+            .setStringOrderType("alphabetAsc")
+            .setHandleInvalid(handle_invalid)
+        )
+    return made
+
+
+def fit(estimator: Any, columns: Columns, rows: DataFrame) -> Any:
+    """Fit the estimator; return its model, in a ``PipelineModel`` if its columns need stages."""
+    estimator._set(featuresCol=columns.features, labelCol=columns.label)
+    before = preprocessing(columns, estimator.getHandleInvalid())
+    if not before:
+        return estimator.fit(rows)
+    fitted = Pipeline(stages=[*before, estimator]).fit(rows)
+    if not columns.indexed:
+        return fitted
+    indexer: Any = fitted.stages[-2]
+    names = IndexToString(
+        inputCol=estimator.getPredictionCol(),
+        outputCol=_PREDICTED_LABEL,
+        labels=list(indexer.labels),
+    )
+    return PipelineModel([*fitted.stages, names])
+
+
+def free_name(schema: StructType, name: str) -> str:
+    """Return ``name`` with underscores until no column is called so, in whatever case."""
+    taken = {each.lower() for each in schema.names}
+    while name.lower() in taken:
+        name += "_"
+    return name

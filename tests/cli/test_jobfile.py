@@ -1,0 +1,239 @@
+"""Job files: what is read from them, and that every mistake in one is named, at once."""
+
+from pathlib import Path
+
+import pytest
+
+from sparknn.cli import keys
+from sparknn.cli.errors import UsageError
+from sparknn.cli.io import Source, Target
+from sparknn.cli.jobfile import load_train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def job_file(tmp_path: Path):
+    """Write text to a job file and return its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "job.toml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def mistakes_in(path: str, *overrides: str) -> list[str]:
+    """What is wrong with a job file; whether a model is kept is another test's."""
+    try:
+        load_train(path, ["output.model=m", *overrides])
+    except UsageError as error:
+        return error.mistakes
+    return []
+
+
+def test_a_full_file_is_read(job_file) -> None:
+    job = load_train(
+        job_file(
+            """
+            task = "regression"
+            [data]
+            train = "a.csv"
+            test = "b.csv"
+            options = { header = false, sep = ";" }
+            features = ["x", "y"]
+            label = "z"
+            weight = "w"
+            validationFraction = 0.1
+            [training]
+            maxIter = 3
+            [output]
+            model = "out/m"
+            predictions = "out/p.csv"
+            overwrite = true
+            """
+        )
+    )
+    assert not job.classifies
+    options = {"header": "false", "sep": ";", "inferSchema": "true"}
+    assert job.train == Source("a.csv", "csv", options)
+    assert job.test == Source("b.csv", "csv", options)
+    assert (job.features, job.label) == (("x", "y"), "z")
+    assert job.columns == ("x", "y", "z", "w")
+    assert job.estimator.getMaxIter() == 3
+    assert job.estimator.getWeightCol() == "w"
+    assert job.model == Target("out/m", "model", overwrite=True)
+    assert job.predictions == Target("out/p.csv", "csv", overwrite=True)
+
+
+def test_defaults_are_those_of_spark(job_file) -> None:
+    job = load_train(job_file('[data]\ntrain = "rows"\n[output]\nmodel = "m"'))
+    assert (job.classifies, job.features, job.label) == (True, ("features",), "label")
+    assert job.train == Source("rows", "parquet", {})
+    assert (job.test, job.curve, job.predictions) == (None, None, None)
+
+
+def test_overrides_replace_and_add(job_file) -> None:
+    path = job_file('[data]\ntrain = "rows"\n[training]\nmaxIter = 3')
+    overrides = [
+        "training.maxIter=5",
+        "training.stepSize = 0.5",
+        "network.hiddenLayers=[8, 4]",
+        "network.activation=tanh",
+        "data.train=other/rows.csv",
+        "data.options.header=true",
+        "averaging.shuffle=false",
+        "output.model=m",
+    ]
+    job = load_train(path, overrides)
+    net = job.estimator
+    assert (net.getMaxIter(), net.getStepSize(), net.getShuffle()) == (5, 0.5, False)
+    assert (net.getHiddenLayers(), net.getActivation()) == ([8, 4], "tanh")
+    assert job.train.path == "other/rows.csv"
+    assert job.train.options["header"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.maxIter", "--set training.maxIter: expected KEY=VALUE"),
+        ("=5", "--set =5: expected KEY=VALUE"),
+        ("training..maxIter=5", "--set training..maxIter=5: expected KEY=VALUE"),
+        ("data.train.x=5", "--set data.train.x=5: train holds a value"),
+        ("maxIter=5", "maxIter: unknown key; did you mean training.maxIter?"),
+        ("data.train=3", "data.train: expected text, got 3."),
+        ("data.train=", "data.train: expected text, got empty text."),
+        ("data=rows", "data: expected a section [data], got 'rows'."),
+        ("task=classify", "task: expected one of classification, regression, got 'classify'; did"),
+        (
+            "data.format=parket",
+            "data.format: expected one of parquet, csv, libsvm, json, orc, tabl",
+        ),
+        ("data.features=[]", "data.features: expected a column's name or a list of different nam"),
+        ("data.features=['a', 'a']", "data.features: expected a column's name or a list of diffe"),
+        ("data.options=header", "data.options: expected a table of reader options"),
+        ("output.overwrite=1", "output.overwrite: expected true or false, got 1."),
+        ("output.predictions=p", "output.predictions: needs data.test"),
+        ("trainig.maxIter=1", "trainig: unknown section; did you mean 'training'?"),
+        ("spark.x=1", "spark: unknown section; the sections are data, network"),
+        (
+            "training.hiddenLayers=[3]",
+            "training.hiddenLayers: unknown key; did you mean network.hi",
+        ),
+        (
+            "training.hidenLayers=[3]",
+            "training.hidenLayers: unknown key; did you mean network.hidd",
+        ),
+        ("training.stepsize=1", "training.stepsize: unknown key; did you mean 'stepSize'?"),
+        ("training.qwerty=1", "training.qwerty: unknown key. `sparknn keys` lists them all."),
+        ("training.maxIter=many", "training.maxIter = 'many'; expected a whole number."),
+        ("training.maxIter=true", "training.maxIter = True; expected a whole number."),
+        ("training.maxIter=0", "training.maxIter = 0; expected a number"),
+        ("network.activation=rellu", "network.activation = 'rellu'; expected"),
+        ("network.loss=huber", "network.loss: not for task = 'classification'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(override: str, expected: str, job_file) -> None:
+    (mistake,) = mistakes_in(job_file('[data]\ntrain = "rows"'), override)
+    assert mistake.startswith(expected)
+    assert mistake[-1] in ".?"
+
+
+def test_all_mistakes_are_named_at_once(job_file) -> None:
+    path = job_file(
+        """
+        task = "clasification"
+        [data]
+        format = 3
+        [network]
+        hiddenLayers = [300, 0]
+        dropout = 1.5
+        [training]
+        maxiter = 4
+        stepSize = -1
+        """
+    )
+    named = [mistake.split(":")[0].split(" ")[0] for mistake in mistakes_in(path)]
+    assert sorted(named) == [
+        "data.format",
+        "data.train",
+        "network.dropout",
+        "network.hiddenLayers",
+        "task",
+        "training.maxiter",
+        "training.stepSize",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot be read: No such file or directory."),
+        (b"[data\n", "is not valid TOML: "),
+        (b"\xff\xfe", "is not valid TOML: 'utf-8' codec"),
+    ],
+)
+def test_files_that_cannot_be_read(content: bytes | None, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=expected):
+        load_train(str(path))
+
+
+def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        load_train(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.test=t", "output.predictionCol="], "output.predictionCol: is empty, but data.test"),
+        (
+            ["data.validationIndicator=v", "data.validationFraction=0.1"],
+            "data.validationFraction = 0.1; not together with validationIndicatorCol = 'v'",
+        ),
+        (["training.patience=3"], "training.patience = 3; needs validation rows"),
+        (["averaging.finalWeights=best"], "averaging.finalWeights = 'best'; needs validation rows"),
+        (["data.test=t", "output.predictions=p.svm"], "output.predictions: p.svm ends in a format"),
+    ],
+)
+def test_what_does_not_go_together(overrides: list[str], expected: str, job_file) -> None:
+    (mistake,) = mistakes_in(job_file('[data]\ntrain = "rows"'), *overrides)
+    assert mistake.startswith(expected)
+    # A wrong Param hides no other mistake.
+    assert len(mistakes_in(job_file('[data]\ntrain = "r"'), *overrides, "network.dropout=2")) == 2
+
+
+def test_a_training_of_which_nothing_would_be_kept(job_file) -> None:
+    with pytest.raises(UsageError, match=r"output\.model: missing"):
+        load_train(job_file('[data]\ntrain = "rows"'))
+    assert load_train(job_file('[data]\ntrain = "r"'), ["data.test=t"]).model is None
+
+
+@pytest.mark.parametrize("task", keys.TASKS)
+def test_every_param_has_exactly_one_key(task: str) -> None:
+    listed = [
+        n for section in keys.TRAIN.values() for n, key in section.items() if key.type == "param"
+    ]
+    assert len(listed) == len(set(listed))
+    assert {param.name for param in keys.new_estimator(task).params} <= keys.PARAM_KEYS.keys()
+    assert all(any(keys.new_estimator(t).hasParam(name) for t in keys.TASKS) for name in listed)
+
+
+def test_keys_are_listed_with_their_meaning_and_default() -> None:
+    lines = list(keys.key_lines(keys.TRAIN))
+    (max_iter,) = [line for line in lines if line.startswith("  maxIter:")]
+    assert "rounds" in max_iter
+    assert "Default 20." in max_iter
+    (loss,) = [line for line in lines if line.startswith("  loss:")]
+    assert "Only regression." in loss
+    assert all(f"[{section}]" in lines for section in keys.TRAIN if section)
+
+
+def test_the_job_file_of_the_demo_is_right() -> None:
+    job = load_train(str(ROOT / "conf" / "mnist.toml"))
+    assert job.estimator.getHiddenLayers() == [300]
+    assert job.model == Target("out/mnist/model", "model", overwrite=True)

@@ -1,0 +1,147 @@
+"""Which stages columns need, and which columns cannot be used: asked of schemas, without Spark."""
+
+import pytest
+from models import classifier
+from pyspark.ml import PipelineModel
+from pyspark.ml.feature import StringIndexerModel, VectorAssembler
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import SparkSession
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DoubleType,
+    IntegerType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from sparknn import NeuralNetClassifier, NeuralNetRegressor
+from sparknn.cli.pipeline import Columns, column_mistakes, plan_columns
+from sparknn.cli.saved_model import SavedModel
+
+_TYPES = {
+    "id": IntegerType(),
+    "x": DoubleType(),
+    "y": DoubleType(),
+    "colour": StringType(),
+    "v": VectorUDT(),
+    "a": ArrayType(DoubleType()),
+    "is_test": BooleanType(),
+}
+
+
+def schema(**changes: object) -> StructType:
+    """The columns of the points and some more; with changes, None to leave one out."""
+    types = {name: kind for name, kind in {**_TYPES, **changes}.items() if kind is not None}
+    return StructType([StructField(name, kind) for name, kind in types.items()])
+
+
+@pytest.mark.parametrize(
+    ("features", "label", "expected"),
+    [
+        (["x", "y"], "colour", Columns("features", "labelIndex", ("x", "y"), "colour")),
+        (["v"], "id", Columns("v", "id")),
+        (["a"], "id", Columns("a", "id")),
+        (["x"], "id", Columns("features", "id", ("x",))),
+    ],
+)
+def test_stages_are_those_that_columns_need(
+    features: list[str], label: str, expected: Columns
+) -> None:
+    assert plan_columns(schema(), features, label, classifies=True) == expected
+
+
+def test_names_that_are_taken_are_not_used() -> None:
+    found = plan_columns(schema(Features=DoubleType()), ["x", "y"], "colour", classifies=True)
+    assert (found.features, found.label) == ("features_", "labelIndex")
+
+
+def mistakes(
+    features: list[str] = ["x", "y"],  # noqa: B006
+    label: str = "colour",
+    *,
+    regression: bool = False,
+    **params: str,
+) -> list[str]:
+    estimator = NeuralNetRegressor(**params) if regression else NeuralNetClassifier(**params)
+    columns = plan_columns(schema(), features, label, classifies=not regression)
+    return column_mistakes(schema(), columns, estimator, case_matters=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"features": ["x", "yy"]}, "data.features: There is no column 'yy'"),
+        ({"label": "color"}, "data.label: There is no column 'color' (labels); did you mean 'colo"),
+        (
+            {"features": ["x", "colour"], "label": "id"},
+            "data.features: Column 'colour' has type st",
+        ),
+        ({"features": ["x", "colour"]}, "data.features: Column 'colour' is the label."),
+        ({"features": ["id", "x"], "label": "id"}, "data.features: Column 'id' is the label."),
+        ({"weightCol": "w"}, "data.weight: There is no column 'w'"),
+        ({"weightCol": "colour"}, "data.weight: Column 'colour' has type string; expected numbers"),
+        ({"validationIndicatorCol": "id"}, "data.validationIndicator: Column 'id' has type int"),
+        ({"predictionCol": "colour"}, "output.predictionCol: Output column 'colour' already exis"),
+        (
+            {"predictionCol": "ID"},
+            "output.predictionCol: Output column 'ID' already exists as 'id'",
+        ),
+        ({"probabilityCol": "features"}, "output.probabilityCol: Output column 'features' already"),
+        ({"regression": True}, "data.label: Column 'colour' has type string; expected a number"),
+    ],
+)
+def test_columns_are_named_by_keys(arguments: dict, expected: str) -> None:
+    assert mistakes() == []
+    found = mistakes(**arguments)
+    assert len(found) == 1
+    assert found[0].startswith(expected)
+
+
+def test_two_outputs_of_one_name() -> None:
+    (found,) = mistakes(probabilityCol="prediction")
+    assert "'prediction' is named by more than one param" in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"y": None}, "data.test: There is no column 'y'"),
+        ({"colour": None}, "data.test: There is no column 'colour'"),
+        ({"y": StringType()}, "data.test: Column 'y' has type string; expected numbers"),
+        ({"prediction": DoubleType()}, "data.test: Output column 'prediction' already exists"),
+        ({"predictedLabel": StringType()}, "data.test: Output column 'predictedLabel' already"),
+        ({"Features": DoubleType()}, "data.test: Column 'features' exists already"),
+        ({"is_test": None, "id": None}, ""),
+    ],
+)
+def test_test_rows_are_checked_too(changes: dict, expected: str) -> None:
+    net = NeuralNetClassifier(weightCol="id", validationIndicatorCol="is_test")
+    columns = plan_columns(schema(), ["x", "y"], "colour", classifies=True)
+    found = column_mistakes(schema(**changes), columns, net, "data.test", case_matters=False)
+    assert [text[: len(expected)] for text in found] == [expected] * bool(expected)
+
+
+def test_a_test_label_that_is_text_is_no_class_number() -> None:
+    columns = plan_columns(schema(), ["x", "y"], "id", classifies=True)
+    changed, net = schema(id=StringType()), NeuralNetClassifier()
+    (found,) = column_mistakes(changed, columns, net, "data.test", case_matters=False)
+    assert found.startswith("data.test: Column 'id' has type string; expected class numbers")
+
+
+def test_the_labels_indexer_is_found_wherever_it_is(spark: SparkSession) -> None:
+    indexer = StringIndexerModel.from_arrays_of_labels(
+        [["a", "b"], ["red", "blue"]], ["kind", "colour"], ["kindIndex", "label"]
+    )
+    inner = PipelineModel([indexer, VectorAssembler(inputCols=["x", "y"], outputCol="features")])
+    saved = SavedModel.of(PipelineModel([inner, classifier(2, 2)]))
+    assert saved.class_names == ["red", "blue"]
+    assert saved.label_indexer.getInputCol() == "colour"
+    others, numbering, *_ = saved.stages
+    assert others.getOutputCols() == ["kindIndex"]
+    assert numbering is saved.label_indexer
+    rows = spark.createDataFrame([("b", 1.0, 2.0)], "kind string, x double, y double")
+    assert saved.inputs(rows, labelled=False) == ["kind", "x", "y"]
+    assert "kindIndex" in saved.transform(rows, labelled=False).columns
+    assert SavedModel.of(PipelineModel([])) is None
