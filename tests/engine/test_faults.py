@@ -107,32 +107,13 @@ def test_a_lost_shard_is_written_again_and_once(
     assert leftovers(spark) == []
 
 
-@pytest.mark.slow
-def test_failing_tasks_and_a_killed_executor_are_survived(
-    run_python: RunPython, tmp_path: Path
-) -> None:
+def test_failing_tasks_are_tried_again(run_python: RunPython, tmp_path: Path) -> None:
     run_python(
         PREAMBLE
         + """
-import signal
 from pyspark import TaskContext
-spark = session("local-cluster[2,1,1024]", **{"spark.cores.max": "2"})
-jvm = spark.sparkContext._gateway.proc.pid
-
-def executors():
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            command = (stat.parent / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if parent == jvm and b"CoarseGrainedExecutorBackend" in command:
-            found.append(int(stat.parent.name))
-    return sorted(found)
-
-while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:
-    time.sleep(0.1)
+from pyspark.sql import functions as F
+spark = session("local[2,3]")
 expected = fitted(spark)
 
 train, from_json = tasks.train, rdd.ShardHandle.from_json
@@ -151,12 +132,43 @@ class FlakyHandle:
             raise RuntimeError("lost after the shard was written")
         return from_json(text)
 
-handle = rdd.ShardHandle
 tasks.train, rdd.ShardHandle = flaky_train, FlakyHandle
 assert fitted(spark) == expected
 assert not list(Path(sys.argv[1]).rglob("sparknn-*"))
-tasks.train, rdd.ShardHandle = train, handle
+spark.stop()
+""",
+        str(tmp_path),
+        timeout_s=300,
+    )
 
+
+def test_a_killed_executor_is_survived(run_python: RunPython, tmp_path: Path) -> None:
+    run_python(
+        PREAMBLE
+        + """
+import signal
+spark = session("local-cluster[2,1,1024]", **{"spark.cores.max": "2"})
+jvm = spark.sparkContext._gateway.proc.pid
+
+def executors():
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            command = (stat.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == jvm and b"CoarseGrainedExecutorBackend" in command:
+            found.append(int(stat.parent.name))
+    return sorted(found)
+
+while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:
+    time.sleep(0.1)
+counted, warn = [], rdd._warn_if_skewed
+rdd._warn_if_skewed = lambda handles, n_executors: counted.append(n_executors)
+expected = fitted(spark)
+assert counted == [2]
+rdd._warn_if_skewed = warn
 killed = []
 
 def kill(round_):
