@@ -197,7 +197,7 @@ def test_an_estimator_is_saved_with_the_model_it_continues_from(
     estimator.save(path)
     again = NeuralNetClassifier.load(path)
     assert again.fit(rows).theta.tobytes() == estimator.fit(rows).theta.tobytes()
-    with pytest.raises(ValueError, match="holds no network"):
+    with pytest.raises(ValueError, match="has no network"):
         small(initialModel=NeuralNetClassificationModel()).write().overwrite().save(path)
     assert NeuralNetClassifier.load(path).uid == estimator.uid
 
