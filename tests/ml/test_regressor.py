@@ -109,10 +109,19 @@ def test_several_targets(spark: SparkSession) -> None:
     assert r2(predicted[:, 1], targets[:, 1]) > 0.7
 
 
-def test_a_constant_target(spark: SparkSession) -> None:
-    frame = table(spark, X[:100], np.full(100, 7.5))
-    model = small().fit(frame)
-    assert np.abs(model.toLocal().predict(X[:100]) - 7.5).mean() < 0.5
+@pytest.mark.parametrize("value", [7.0, 1e-6, -3e5, 0.0])
+def test_a_constant_target_is_predicted(spark: SparkSession, value: float) -> None:
+    frame = table(spark, X[:100], np.full(100, value), held_out=np.arange(100) % 5 == 0)
+    model = small(maxIter=2, validationIndicatorCol="held_out").fit(frame)
+    assert (model.toLocal().predict(X) == np.float32(value)).all()
+    assert (model.summary.history["validation_metric"] == 0).all()
+
+
+def test_a_constant_component_is_predicted(spark: SparkSession) -> None:
+    targets = np.column_stack([TARGETS[:, 0], np.full(len(X), 0.1)])
+    predicted = small().fit(table(spark, X, targets)).toLocal().predict(X)
+    assert (predicted[:, 1] == np.float32(0.1)).all()
+    assert r2(predicted[:, 0], targets[:, 0]) > 0.7
 
 
 def test_whole_numbers_are_targets_too(rows: DataFrame) -> None:
