@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sparknn import __version__
-from sparknn.cli.errors import UsageError, one_line, raise_mistakes
+from sparknn.cli.errors import UsageError, one_line
 from sparknn.cli.keys import EXPERIMENT, FORMATS, OUTPUT_FORMATS, TRAIN, key_lines
 
 _ABOUT = """\
@@ -25,7 +25,6 @@ commands:
 """
 _EXAMPLES = """\
 examples:
-  sparknn train conf/mnist.toml
   sparknn train conf/mnist.toml --set training.maxIter=5 network.hiddenLayers=[300,100]
   sparknn evaluate --model out/mnist/model --data test.parquet
   sparknn predict  --model out/mnist/model --data new.csv --output out/predictions.parquet
@@ -52,7 +51,7 @@ Fit a network from a job file. The smallest job file:
 
 Text labels are indexed, and predictions then have their text in predictedLabel. `sparknn keys`
 lists every key. Relative paths start at the working directory (on a cluster, at the home of its
-default file system). All mistakes in a job file are reported at once.
+default file system).
 """
 _EVALUATE = """\
 Measure a saved model on rows that have its label: accuracy and a confusion matrix, or, for a
@@ -68,8 +67,8 @@ every worker draws some of its rows at random, trains on them for some local epo
 networks are averaged, again and again. The last average is tested on the split's test rows.
 
 Prints accuracies, seconds (measured here, and modelled with one core per worker), accuracy over
-training, and where averaging wins and loses. A folder gets all of it as CSV, JSON and PNG after
-every fit: an experiment that is stopped keeps its results.
+training, and where averaging wins and loses; a folder gets all of it as CSV, JSON and PNG, of the
+fits done so far if the experiment is stopped.
 
 keys of an experiment file, where [arms.NAME] is a variant of training and averaging:
 """
@@ -96,37 +95,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    verbose = arguments.verbose
-    match arguments.command:
-        case "train":
-            from sparknn.cli import train
+def _run(given: argparse.Namespace) -> None:
+    """Run the command that was given."""
+    if given.command == "keys":
+        print("\n".join(key_lines(TRAIN)).strip(), flush=True)
+    elif given.command == "train":
+        from sparknn.cli import train
 
-            train.run(arguments.config, arguments.set, verbose=verbose)
-        case "experiment":
-            from sparknn.cli import experiment
+        train.run(given.config, given.set, verbose=given.verbose)
+    elif given.command == "experiment":
+        from sparknn.cli import experiment
 
-            experiment.run(arguments.config, arguments.set, verbose=verbose)
-        case "keys":
-            print("\n".join(key_lines(TRAIN)).strip(), flush=True)
-        case command:
-            from sparknn.cli import evaluate, predict
-            from sparknn.cli.io import Source, Target, output_problem
+        experiment.run(given.config, given.set, verbose=given.verbose)
+    else:
+        from sparknn.cli import apply
 
-            wrong = [text for text in arguments.option if "=" not in text]
-            hint = "expected KEY=VALUE, such as header=true."
-            raise_mistakes("command line", [f"--option {text}: {hint}" for text in wrong])
-            options = dict(text.split("=", 1) for text in arguments.option)
-            source = Source.of(arguments.data, arguments.format, options)
-            model, invalid = arguments.model, arguments.invalid
-            if command == "evaluate":
-                evaluate.run(model, source, invalid, verbose=verbose)
-                return
-            path, format_ = arguments.output, arguments.output_format
-            if problem := output_problem(path, format_):
-                raise UsageError("command line", [f"--output: {problem}"])
-            target = Target.of(path, format_, arguments.overwrite)
-            predict.run(model, source, target, arguments.columns, invalid, verbose=verbose)
+        apply.run(given)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -143,26 +127,24 @@ def _fail(text: str, status: int) -> int:
 @contextmanager
 def _messages() -> Iterator[None]:
     """Show what the library logs, on stderr: only results go to stdout."""
-    log, own = logging.getLogger("sparknn"), logging.getLogger("sparknn.cli")
+    log, own, root = (logging.getLogger(name) for name in ("sparknn", "sparknn.cli", None))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain())
-    levels, propagate = (log.level, own.level), log.propagate
+    # py4j logs on the root logger, with a traceback, the calls that an interrupt breaks off; a root
+    # logger that has a handler does not print by itself.
+    silence = logging.NullHandler()
+    before = log.level, own.level, log.propagate
     log.setLevel(logging.INFO)
     own.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(handler)
-    # py4j logs on the root logger, with a traceback, the calls that an interrupt breaks off; a root
-    # logger that has a handler does not print by itself.
-    silence = logging.NullHandler()
-    logging.getLogger().addHandler(silence)
+    root.addHandler(silence)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(silence)
+        root.removeHandler(silence)
         log.removeHandler(handler)
-        log.setLevel(levels[0])
-        own.setLevel(levels[1])
-        log.propagate = propagate
+        log.level, own.level, log.propagate = before
 
 
 class _Plain(logging.Formatter):
@@ -200,41 +182,32 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--verbose", action="store_true", help="on errors, show the traceback")
         return made
 
-    def pairs(parser: argparse.ArgumentParser, name: str, about: str) -> None:
+    def add_pairs(parser: argparse.ArgumentParser, name: str, about: str) -> None:
         about += "; several may follow each other"
         parser.add_argument(name, action="append", default=[], metavar="KEY=VALUE", help=about)
 
-    keys = "\n".join(key_lines(EXPERIMENT))
-    for name, about, example in (
-        ("train", _TRAIN, "training.maxIter=5 training.seed=1"),
-        ("experiment", _EXPERIMENT + keys, "experiment.splits=1 data.rows=5000"),
+    command("keys", "List every key that a job file may have, with its meaning and default.")
+    for name, about in (
+        ("train", _TRAIN),
+        ("experiment", _EXPERIMENT + "\n".join(key_lines(EXPERIMENT))),
     ):
         made = command(name, about)
         made.add_argument("config", metavar="CONFIG.toml", help=f"the {name} file")
-        pairs(made, "--set", f"replace or add a key for this run: --set {example}")
-    for name, about, choices in (
-        ("evaluate", _EVALUATE, ("error", "skip")),
-        ("predict", _PREDICT, ("error", "skip", "keep")),
-    ):
+        add_pairs(made, "--set", "replace or add a key for this run, such as data.train=rows.csv")
+    how = "by default as the path ends, otherwise parquet"
+    for name, about in ("evaluate", _EVALUATE), ("predict", _PREDICT):
         made = command(name, about)
         made.add_argument("--model", required=True, metavar="DIR", help="a saved model or pipeline")
         made.add_argument("--data", required=True, metavar="PATH", help="rows: a path, or a table")
-        how = "by default as the path ends, otherwise parquet"
         made.add_argument("--format", choices=FORMATS, help=f"of the rows; {how}")
-        pairs(made, "--option", "for Spark's reader, such as sep=; or header=false")
-        made.add_argument(
-            "--invalid",
-            choices=choices,
-            help="rows with missing values are an error, left out (skip), or kept with null "
-            "predictions (keep); by default as the model says",
-        )
+        add_pairs(made, "--option", "for Spark's reader, such as sep=; or header=false")
+        choices = ("error", "skip", "keep")[: 3 if name == "predict" else 2]
+        rule = "rows with missing values are an error, left out (skip), or kept with null "
+        rule += "predictions (keep); by default as the model says"
+        made.add_argument("--invalid", choices=choices, help=rule)
     made.add_argument("--output", required=True, metavar="PATH", help="where to write")
     made.add_argument("--output-format", choices=OUTPUT_FORMATS, help=how)
-    made.add_argument(
-        "--columns",
-        metavar="A,B,...",
-        help="columns to write, such as id,prediction; by default all, with the predictions",
-    )
+    listed = "columns to write, such as id,prediction; by default all, with the predictions"
+    made.add_argument("--columns", metavar="A,B,...", help=listed)
     made.add_argument("--overwrite", action="store_true", help="replace what is at PATH")
-    command("keys", "List every key that a job file may have, with its meaning and default.")
     return parser

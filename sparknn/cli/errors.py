@@ -11,12 +11,8 @@ from sparknn.engine.worker_errors import root_cause
 class UsageError(ValueError):
     """A command cannot start as it was given; exit status 2.
 
-    Parameters
-    ----------
-    where : str
-        What holds the mistakes: a file or a command.
-    mistakes : iterable of str
-        Each starts with the key, option or column that is wrong.
+    ``where`` names the file or the command; each of ``mistakes`` starts with the key, option or
+    column that is wrong.
     """
 
     def __init__(self, where: str, mistakes: Iterable[str]) -> None:

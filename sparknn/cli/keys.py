@@ -19,11 +19,7 @@ OUTPUT_FORMATS = tuple(name for name in FORMATS if name != "libsvm")
 
 
 def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_between_0_and_1(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+    return type(value) is int and value >= least  # True is an int, too
 
 
 def _are_names(value: Any) -> bool:
@@ -31,23 +27,24 @@ def _are_names(value: Any) -> bool:
     return bool(names) and all(isinstance(n, str) and n and names.count(n) == 1 for n in names)
 
 
+def _are_options(value: Any) -> bool:
+    return isinstance(value, dict) and not any(isinstance(x, dict | list) for x in value.values())
+
+
 #: By type: what is expected, in words, and whether a value is that.
 _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("text", lambda v: isinstance(v, str) and v != ""),
     "columns": ("a column's name or a list of different names", _are_names),
     "flag": ("true or false", lambda v: isinstance(v, bool)),
-    "options": (
-        "a table of reader options, such as { header = true }",
-        lambda v: isinstance(v, dict) and not any(isinstance(x, dict | list) for x in v.values()),
-    ),
+    "options": ("a table of reader options, such as { header = true }", _are_options),
     "count": ("a whole number from 1", lambda v: _is_whole(v, 1)),
     "seed": ("a whole number from 0", lambda v: _is_whole(v, 0)),
     "counts": (
         "a list of whole numbers from 1, such as [1, 2, 4]",
         lambda v: isinstance(v, list) and all(_is_whole(x, 1) for x in v),
     ),
-    "share": ("a number above 0 and below 1", lambda v: _is_between_0_and_1(v) and v < 1),
-    "part": ("a number above 0 and up to 1", _is_between_0_and_1),
+    "share": ("a number above 0 and below 1", lambda v: type(v) in (int, float) and 0 < v < 1),
+    "part": ("a number above 0 and up to 1", lambda v: type(v) in (int, float) and 0 < v <= 1),
 }
 
 
@@ -56,7 +53,7 @@ class Key:
     """A key of a file.
 
     ``type`` is one of ``_TYPES``; ``param``: the estimator checks it; or ``reserved``: it is
-    refused, and ``doc`` says what sets it. A ``default`` of None leaves it unset.
+    refused, and ``doc`` says what sets it.
     """
 
     type: str
@@ -136,19 +133,11 @@ PARAM_KEYS: Mapping[str, str] = {
     if key.type == "param"
 }
 
-#: Params that the protocol of an experiment sets, and the key that decides them.
-_RESERVED = {
-    "maxIter": "experiment.iterations and experiment.period",
-    "localEpochs": "experiment.period",
-    "miniBatchFraction": "experiment.miniBatchFraction",
-    "numWorkers": "experiment.workers",
-    "seed": "experiment.seed",
-    **dict.fromkeys(
-        ("period", "patience", "tol", "finalWeights", "initialModel"),
-        "the protocol, whose rounds are fixed and whose model is the last average",
-    ),
-    **dict.fromkeys(("checkpointDir", "checkpointInterval"), "the protocol: it measures seconds"),
-}
+#: Params that the protocol of an experiment sets.
+_RESERVED = (
+    *("maxIter", "localEpochs", "miniBatchFraction", "numWorkers", "seed", "period", "patience"),
+    *("tol", "finalWeights", "initialModel", "checkpointDir", "checkpointInterval"),
+)
 
 EXPERIMENT: Schema = {
     "data": {
@@ -166,19 +155,17 @@ EXPERIMENT: Schema = {
         "miniBatchFraction": Key("part", "Share of its rows a worker draws per round.", 0.1),
         "target": Key(
             "share",
-            "Test accuracy whose cost is compared; by default what the first variant reaches "
-            "sequentially, less half a point.",
+            "Test accuracy whose cost is compared; by default the first variant's with 1 worker, "
+            "less half a point.",
         ),
         "seed": Key("seed", "Decides every random choice.", 0),
     },
     "network": _NETWORK,
     "arms.*": {
-        "redraw": Key(
-            "flag", "Draw more rows instead of passing several times over one draw.", False
-        ),
+        "redraw": Key("flag", "Draw more rows instead of several passes over one draw.", False),
         **TRAIN["training"],
         **TRAIN["averaging"],
-        **{name: Key("reserved", reason) for name, reason in _RESERVED.items()},
+        **dict.fromkeys(_RESERVED, Key("reserved", "the keys of [experiment] and its protocol")),
     },
     "output": {
         "folder": Key("text", "Where tables, JSON and figures go.", required=True),
@@ -209,9 +196,8 @@ def _param_doc(name: str) -> str:
     having = [task for task in TASKS if new_estimator(task).hasParam(name)]
     estimator = new_estimator(having[0])
     param = estimator.getParam(name)
-    only = "" if having == [*TASKS] else f" Only {having[0]}."
-    known = estimator.hasDefault(param)
-    default = f" Default {estimator.getOrDefault(param)!r}." if known else ""
+    only = f" Only {having[0]}." if len(having) == 1 else ""
+    default = f" Default {estimator.getOrDefault(param)!r}." if estimator.hasDefault(param) else ""
     return f"{param.doc.rstrip('.')}.{only}{default}"
 
 

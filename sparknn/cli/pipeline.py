@@ -48,7 +48,7 @@ class Columns:
 
 
 def plan_columns(
-    schema: StructType, features: Sequence[str], label: str, *, classifies: bool
+    schema: StructType, features: Sequence[str], label: str, classifies: bool
 ) -> Columns:
     """Find out from the rows' schema which stages the named columns need."""
     kinds = {item.name: item.dataType for item in schema.fields}
@@ -69,32 +69,22 @@ def column_mistakes(
 ) -> list[str]:
     """Return the columns that are missing, of the wrong type, or in the way.
 
-    Parameters
-    ----------
-    estimator : NeuralNetClassifier or NeuralNetRegressor
-        Its own check does most of it, on the schema as the stages before it leave it.
-    key : str
-        What named the rows; by default the key that named the column.
+    ``key`` names test rows, which need no weights; a mistake in training rows is named by the key
+    that named the column.
     """
-    named = ("predictionCol", "probabilityCol", "rawPredictionCol")
-    pairs = [(estimator.getOrDefault(name), name) for name in named if estimator.hasParam(name)]
-    pairs += [(_PREDICTED_LABEL, "labelCol")] * bool(columns.indexed)
-    param_of = dict(pairs)
     problems = [*_input_problems(schema, columns)]
-    problems += [
-        SchemaProblem(name, param, f"Column '{name}' exists already; it is made here. Rename it.")
-        for name, param in columns.made.items()
-        if free_name(schema, name) != name
-    ]
-    # As the stages leave it. What they read was checked above, whatever is wrong with it.
+    # The estimator's own check does the rest, on the schema as the stages before it leave it. What
+    # they read was checked above, whatever is wrong with it.
     kinds = {columns.features: VectorUDT(), columns.label: DoubleType()}
     fields = {field.name: field for field in schema.fields}
     fields |= {name: StructField(name, kinds[name]) for name in columns.made}
-    # Test rows need neither.
     weight, indicator = (
         estimator.getOrDefault(name) if estimator.isDefined(name) and not key else None
         for name in ("weightCol", "validationIndicatorCol")
     )
+    named = ("predictionCol", "probabilityCol", "rawPredictionCol")
+    outputs = [(estimator.getOrDefault(name), name) for name in named if estimator.hasParam(name)]
+    outputs += [(_PREDICTED_LABEL, "labelCol")] * bool(columns.indexed)
     try:
         check_training_schema(
             StructType([*fields.values()]),
@@ -103,19 +93,20 @@ def column_mistakes(
             classifies=estimator._classifies,
             weight=weight,
             validation_indicator=indicator,
-            outputs=[name for name, _ in pairs],
+            outputs=[name for name, _ in outputs],
             case_matters=case_matters,
         )
     except SchemaError as error:
         problems += error.problems
+    keys = {name: PARAM_KEYS[param] for name, param in outputs}
     return [
-        f"{key or PARAM_KEYS[each.param or param_of[each.column]]}: {each.message}"
+        f"{key or PARAM_KEYS.get(each.param) or keys[each.column]}: {each.message}"
         for each in problems
     ]
 
 
 def _input_problems(schema: StructType, columns: Columns) -> Iterator[SchemaProblem]:
-    """Yield what is wrong with the columns that stages read."""
+    """Yield what is wrong with the columns that stages read, or are to make."""
     for name in columns.assembled:
         text = ""
         if problem := missing_problem(schema, name, "featuresCol", "features"):
@@ -131,6 +122,10 @@ def _input_problems(schema: StructType, columns: Columns) -> Iterator[SchemaProb
             yield SchemaProblem(name, "featuresCol", f"Column '{name}' {text}")
     if columns.indexed:
         yield from filter(None, [missing_problem(schema, columns.indexed, "labelCol", "labels")])
+    for name, param in columns.made.items():
+        if free_name(schema, name) != name:
+            text = f"Column '{name}' exists already; it is made here. Rename it."
+            yield SchemaProblem(name, param, text)
 
 
 def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:

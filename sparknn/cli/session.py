@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -21,15 +21,16 @@ def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
     active = SparkSession.getActiveSession()
     if active is None and SparkContext._active_spark_context is not None:
         active = SparkSession.builder.getOrCreate()
-    with _short_errors(verbose):
-        session = active or _start(name)
-        try:
-            if active is None and not verbose and _is_local(master(session)):
-                session.sparkContext.setLogLevel("OFF")
-            yield session
-        finally:
-            if active is None:
-                session.stop()
+    if not verbose:
+        _shorten_errors()
+    session = active or _start(name)
+    try:
+        if active is None and not verbose and _is_local(master(session)):
+            session.sparkContext.setLogLevel("OFF")
+        yield session
+    finally:
+        if active is None:
+            session.stop()
 
 
 def master(session: SparkSession) -> str:
@@ -37,26 +38,17 @@ def master(session: SparkSession) -> str:
     return str(session.conf.get("spark.master", "a remote server"))
 
 
-@contextmanager
-def _short_errors(verbose: bool) -> Iterator[None]:
+def _shorten_errors() -> None:
     """Keep pyspark 4 from printing errors as JSON besides raising them."""
-    try:
+    with suppress(ImportError):  # pyspark 3.5 does not
         from pyspark.logger import PySparkLogger
-    except ImportError:  # pyspark 3.5
-        yield
-        return
-    names = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
-    changed = [logger for name in names if not (logger := PySparkLogger.getLogger(name)).disabled]
-    for logger in changed:
-        logger.disabled = not verbose
-    try:
-        yield
-    finally:
-        for logger in changed:
-            logger.disabled = False
+
+        for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+            PySparkLogger.getLogger(name).disabled = True
 
 
 def _start(name: str) -> SparkSession:
+    """Start Spark; on this machine, with the settings that make it start wherever it can."""
     builder = SparkSession.builder.appName(name)
     if "SPARK_REMOTE" in os.environ:
         return builder.getOrCreate()
@@ -67,16 +59,13 @@ def _start(name: str) -> SparkSession:
     if _is_local(conf.get("spark.master", "") or ""):
         # Otherwise workers are the python3 on the PATH, which may lack numpy.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        settings = {}
         if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
             # The bar that pyspark turns on would overwrite the lines of rounds.
             builder = builder.config("spark.ui.showConsoleProgress", "false")
         # Nobody else needs to reach them, and a host name that does not resolve cannot stop them.
         if not conf.contains("spark.driver.bindAddress") and "SPARK_LOCAL_IP" not in os.environ:
-            settings = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
-        for key, value in settings.items():
-            if not conf.contains(key):
-                builder = builder.config(key, value)
+            for key in ("spark.driver.bindAddress", "spark.driver.host"):
+                builder = builder.config(key, conf.get(key, "127.0.0.1"))
     return builder.getOrCreate()
 
 

@@ -12,14 +12,13 @@ from typing import Any
 from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, SparkSession
 
+from sparknn.cli.apply import print_report
 from sparknn.cli.errors import raise_mistakes
-from sparknn.cli.evaluate import print_report
-from sparknn.cli.invalid_values import count_invalid
 from sparknn.cli.io import overlaps
-from sparknn.cli.jobfile import TrainJob, load_train, mistakes_in
+from sparknn.cli.jobfile import JobFile, load_train, mistakes_in
 from sparknn.cli.pipeline import Columns, column_mistakes, fit, plan_columns
 from sparknn.cli.report import counted
-from sparknn.cli.saved_model import SavedModel, load
+from sparknn.cli.saved_model import SavedModel, count_invalid, load
 from sparknn.cli.session import master, open_session
 from sparknn.engine.interface import DataError
 from sparknn.engine.sql import quote_column
@@ -42,38 +41,42 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     """
     started = time.perf_counter()
     job = load_train(path, overrides)
-    if job.model is None:
+    if "output.model" not in job.targets():
         log.warning("There is no output.model: the network is tested, but not saved.")
     log.info("Starting Spark ...")
     with open_session(f"sparknn train {path}", verbose=verbose) as spark:
         seconds = time.perf_counter() - started
         log.info("Spark %s on %s, started in %.1f s.", spark.version, master(spark), seconds)
-        raise_mistakes(job.name, _path_mistakes(job, spark))
+        read, written = job.sources(), job.targets()
+        mistakes = [source.problem(spark, key) for key, source in read.items()]
+        mistakes += [target.problem(spark, key) for key, target in written.items()]
+        mistakes += overlaps(spark, read.items(), written.items())
+        raise_mistakes(job.name, mistakes)
         _train(job, spark)
     log.info("All done in %.1f s.", time.perf_counter() - started)
 
 
-def _path_mistakes(job: TrainJob, spark: SparkSession) -> list[str]:
-    """Return inputs that are not there and outputs that cannot be written, by their keys."""
-    sources = [("data.train", job.train), ("data.test", job.test)]
-    targets = [("output.model", job.model), ("output.predictions", job.predictions)]
-    read = [(key, source) for key, source in sources if source is not None]
-    written = [(key, target) for key, target in targets if target is not None]
-    mistakes = [source.problem(spark, key) for key, source in read]
-    mistakes += [target.problem(spark, key) for key, target in written]
-    return mistakes + list(overlaps(spark, read, written))
-
-
-def _train(job: TrainJob, spark: SparkSession) -> None:
+def _train(job: JobFile, spark: SparkSession) -> None:
+    sources, targets = job.sources(), job.targets()
     path = job.estimator.getInitialModel()
     initial = load(spark, path, "training.initialModel") if path else None
     # Before the schema is known already: Spark reads all of a CSV to find its columns' types.
-    log.info("Reading %s ...", job.train.path)
-    rows = job.train.read(spark)
-    columns = plan_columns(rows.schema, job.features, job.label, classifies=job.classifies)
+    log.info("Reading %s ...", sources["data.train"].path)
+    rows = sources["data.train"].read(spark)
+    classifies = job.values["task"] == "classification"
+    columns = plan_columns(rows.schema, job.features, job.values["data.label"], classifies)
     if initial is not None:
         columns = _start_from(initial, columns, job)
-    raise_mistakes(job.name, _column_mistakes(job, columns, spark))
+    for key, source in sources.items():
+        read = rows if key == "data.train" else source.read(spark)
+        named_by = "" if read is rows else key
+        found = column_mistakes(
+            read.schema, columns, job.estimator, named_by, case_matters=case_matters(spark)
+        )
+        # All columns of a CSV without rows are text.
+        if found and source.format == "csv" and not read.head(1):
+            found = [f"{key}: there are no rows in {source.path}."]
+        raise_mistakes(job.name, found)
     model = _fit(job, columns, rows)
     saved = SavedModel.of(model)
     assert saved is not None
@@ -86,22 +89,22 @@ def _train(job: TrainJob, spark: SparkSession) -> None:
         counted(summary.totalIterations, "round"),
         *(summary.seconds, summary.ingest_s),
     )
-    if job.model is not None:
+    if target := targets.get("output.model"):
         writer = model.write()
-        (writer.overwrite() if job.model.overwrite else writer).save(job.model.path)
-        log.info("Saved the model to %s.", job.model.path)
-    if job.test is not None:
-        log.info("Testing on %s ...", job.test.path)
-        test = job.test.with_features(saved.network.numFeatures).read(spark)
-        predicted = print_report(saved, test, "data.test", _SKIP)
-        if job.predictions is not None:
-            job.predictions.write(predicted)
-            log.info("Wrote the predictions to %s.", job.predictions.path)
-    if job.curve is not None:
-        log.info("%s", _draw(summary, job.curve))
+        (writer.overwrite() if target.overwrite else writer).save(target.path)
+        log.info("Saved the model to %s.", target.path)
+    if tested := sources.get("data.test"):
+        log.info("Testing on %s ...", tested.path)
+        test = tested.with_features(saved.network.numFeatures).read(spark)
+        print_report(saved, test, "data.test", _SKIP)
+        if target := targets.get("output.predictions"):
+            target.write(saved.transform(test, labelled=True, key="data.test"))
+            log.info("Wrote the predictions to %s.", target.path)
+    if curve := job.values["output.curve"]:
+        log.info("%s", _draw(summary, curve))
 
 
-def _start_from(initial: SavedModel, columns: Columns, job: TrainJob) -> Columns:
+def _start_from(initial: SavedModel, columns: Columns, job: JobFile) -> Columns:
     """Give the estimator the network of a saved model, and its labels the numbers they had.
 
     Otherwise the network would take one class, or one feature, for another.
@@ -127,22 +130,7 @@ def _start_from(initial: SavedModel, columns: Columns, job: TrainJob) -> Columns
     return replace(columns, names=tuple(initial.class_names))
 
 
-def _column_mistakes(job: TrainJob, columns: Columns, spark: SparkSession) -> list[str]:
-    """Return what is wrong with the columns of the training rows, or of the test rows."""
-    for key, source in (("data.train", job.train), ("data.test", job.test)):
-        if source is None:
-            continue
-        rows, named_by = source.read(spark), "" if source is job.train else key
-        case = case_matters(spark)
-        found = column_mistakes(rows.schema, columns, job.estimator, named_by, case_matters=case)
-        if found:
-            # All columns of a CSV without rows are text.
-            is_empty = source.format == "csv" and not rows.head(1)
-            return [f"{key}: there are no rows in {source.path}."] if is_empty else found
-    return []
-
-
-def _fit(job: TrainJob, columns: Columns, rows: DataFrame) -> Any:
+def _fit(job: JobFile, columns: Columns, rows: DataFrame) -> Any:
     """Fit; an error names Params by their keys, and the data's own columns."""
     try:
         return fit(job.estimator, columns, rows)
@@ -154,11 +142,11 @@ def _fit(job: TrainJob, columns: Columns, rows: DataFrame) -> Any:
         raise
 
 
-def _row_problem(error: Exception, job: TrainJob, columns: Columns, rows: DataFrame) -> str:
+def _row_problem(error: Exception, job: JobFile, columns: Columns, rows: DataFrame) -> str:
     """Return what is wrong with the rows, in columns of the data; empty if the error says it."""
     reason, problems = getattr(error, "reason", ""), getattr(error, "problems", ())
     if isinstance(error, DataError) and reason == "empty":
-        return f"data.train: there are no rows in {job.train.path}."
+        return f"data.train: there are no rows in {job.values['data.train']}."
     if isinstance(error, DataError) and reason == "one class" and columns.indexed:
         text = rows.select(quote_column(columns.indexed)).dropna().head()
         return (
