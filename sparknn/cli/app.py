@@ -8,21 +8,13 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 from sparknn import __version__
 from sparknn.cli.errors import UsageError, one_line
 from sparknn.cli.keys import EXPERIMENT, FORMATS, OUTPUT_FORMATS, TRAIN, key_lines
 
-_ABOUT = """\
-Train neural networks with Spark, on every partition at once, and use them.
-
-commands:
-  train      fit a network from a job file (TOML); save, evaluate and plot it
-  evaluate   measure a saved model on labelled rows
-  predict    add a saved model's predictions to rows
-  experiment compare one worker with many: accuracy, rows and seconds
-  keys       list every key that a job file may have
-"""
+_ABOUT = "Train neural networks with Spark, on every partition at once, and use them."
 _EXAMPLES = """\
 examples:
   sparknn train conf/mnist.toml --set training.maxIter=5 network.hiddenLayers=[300,100]
@@ -50,8 +42,7 @@ Fit a network from a job file. The smallest job file:
   model = "out/model"
 
 Text labels are indexed, and predictions then have their text in predictedLabel. `sparknn keys`
-lists every key. Relative paths start at the working directory (on a cluster, at the home of its
-default file system).
+lists every key. On a cluster, relative paths start at the home of its default file system.
 """
 _EVALUATE = """\
 Measure a saved model on rows that have its label: accuracy and a confusion matrix, or, for a
@@ -66,11 +57,8 @@ Measure what averaging costs and gains, by the number of workers. On each of sev
 every worker draws some of its rows at random, trains on them for some local epochs, and the
 networks are averaged, again and again. The last average is tested on the split's test rows.
 
-Prints accuracies, seconds (measured here, and modelled with one core per worker), accuracy over
-training, and where averaging wins and loses; a folder gets all of it as CSV, JSON and PNG, of the
-fits done so far if the experiment is stopped.
-
-keys of an experiment file, where [arms.NAME] is a variant of training and averaging:
+Tables, figures and a conclusion go to a folder, as CSV, JSON and PNG; of the fits done so far if
+the experiment is stopped. A variant [arms.NAME] takes the keys of [training] and [averaging], too:
 """
 
 
@@ -80,48 +68,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(_one_by_one(sys.argv[1:] if argv is None else argv))
     except SystemExit as leave:  # argparse has printed why
         return int(leave.code or 0)
+    status, text = 0, ""
     with _messages():
         try:
             _run(arguments)
         except UsageError as mistakes:
-            return _fail(str(mistakes), 2)
-        except (Exception, KeyboardInterrupt) as error:
+            status, text = 2, str(mistakes)
+        except KeyboardInterrupt:
+            status, text = 130, "interrupted"
+        except Exception as error:
             # py4j, in the middle of a call, may have met an error while it handled Control-C.
-            if isinstance(error, KeyboardInterrupt) or _is_interrupt(error):
-                return _fail("interrupted", 130)
-            if arguments.verbose:
+            status, text = (130, "interrupted") if _is_interrupt(error) else (1, one_line(error))
+            if status == 1 and arguments.verbose:
                 traceback.print_exc()
-            return _fail(one_line(error), 1)
-    return 0
+    if text:
+        print(f"sparknn: {text}", file=sys.stderr, flush=True)
+    return status
 
 
 def _run(given: argparse.Namespace) -> None:
     """Run the command that was given."""
     if given.command == "keys":
         print("\n".join(key_lines(TRAIN)).strip(), flush=True)
-    elif given.command == "train":
-        from sparknn.cli import train
-
-        train.run(given.config, given.set, verbose=given.verbose)
-    elif given.command == "experiment":
-        from sparknn.cli import experiment
-
-        experiment.run(given.config, given.set, verbose=given.verbose)
+    elif given.command in ("train", "experiment"):
+        command = import_module(f"sparknn.cli.{given.command}")
+        command.run(given.config, given.set, verbose=given.verbose)
     else:
-        from sparknn.cli import apply
-
-        apply.run(given)
+        import_module("sparknn.cli.apply").run(given)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
-
-
-def _fail(text: str, status: int) -> int:
-    print(f"sparknn: {text}", file=sys.stderr, flush=True)
-    return status
 
 
 @contextmanager
@@ -144,7 +123,9 @@ def _messages() -> Iterator[None]:
     finally:
         root.removeHandler(silence)
         log.removeHandler(handler)
-        log.level, own.level, log.propagate = before
+        log.setLevel(before[0])
+        own.setLevel(before[1])
+        log.propagate = before[2]
 
 
 class _Plain(logging.Formatter):
@@ -170,44 +151,44 @@ def _one_by_one(arguments: Sequence[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "sparknn", "sparknn COMMAND ...", _ABOUT, _EXAMPLES, formatter_class=raw
-    )
+    usage = "sparknn COMMAND ..."
+    parser = argparse.ArgumentParser("sparknn", usage, _ABOUT, _EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"sparknn {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, about: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, description=about, formatter_class=raw)
-        made.prog = f"sparknn {name}"
+    def command(name: str, short: str, about: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=short, formatter_class=raw)
+        made.prog, made.description = f"sparknn {name}", about or short
         made.add_argument("--verbose", action="store_true", help="on errors, show the traceback")
         return made
 
-    def add_pairs(parser: argparse.ArgumentParser, name: str, about: str) -> None:
+    def add_pairs(name: str, about: str) -> None:
         about += "; several may follow each other"
-        parser.add_argument(name, action="append", default=[], metavar="KEY=VALUE", help=about)
+        made.add_argument(name, action="append", default=[], metavar="KEY=VALUE", help=about)
 
-    command("keys", "List every key that a job file may have, with its meaning and default.")
-    for name, about in (
-        ("train", _TRAIN),
-        ("experiment", _EXPERIMENT + "\n".join(key_lines(EXPERIMENT))),
+    experiment = _EXPERIMENT + "\n".join(key_lines(EXPERIMENT))
+    for name, short, about in (
+        ("train", "fit a network from a job file (TOML); save, evaluate and plot it", _TRAIN),
+        ("experiment", "compare one worker with many: accuracy, rows and seconds", experiment),
     ):
-        made = command(name, about)
+        made = command(name, short, about)
         made.add_argument("config", metavar="CONFIG.toml", help=f"the {name} file")
-        add_pairs(made, "--set", "replace or add a key for this run, such as data.train=rows.csv")
+        add_pairs("--set", "replace or add a key for this run, such as data.train=rows.csv")
     how = "by default as the path ends, otherwise parquet"
-    for name, about in ("evaluate", _EVALUATE), ("predict", _PREDICT):
-        made = command(name, about)
+    for name, short, about, invalid in (
+        ("evaluate", "measure a saved model on labelled rows", _EVALUATE, ("error", "skip")),
+        ("predict", "add predictions to rows", _PREDICT, ("error", "skip", "keep")),
+    ):
+        made = command(name, short, about)
         made.add_argument("--model", required=True, metavar="DIR", help="a saved model or pipeline")
         made.add_argument("--data", required=True, metavar="PATH", help="rows: a path, or a table")
         made.add_argument("--format", choices=FORMATS, help=f"of the rows; {how}")
-        add_pairs(made, "--option", "for Spark's reader, such as sep=; or header=false")
-        choices = ("error", "skip", "keep")[: 3 if name == "predict" else 2]
-        rule = "rows with missing values are an error, left out (skip), or kept with null "
-        rule += "predictions (keep); by default as the model says"
-        made.add_argument("--invalid", choices=choices, help=rule)
+        add_pairs("--option", "for Spark's reader, such as sep=; or header=false")
+        rule = "make rows with missing values an error, skip them, or keep them and predict null"
+        made.add_argument("--invalid", choices=invalid, help=rule)
     made.add_argument("--output", required=True, metavar="PATH", help="where to write")
     made.add_argument("--output-format", choices=OUTPUT_FORMATS, help=how)
-    listed = "columns to write, such as id,prediction; by default all, with the predictions"
-    made.add_argument("--columns", metavar="A,B,...", help=listed)
+    made.add_argument("--columns", metavar="A,B,...", help="columns to write; by default all")
     made.add_argument("--overwrite", action="store_true", help="replace what is at PATH")
+    command("keys", "list every key that a job file may have, with its meaning and default")
     return parser

@@ -61,10 +61,7 @@ def _predict(saved: SavedModel, rows: DataFrame, target: Target, columns: str | 
 
 
 def print_report(saved: SavedModel, rows: DataFrame, key: str, hint: str) -> None:
-    """Print accuracy and confusion matrix, or the errors of a regression.
-
-    ``key`` named the rows; ``hint`` says what to do where they lack values.
-    """
+    """Print how good predictions are; ``hint`` says what to do where rows lack values."""
     columns = saved.network.getLabelCol(), saved.network.getPredictionCol()
     with saved.applied(rows, key, hint, labelled=True) as predicted:
         if hasattr(saved.network, "numClasses"):

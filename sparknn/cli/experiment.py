@@ -1,8 +1,4 @@
-"""``sparknn experiment``: the poster's protocol, fit after fit.
-
-The file names variants of training and averaging, in its sections [arms.NAME]; the first is what
-the others are compared to.
-"""
+"""``sparknn experiment``: the poster's protocol, fit after fit, by variants of training."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pyspark.ml import Pipeline
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparknn import NeuralNetClassifier
@@ -30,9 +26,6 @@ from sparknn.ml.estimator import default_workers
 from sparknn.ml.schema import case_matters
 
 log = logging.getLogger("sparknn.cli")
-
-# Numbers that a row's hash is folded to.
-_STEPS = 1 << 24
 
 
 class Trial(NamedTuple):
@@ -57,12 +50,8 @@ class Experiment:
         period, workers = self.given["period"], sorted(set(self.given["workers"]))
         cases = [(split, period) for split in range(1, self.given["splits"] + 1)]
         cases += [(1, other) for other in sorted(set(self.given["periods"]) - {period})]
-        return [
-            Trial(name, split, n, period)
-            for split, period in cases
-            for name in self.variants
-            for n in workers
-        ]
+        kinds = [(name, n) for name in self.variants for n in workers]
+        return [Trial(name, split, n, period) for split, period in cases for name, n in kinds]
 
     def params(self, trial: Trial) -> dict[str, Any]:
         """Return the Params of a trial's estimator, its columns excepted."""
@@ -81,13 +70,10 @@ class Experiment:
 
 
 def local_work(period: int, fraction: float, *, redraw: bool) -> tuple[int, float]:
-    """Return ``localEpochs`` and ``miniBatchFraction`` of a round.
-
-    Either ``period`` passes over one draw, as on the poster, or as many rows in as few passes over
-    a larger draw as there can be.
-    """
-    if not redraw:
+    """Return ``localEpochs`` and ``miniBatchFraction`` of a round."""
+    if not redraw:  # as on the poster
         return period, fraction
+    # As many rows, in as few passes over a larger draw as there can be.
     n_passes = math.ceil(period * fraction - 1e-9)
     return n_passes, min(1.0, period * fraction / n_passes)
 
@@ -97,34 +83,23 @@ def load_experiment(path: str, overrides: Sequence[str] = ()) -> Experiment:
     file = read(path, overrides, EXPERIMENT)
     given = {name: file.values[f"experiment.{name}"] for name in EXPERIMENT["experiment"]}
     arms = file.tables.get("arms")
-    names = [name for name, arm in arms.items() if isinstance(arm, dict)] if arms else []
+    names = (
+        [n for n, arm in arms.items() if isinstance(arm, dict)] if isinstance(arms, dict) else []
+    )
     for section in ["network", *(f"arms.{name}" for name in names)]:
         file.build("classification", section)
-    if not arms:
+    if "arms" not in file.tables:
         file.mistakes.append("arms: missing. At least one section [arms.NAME], which may be empty.")
     if 1 not in given["workers"]:
         file.mistakes.append("experiment.workers: 1 is missing; it is what others are compared to.")
     periods = [("period", given["period"]), *(("periods", n) for n in given["periods"])]
-    file.mistakes += [
-        f"experiment.{key}: {period} does not divide the {given['iterations']} of "
-        f"experiment.iterations into whole rounds."
-        for key, period in periods
-        if given["iterations"] % period
-    ]
+    iterations = given["iterations"]
+    uneven = f"does not divide the {iterations} of experiment.iterations into whole rounds."
+    file.mistakes += [f"experiment.{key}: {n} {uneven}" for key, n in periods if iterations % n]
     raise_mistakes(file.name, file.mistakes)
     network = file.params.get("network", {})
     variants = {name: network | file.params.get(f"arms.{name}", {}) for name in names}
     return Experiment(file, given, variants)
-
-
-def position(seed: int, stream: int) -> Column:
-    """Return a random number from 0 up to 1 that depends on the row's own content alone.
-
-    So a split is the same however the rows are partitioned, and equal rows stay together: none is
-    both trained and tested on.
-    """
-    hashed = F.xxhash64(F.lit(seed), F.lit(stream), F.col("features"), F.col("label"))
-    return F.pmod(hashed, F.lit(_STEPS)) / F.lit(_STEPS)
 
 
 def read_rows(spark: SparkSession, experiment: Experiment) -> DataFrame:
@@ -140,23 +115,27 @@ def read_rows(spark: SparkSession, experiment: Experiment) -> DataFrame:
     data = data.select(*(F.col(quote_column(name)).alias(new) for name, new in names.items()))
     if file.values["data.rows"] is not None:
         share = file.values["data.rows"] / max(data.count(), 1)
-        data = data.where(position(experiment.given["seed"], 0) < share)
+        data = data.sample(fraction=min(1.0, share), seed=experiment.given["seed"])
     if not data.head(1):
         raise_mistakes(file.name, [f"data.train: there are no rows in {source.path}."])
     return data.persist()
 
 
-def split(rows: DataFrame, given: dict[str, Any], number: int) -> DataFrame:
-    """Return the rows with a boolean column ``isTest``; splits count from 1."""
-    is_test = position(given["seed"], number) < given["testFraction"]
-    return rows.withColumn("isTest", is_test)
+def mark_test_rows(rows: DataFrame, given: dict[str, Any], split: int) -> DataFrame:
+    """Return the rows with a boolean column ``isTest``, by the hash of each row's own content.
+
+    So a split is the same however rows are partitioned, and no row is both trained and tested on.
+    """
+    hashed = F.xxhash64(F.lit(given["seed"]), F.lit(split), F.col("features"), F.col("label"))
+    position = F.pmod(hashed, F.lit(1 << 24)) / F.lit(1 << 24)
+    return rows.withColumn("isTest", position < given["testFraction"])
 
 
 def run_trial(rows: DataFrame, trial: Trial, experiment: Experiment, **params: Any) -> Any:
     """Fit one network; return its summary."""
     estimator = NeuralNetClassifier(validationIndicatorCol="isTest")
     estimator.setParams(**experiment.params(trial) | params)
-    return estimator.fit(split(rows, experiment.given, trial.split)).summary
+    return estimator.fit(mark_test_rows(rows, experiment.given, trial.split)).summary
 
 
 def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> None:
@@ -164,16 +143,11 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     experiment = load_experiment(path, overrides)
     planned, file = experiment.trials(), experiment.file
     results = Results(file.values["output.folder"], file.tables, experiment.given, len(planned))
-    results.check_free(file.values["output.overwrite"])
     log.info("Starting Spark ...")
     with open_session(f"sparknn experiment {path}", verbose=verbose) as spark:
         rows, n_slots = read_rows(spark, experiment), default_workers(spark)
-        log.info(
-            "%s; %s, one after the other, with up to %s on %s.",
-            *(counted(rows.count(), "row"), counted(len(planned), "fit")),
-            *(counted(planned[-1].workers, "worker"), counted(n_slots, "core")),
-        )
-        results.open(n_slots, spark.version)
+        log.info("%s, %s.", counted(rows.count(), "row"), counted(len(planned), "fit"))
+        results.open(file.values["output.overwrite"], n_slots, spark.version)
         if not verbose:  # a line per fit, not per round
             logging.getLogger("sparknn").setLevel(logging.WARNING)
         try:

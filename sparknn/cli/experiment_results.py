@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from sparknn import __version__
-from sparknn.cli.errors import raise_mistakes
+from sparknn.cli.errors import UsageError
 from sparknn.cli.experiment_tables import Table, cumulated, summarize
 
 log = logging.getLogger("sparknn.cli")
@@ -33,42 +33,35 @@ _FILES = (
 
 @dataclass
 class Results:
-    """The runs so far, and the folder in which they are kept.
-
-    ``settings`` is the experiment file, ``given`` its section [experiment].
-    """
+    """The runs so far, and the folder in which they are kept."""
 
     folder: str
-    settings: dict[str, Any]
-    given: dict[str, Any]
+    settings: dict[str, Any]  # the experiment file
+    given: dict[str, Any]  # its section [experiment], with defaults
     n_planned: int
     environment: dict[str, Any] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[pd.DataFrame] = field(default_factory=list)
 
-    def check_free(self, overwrite: bool) -> None:
-        """Raise UsageError if there is something in the folder that must not be replaced."""
-        text = (
-            f"output.folder: {self.folder} exists already. Name another, or use overwrite = true."
-        )
-        taken = not overwrite and any(Path(self.folder).glob("*"))
-        raise_mistakes("experiment", [text] * taken)
-
-    def open(self, n_slots: int, spark_version: str) -> None:
+    def open(self, overwrite: bool, n_slots: int, spark_version: str) -> None:
         """Make the folder; remove an older experiment's files, and nothing else."""
+        folder = Path(self.folder)
+        if not overwrite and any(folder.glob("*")):
+            text = f"{folder} exists already. Name another, or use overwrite = true."
+            raise UsageError("experiment", [f"output.folder: {text}"])
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            (folder / name).unlink(missing_ok=True)
         versions = {"sparknn": __version__, "spark": spark_version}
         self.environment = {**versions, "slots": n_slots, "cores": os.cpu_count()}
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
-        for name in _FILES:
-            (Path(self.folder) / name).unlink(missing_ok=True)
 
     def add(self, trial: dict[str, Any], summary: Any) -> str:
         """Keep a run and its rounds, as files too, and return a line about it."""
         rounds = cumulated(summary.history, trial["workers"], self.environment["slots"])
         end = rounds.iloc[-1].drop("round").to_dict()
-        rows = {"n_train": summary.n_rows, "n_test": summary.n_validation}
-        seconds = {"ingest_s": summary.ingest_s, "fit_s": summary.seconds}
-        self.runs.append({**trial, "rounds": len(rounds), **rows, **seconds, **end})
+        facts = {"n_train": summary.n_rows, "n_test": summary.n_validation}
+        facts |= {"ingest_s": summary.ingest_s, "fit_s": summary.seconds, "rounds": len(rounds)}
+        self.runs.append({**trial, **facts, **end})
         self.rounds.append(rounds.assign(**trial)[[*trial, *rounds.columns]])
         self._write(pd.DataFrame(self.runs), "runs")
         self._write(pd.concat(self.rounds), "rounds")
@@ -83,33 +76,30 @@ class Results:
         tables, target, conclusion = summarize(runs, pd.concat(self.rounds), period, target)
         for name, table in tables.items():
             self._write(table.frame, name)
+        frames = {"runs": runs, **{name: table.frame for name, table in tables.items()}}
+        # pandas writes null for what is no finite number, as JSON asks for.
+        texts = {
+            name: f.to_json(orient="records", double_precision=15) for name, f in frames.items()
+        }
+        records = {name: json.loads(text) for name, text in texts.items()}
         content = {
             "settings": self.settings,
             "environment": self.environment,
             "complete": len(self.runs) == self.n_planned,
-            "runs_planned": self.n_planned,
-            "runs": _records(runs),
+            "runs": records.pop("runs"),
             "target": target,
-            "tables": {
-                name: {"title": t.title, "note": t.note, "rows": _records(t.frame)}
-                for name, t in tables.items()
-            },
+            "tables": records,
             "conclusion": conclusion,
         }
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         (Path(self.folder) / "experiment.json").write_text(text, encoding="utf-8")
-        texts = [*(table.text() for table in tables.values()), "\n".join(conclusion)]
-        print("\n\n".join(filter(None, texts)), flush=True)
+        shown = [*(table.text() for table in tables.values()), "\n".join(conclusion)]
+        print("\n\n".join(filter(None, shown)), flush=True)
         log.info("%s", draw(tables, Path(self.folder)))
         log.info("Tables and runs are in %s, as CSV and JSON.", self.folder)
 
     def _write(self, frame: pd.DataFrame, name: str) -> None:
         frame.to_csv(Path(self.folder) / f"{name}.csv", index=False, lineterminator="\n")
-
-
-def _records(frame: pd.DataFrame) -> Any:
-    """Return rows that JSON can hold: null for what is no finite number."""
-    return json.loads(frame.to_json(orient="records", double_precision=15))
 
 
 def draw(tables: dict[str, Table], folder: Path) -> str:
@@ -123,14 +113,11 @@ def draw(tables: dict[str, Table], folder: Path) -> str:
         shown = [tables[table] for table in _FIGURES[name]]
         arms = shown[0].frame["arm"].unique()
         # A figure of its own needs no display and leaves pyplot's state alone.
-        size = (4.2 * len(shown), 3.2 * len(arms))
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure((4.2 * len(shown), 3.2 * len(arms)), layout="constrained")
         axes = figure.subplots(len(arms), len(shown), sharey=True, squeeze=False)
         for column, table in zip(axes.T, shown, strict=True):
-            y, x = (
-                [*table.accuracies] or ["seconds", "model_s", "compute_s"],
-                table.frame.columns[1],
-            )
+            x = table.frame.columns[1]
+            y = [*table.accuracies] or ["seconds", "model_s", "compute_s"]
             for ax, arm in zip(column, arms, strict=True):
                 own = table.frame[table.frame["arm"] == arm]
                 own.plot(x, y, style="o-", ax=ax, legend=ax is axes[0, 0], title=arm, grid=True)

@@ -1,7 +1,4 @@
-"""What an experiment found: its tables, the comparison of its variants, and the conclusion.
-
-``runs`` has a row per fit, ``rounds`` a row per round of each, with what it took until then.
-"""
+"""What an experiment found: its tables, the comparison of its variants, and the conclusion."""
 
 from __future__ import annotations
 
@@ -15,12 +12,6 @@ import pandas as pd
 from sparknn.cli.report import counted
 
 TRIAL = ["arm", "split", "workers", "period"]
-# Differences that are no difference: in per cent of accuracy, and of a ratio from 1.
-_EVEN_POINTS, _EVEN_RATIO = 0.1, 0.05
-# What the default target leaves out of the first variant's sequential accuracy.
-_MARGIN = 0.005
-# Rows of the tables that follow the training.
-_MARKS = 10
 # How far a training is, by the columns of rounds: compared until the target.
 _COSTS = {"n_rows": "rows", "seconds": "seconds", "model_s": "seconds, model"}
 # The columns of the table of times.
@@ -31,17 +22,15 @@ compute_s: each round's slowest worker. overhead_s: the rest, scoring the test r
 model_s: not measured, but the time with one core per worker: compute and overhead; with one worker
 compute alone: a sequential program needs no Spark."""
 _COMPARISON_NOTE = """\
-points: difference of the final test accuracy. rows, seconds: until {target:.1%}, as multiples of
-the other's; below 1 is better, inf if it was not reached in every split, a dash if by neither."""
+points: difference of the final test accuracy, better in so many splits. rows, seconds: until
+{target:.1%}, as multiples of the other's; inf if it was not reached in every split, a dash if the
+other did not either."""
 
 
 def cumulated(history: pd.DataFrame, n_workers: int, n_slots: int) -> pd.DataFrame:
-    """Return one row per round of a fit, with sums over the rounds so far.
+    """Return one row per round of a fit, with sums over the rounds so far, see ``_TIME_NOTE``.
 
-    ``compute_s`` is the training of each round's slowest worker; as often as there are waves of
-    tasks, it is part of the round's seconds, whose rest, scoring included, is ``overhead_s``.
-    ``model_s`` is a model, not a measurement: the time if every worker had a core of its own,
-    which is compute and overhead; for one worker compute alone, as it needs no Spark.
+    A round holds its slowest worker's training as often as it has waves of tasks.
     """
     compute, waves = history["compute_s"], -(-n_workers // n_slots)
     overhead = (history["seconds"] - waves * compute).clip(lower=0)
@@ -76,24 +65,25 @@ def summarize(
 ) -> tuple[dict[str, Table], float | None, list[str]]:
     """Return the tables by the names of their files, the target, and the lines of a conclusion.
 
-    All tables but one are of one averaging ``period``. ``target`` is the test accuracy whose cost
-    is compared; by default what the first variant reaches, rounded down so that it can be named.
+    ``runs`` has a row per fit, ``rounds`` one per round of each, with what it took until then. All
+    tables but one are of one averaging ``period``.
     """
     arms = pd.CategoricalDtype(runs["arm"].unique())  # in the order of the file
     runs, rounds = runs.astype({"arm": arms}), rounds.astype({"arm": arms}).rename(columns=_COSTS)
     own = runs[runs["period"] == period]
-    tables = {"accuracy": _accuracy(own), "time": _time(own)}
+    tables = {"accuracy": _accuracies("Test accuracy", own, "workers", "split"), "time": _time(own)}
     names = ("accuracy_by_rows", "accuracy_by_seconds", "accuracy_by_model_seconds")
     for name, clock in zip(names, _COSTS.values(), strict=True):
         tables[name] = _over_training(rounds[rounds["period"] == period], clock)
     if runs["period"].nunique() > 1:
         title = "Test accuracy by averaging period (local epochs between averages), first split"
         first_split = runs[runs["split"] == 1].rename(columns={"period": "every"})
-        tables["periods"] = _by_workers(title, first_split, "every")
+        tables["periods"] = _accuracies(title, first_split, "every")
     first = arms.categories[0]
     sequential = own[(own["arm"] == first) & (own["workers"] == 1)]
     if target is None and not sequential.empty:
-        target = math.floor((sequential["accuracy"].mean() - _MARGIN) * 1000) / 1000
+        # Half a point less, rounded down to a tenth of a per cent, so that it can be named.
+        target = math.floor((sequential["accuracy"].mean() - 0.005) * 1000) / 1000
     if target is None:
         return tables, target, []
     passed = rounds[rounds["accuracy"] >= target].groupby(TRIAL, observed=True)
@@ -112,16 +102,8 @@ def summarize(
     return tables, target, [*_conclusion(against_one, target)]
 
 
-def _accuracy(ends: pd.DataFrame) -> Table:
-    """The poster's list: the accuracy of every split, and their mean."""
-    wide = ends.pivot_table("accuracy", ["arm", "workers"], "split", observed=True)
-    wide.columns = pd.Index([f"split {split}" for split in wide.columns])
-    wide["mean"] = wide.mean(axis=1)
-    return Table("Test accuracy", wide.reset_index(), tuple(wide.columns))
-
-
 def _time(ends: pd.DataFrame) -> Table:
-    """The poster's second figure: the time of training by the number of workers."""
+    """The time of training by the number of workers."""
     groups = ends.groupby(["arm", "workers"], observed=True)
     means = groups[_TIMES].mean().reset_index()
     one = means[means["workers"] == 1].set_index("arm")
@@ -130,10 +112,12 @@ def _time(ends: pd.DataFrame) -> Table:
     return Table("Seconds of training, means over splits", means, note=_TIME_NOTE)
 
 
-def _by_workers(title: str, frame: pd.DataFrame, key: str) -> Table:
-    """Mean accuracy by variant and ``key``, a column per number of workers."""
-    wide = frame.pivot_table("accuracy", ["arm", key], "workers", observed=True)
-    wide.columns = pd.Index([counted(workers, "worker") for workers in wide.columns])
+def _accuracies(title: str, frame: pd.DataFrame, by: str, column: str = "workers") -> Table:
+    """Mean test accuracy by variant and ``by``, a column per number of workers or per split."""
+    wide = frame.pivot_table("accuracy", ["arm", by], column, observed=True)
+    wide.columns = pd.Index([f"{column} {number}" for number in wide.columns])
+    if column == "split":
+        wide["mean"] = wide.mean(axis=1)
     return Table(title, wide.reset_index(), tuple(wide.columns))
 
 
@@ -142,20 +126,16 @@ def _over_training(rounds: pd.DataFrame, clock: str) -> Table:
     if clock == "rows":  # all numbers of workers draw as many, but for rounding
         rounds = rounds.assign(rows=rounds.groupby("round")["rows"].transform("mean"))
     marks = []
-    for now in rounds[clock].max() * np.arange(1, _MARKS + 1) / _MARKS:
+    for now in rounds[clock].max() * np.arange(1, 11) / 10:
         # Rounding must not take the last round from the run that ends there.
         passed = rounds[rounds[clock] <= now * (1 + 1e-9)]
         marks.append(passed.groupby(TRIAL, observed=True).last().assign(**{clock: now}))
     title = f"Test accuracy over training, by {clock}: means over splits"
-    return _by_workers(title, pd.concat(marks).reset_index(), clock)
+    return _accuracies(title, pd.concat(marks).reset_index(), clock)
 
 
 def compare(runs: pd.DataFrame, others: pd.DataFrame, on: list[str]) -> pd.DataFrame:
-    """Compare runs with others on the same splits, by variant, period and workers.
-
-    ``points`` is the mean difference of the final accuracy in per cent, ``better`` the splits in
-    which it is higher. The costs until the target are multiples of the others'.
-    """
+    """Compare runs with others on the same splits, see ``_COMPARISON_NOTE``."""
     pairs = runs.merge(others, on=on, suffixes=("", " other"))
     points = 100 * (pairs["accuracy"] - pairs["accuracy other"])
     pairs = pairs.assign(points=points, better=points > 0).rename(columns={"period": "every"})
@@ -169,20 +149,12 @@ def compare(runs: pd.DataFrame, others: pd.DataFrame, on: list[str]) -> pd.DataF
 
 
 def _conclusion(found: pd.DataFrame, target: float) -> Iterator[str]:
-    """Yield where averaging wins and loses, a line per variant, period and measure."""
+    """Yield, per variant, what averaging costs and gains where it is fastest to the target."""
     if not found.empty:
-        yield "Where averaging wins and loses, against one worker of the same variant"
-    agree = found["better"].isin([0]) | (found["better"] == found["splits"])
-    gains = {"accuracy": found["points"].where(agree & (found["points"].abs() >= _EVEN_POINTS), 0)}
-    for cost in _COSTS.values():
-        gain = 1 - found[cost]
-        gains[f"{cost} to {target:.1%}"] = gain.mask(gain.abs() < _EVEN_RATIO, 0)
-    for (arm, every), group in found.groupby(["arm", "every"], observed=True):
-        for measure, gain in gains.items():
-            signs = np.sign(gain[group.index])
-            parts = [
-                f"{kind} with {', '.join(map(str, group['workers'][signs == sign]))}"
-                for kind, sign in (("wins", 1), ("even", 0), ("loses", -1))
-                if (signs == sign).any()
-            ]
-            yield f"  {arm}  every {every:>2}  {measure}: {'; '.join(parts) or 'not reached'}"
+        yield "Where averaging is fastest, against one worker of the same variant"
+    for arm, group in found.groupby("arm", observed=True):
+        best = group.sort_values("seconds, model").iloc[0]
+        times = ", ".join(f"{best[cost]:.2f} x {cost}" for cost in _COSTS.values())
+        workers = counted(best["workers"], "worker")
+        yield f"  {arm}, {workers}, every {best['every']}: accuracy {best['points']:+.2f} points;"
+        yield f"    to {target:.1%} {times}"

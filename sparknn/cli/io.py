@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sparknn.engine.worker_errors import error_class, root_cause
 _FORMATS = {".csv": "csv", ".json": "json", ".orc": "orc", ".libsvm": "libsvm"}
 _FORMATS |= {".jsonl": "json", ".svm": "libsvm"}
 # A CSV file with neither a header nor types is of no use here; options override both.
-_CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
+_CSV_OPTIONS = {"header": "true", "inferschema": "true"}
 
 
 def guess_format(path: str) -> str:
@@ -45,19 +45,16 @@ class Source:
     def of(cls, path: str, format_: str | None, options: Mapping[str, Any]) -> Source:
         """Fill in what is not given: the format by the path's ending, and options for CSV."""
         format_ = format_ or guess_format(path)
-        bools = {True: "true", False: "false"}
-        given = {k: bools[v] if isinstance(v, bool) else str(v) for k, v in options.items()}
-        if format_ == "csv":
-            # Spark's options do not mind case, so neither may the defaults.
-            names = {name.lower() for name in given}
-            given |= {n: v for n, v in _CSV_OPTIONS.items() if n.lower() not in names}
-        return cls(path, format_, given)
+        # Spark's options do not mind case. TOML has true, for which Python says True.
+        texts = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in options.items()}
+        given = {name.lower(): text for name, text in texts.items()}
+        return cls(path, format_, _CSV_OPTIONS | given if format_ == "csv" else given)
 
     def with_features(self, count: int) -> Source:
         """Return the same with the vectors' size set, which a libsvm file does not know."""
-        if self.format != "libsvm" or any(n.lower() == "numfeatures" for n in self.options):
+        if self.format != "libsvm":
             return self
-        return replace(self, options={**self.options, "numFeatures": str(count)})
+        return replace(self, options={"numfeatures": str(count), **self.options})
 
     def read(self, spark: SparkSession) -> DataFrame:
         """Return the rows, lazily."""
@@ -121,28 +118,22 @@ class Target:
         if self.format == "csv":
             rows = rows.select(*map(_as_text, rows.schema.fields))
         writer = rows.write.mode("overwrite" if self.overwrite else "errorifexists")
-        with self._cleaning_up(rows.sparkSession):
-            if self.format == "table":
-                writer.saveAsTable(self.path)
-            else:
-                options = {"header": "true"} if self.format == "csv" else {}
-                writer.format(self.format).options(**options).save(self.path)
-
-    @contextmanager
-    def _cleaning_up(self, spark: SparkSession) -> Iterator[None]:
-        """Remove a path that a failed write has begun: the next run would find it in its way."""
-        if is_connect(spark):
-            yield
-            return
-        is_ours = not (self.format == "table" or self._exists(spark))
+        spark = rows.sparkSession
+        remote = is_connect(spark)
+        is_new = not (remote or self.format == "table" or self._exists(spark))
+        # An interrupt cancels the write, and waits for its end.
+        waiting = nullcontext() if remote else defer_interrupts(spark.sparkContext.cancelAllJobs)
         try:
-            # An interrupt cancels the write, and waits for its end.
-            with defer_interrupts(spark.sparkContext.cancelAllJobs):
-                yield
+            with waiting:
+                if self.format == "table":
+                    writer.saveAsTable(self.path)
+                else:
+                    options = {"header": "true"} if self.format == "csv" else {}
+                    writer.format(self.format).options(**options).save(self.path)
         except AnalysisException:  # nothing was begun: another program's path may be there by now
             raise
         except BaseException:
-            if is_ours:
+            if is_new:  # the next run would find it in its way
                 filesystem.remove(spark, self.path)
             raise
 

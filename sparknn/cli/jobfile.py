@@ -17,31 +17,21 @@ from sparknn.ml.validators import did_you_mean
 
 @dataclass
 class JobFile:
-    """A file that was read and checked.
-
-    ``tables`` are as given, overrides applied; ``values`` the keys that are no Params, by
-    ``section.name``, with their defaults; ``params`` the others, by section and name.
-    ``estimator`` is that of a training; it lacks features and label only.
-    """
+    """A file that was read and checked."""
 
     name: str
-    tables: dict[str, Any]
+    tables: dict[str, Any]  # as given, overrides applied
+    #: Keys that are no Params, by ``section.name``, with defaults; Params by section and name.
     values: dict[str, Any] = field(default_factory=dict)
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
-    estimator: Any = None
+    estimator: Any = None  # of a training; it lacks features and label only
 
     @property
     def features(self) -> list[str]:
         """``data.features``, of which one may be given without a list."""
         names = self.values["data.features"]
         return names if isinstance(names, list) else [names]
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of the data that a training reads."""
-        named = (self.values[f"data.{key}"] for key in ("label", "weight", "validationIndicator"))
-        return [*self.features, *filter(None, named)]
 
     def sources(self) -> dict[str, Source]:
         """Return the rows to read, by the keys that name them."""
@@ -51,28 +41,26 @@ class JobFile:
 
     def targets(self) -> dict[str, Target]:
         """Return where a training writes, by the keys that name it."""
-        formats = {
-            "output.model": "model",
-            "output.predictions": self.values["output.predictionsFormat"],
-        }
-        return {
-            key: Target.of(self.values[key], format_, self.values["output.overwrite"])
-            for key, format_ in formats.items()
-            if self.values[key]
-        }
+        rows_as, overwrite = (
+            self.values["output.predictionsFormat"],
+            self.values["output.overwrite"],
+        )
+        formats = {"output.model": "model", "output.predictions": rows_as}
+        paths = {key: path for key in formats if (path := self.values[key])}
+        return {key: Target.of(path, formats[key], overwrite) for key, path in paths.items()}
 
     def build(self, task: str, *sections: str) -> Any:
         """Return an estimator with the Params of some sections; add the mistakes in them."""
         estimator = new_estimator(task)
-        keys = {name: section for section in sections for name in self.params.get(section, {})}
-        other = [name for name in keys if not estimator.hasParam(name)]
-        self.mistakes += [f"{keys[name]}.{name}: not for task = {task!r}." for name in other]
-        known = {name: self.params[keys[name]][name] for name in keys if name not in other}
-        try:
-            estimator._set(**known)
-        except ParamError as error:
-            self.mistakes += [f"{keys[n]}.{n}{problem}" for n, problem in error.problems.items()]
-            estimator._set(**{n: value for n, value in known.items() if n not in error.problems})
+        for section in sections:
+            for name, value in self.params.get(section, {}).items():
+                try:
+                    if estimator.hasParam(name):
+                        estimator._set(**{name: value})
+                    else:
+                        self.mistakes.append(f"{section}.{name}: not for task = {task!r}.")
+                except ParamError as error:
+                    self.mistakes.append(f"{section}.{name}{error.problems[name]}")
         return estimator
 
 
@@ -102,7 +90,13 @@ def load_train(path: str, overrides: Sequence[str] = ()) -> JobFile:
 
 def read(path: str, overrides: Sequence[str], schema: Schema) -> JobFile:
     """Read a TOML file, apply ``section.key=value`` overrides, and collect mistakes in both."""
-    file = JobFile(f"{path} with --set" if overrides else path, _read_toml(path))
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(path, [f"cannot be read: {error.strerror}."]) from None
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise UsageError(path, [f"is not valid TOML: {error}."]) from None
+    file = JobFile(f"{path} with --set" if overrides else path, tables)
     file.mistakes += filter(None, [_apply(file.tables, text) for text in overrides])
     sections: dict[str, Any] = {name: {} for name in schema if "*" not in name} | {"": {}}
     for name, value in file.tables.items():
@@ -154,15 +148,6 @@ def _hint(schema: Schema, keys: Mapping[str, Key], name: str, value: Any) -> str
             if did_you_mean(name, [other]):
                 return f"key; did you mean {section.replace('*', 'NAME')}.{other}?"
     return f"key. `sparknn {'keys' if schema is TRAIN else 'experiment --help'}` lists them all."
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(path, [f"cannot be read: {error.strerror}."]) from None
-    except ValueError as error:  # of TOML, or of UTF-8
-        raise UsageError(path, [f"is not valid TOML: {error}."]) from None
 
 
 def _apply(tables: dict[str, Any], text: str) -> str:

@@ -1,7 +1,6 @@
-"""The keys of job files and experiment files: type, default and doc of each, in one table per file.
+"""The keys of job files and experiment files, in one table per file: loads, checks and help follow.
 
-Loading, checking and help follow from the tables. Of keys that are Params, the estimator knows
-type, range, default and doc. Nothing here imports Spark, so that help is fast.
+Of keys that are Params, the estimator knows the type. Nothing here imports Spark: help is fast.
 """
 
 from __future__ import annotations
@@ -50,13 +49,9 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a file.
+    """A key of a file."""
 
-    ``type`` is one of ``_TYPES``; ``param``: the estimator checks it; or ``reserved``: it is
-    refused, and ``doc`` says what sets it.
-    """
-
-    type: str
+    type: str  # of _TYPES; "param": the estimator checks it; "reserved": doc says what sets it
     doc: str = ""
     default: Any = None
     choices: tuple[str, ...] = ()
@@ -153,11 +148,7 @@ EXPERIMENT: Schema = {
         "period": Key("count", "Local epochs between averages.", 5),
         "periods": Key("counts", "Other periods to try, on the first split.", []),
         "miniBatchFraction": Key("part", "Share of its rows a worker draws per round.", 0.1),
-        "target": Key(
-            "share",
-            "Test accuracy whose cost is compared; by default the first variant's with 1 worker, "
-            "less half a point.",
-        ),
+        "target": Key("share", "Test accuracy whose cost is compared; by default reached."),
         "seed": Key("seed", "Decides every random choice.", 0),
     },
     "network": _NETWORK,
@@ -175,7 +166,7 @@ EXPERIMENT: Schema = {
 
 
 def key_lines(schema: Schema) -> Iterator[str]:
-    """Yield every key with its meaning and default, by section; Params of variants by name only."""
+    """Yield every key with its meaning and default, by section; Params of job files only."""
     for section, keys in schema.items():
         yield f"[{section.replace('*', 'NAME')}]" if section else ""
         for name, key in keys.items():
@@ -183,11 +174,8 @@ def key_lines(schema: Schema) -> Iterator[str]:
                 choices = f" One of {', '.join(key.choices)}." if key.choices else ""
                 default = f" Default {key.default!r}." if key.default else ""
                 yield f"  {name}: {key.doc}{choices}{default}"
-        names = [name for name, key in keys.items() if key.type == "param"]
-        if schema is TRAIN:
-            yield from (f"  {name}: {_param_doc(name)}" for name in names)
-        else:
-            yield from (f"  {', '.join(names[i : i + 6])}" for i in range(0, len(names), 6))
+            elif key.type == "param" and schema is TRAIN:
+                yield f"  {name}: {_param_doc(name)}"
         yield ""
 
 

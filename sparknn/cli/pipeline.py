@@ -40,12 +40,6 @@ class Columns:
     indexed: str = ""
     names: tuple[str, ...] = ()
 
-    @property
-    def made(self) -> dict[str, str]:
-        """The columns that stages make, and the Param that names what they are made of."""
-        features = {self.features: "featuresCol"} if self.assembled else {}
-        return features | ({self.label: "labelCol"} if self.indexed else {})
-
 
 def plan_columns(
     schema: StructType, features: Sequence[str], label: str, classifies: bool
@@ -75,9 +69,11 @@ def column_mistakes(
     problems = [*_input_problems(schema, columns)]
     # The estimator's own check does the rest, on the schema as the stages before it leave it. What
     # they read was checked above, whatever is wrong with it.
-    kinds = {columns.features: VectorUDT(), columns.label: DoubleType()}
     fields = {field.name: field for field in schema.fields}
-    fields |= {name: StructField(name, kinds[name]) for name in columns.made}
+    if columns.assembled:
+        fields[columns.features] = StructField(columns.features, VectorUDT())
+    if columns.indexed:
+        fields[columns.label] = StructField(columns.label, DoubleType())
     weight, indicator = (
         estimator.getOrDefault(name) if estimator.isDefined(name) and not key else None
         for name in ("weightCol", "validationIndicatorCol")
@@ -106,7 +102,7 @@ def column_mistakes(
 
 
 def _input_problems(schema: StructType, columns: Columns) -> Iterator[SchemaProblem]:
-    """Yield what is wrong with the columns that stages read, or are to make."""
+    """Yield what is wrong with the columns that stages read."""
     for name in columns.assembled:
         text = ""
         if problem := missing_problem(schema, name, "featuresCol", "features"):
@@ -122,30 +118,21 @@ def _input_problems(schema: StructType, columns: Columns) -> Iterator[SchemaProb
             yield SchemaProblem(name, "featuresCol", f"Column '{name}' {text}")
     if columns.indexed:
         yield from filter(None, [missing_problem(schema, columns.indexed, "labelCol", "labels")])
-    for name, param in columns.made.items():
-        if free_name(schema, name) != name:
-            text = f"Column '{name}' exists already; it is made here. Rename it."
-            yield SchemaProblem(name, param, text)
 
 
 def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:
     """Return the stages that make the columns a network reads; none if they are there."""
     made: list[Any] = []
     if columns.assembled:
+        assembler = VectorAssembler(inputCols=list(columns.assembled), outputCol=columns.features)
         # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
-        names = list(columns.assembled)
-        made.append(
-            VectorAssembler(inputCols=names, outputCol=columns.features, handleInvalid="keep")
-        )
+        made.append(assembler.setHandleInvalid("keep"))
     if columns.names:
         names, indexed = list(columns.names), columns.indexed
         made.append(StringIndexerModel.from_labels(names, indexed, columns.label, handle_invalid))
     elif columns.indexed:
-        made.append(
-            StringIndexer(inputCol=columns.indexed, outputCol=columns.label)
-            .setStringOrderType("alphabetAsc")
-            .setHandleInvalid(handle_invalid)
-        )
+        indexer = StringIndexer(inputCol=columns.indexed, outputCol=columns.label)
+        made.append(indexer.setStringOrderType("alphabetAsc").setHandleInvalid(handle_invalid))
     return made
 
 
@@ -159,11 +146,8 @@ def fit(estimator: Any, columns: Columns, rows: DataFrame) -> Any:
     if not columns.indexed:
         return fitted
     indexer: Any = fitted.stages[-2]
-    names = IndexToString(
-        inputCol=estimator.getPredictionCol(),
-        outputCol=_PREDICTED_LABEL,
-        labels=list(indexer.labels),
-    )
+    labels, prediction = list(indexer.labels), estimator.getPredictionCol()
+    names = IndexToString(inputCol=prediction, outputCol=_PREDICTED_LABEL, labels=labels)
     return PipelineModel([*fitted.stages, names])
 
 

@@ -21,7 +21,7 @@ _MAX_CLASSES, _MAX_CONFUSIONS = 20, 10
 
 def counted(number: int, what: str) -> str:
     """Return ``1 worker``, ``2 workers``."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def count_pairs(predicted: DataFrame, label: str, prediction: str) -> pd.DataFrame:

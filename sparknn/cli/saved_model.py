@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +37,7 @@ class SavedModel:
     """The stages of a model or pipeline, in order; pipelines within pipelines are flattened.
 
     ``network`` is the last one in the stages. ``indexer`` numbers the texts of its label, which
-    are ``class_names`` in the column ``text_label``, and maybe other columns.
+    are ``class_names`` in column ``text_label``, and maybe those of other columns.
     """
 
     stages: list[Any]
@@ -47,12 +47,12 @@ class SavedModel:
     class_names: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: Any) -> SavedModel | None:
-        """Find the network and its label's indexer; None if there is no network."""
+    def of(cls, model: Any) -> SavedModel:
+        """Find the network and its label's indexer; ValueError if there is no network."""
         stages = list(_flat(model))
         network = next((s for s in reversed(stages) if isinstance(s, NetworkModel)), None)
         if network is None:
-            return None
+            raise ValueError(f"There is a {type(model).__name__} without a neural network in it.")
         for stage in stages:
             if isinstance(stage, StringIndexerModel):
                 made = _columns(stage, "outputCols", "outputCol")
@@ -64,54 +64,43 @@ class SavedModel:
     @property
     def skips(self) -> bool:
         """Whether any stage leaves rows out."""
-        stages = [stage for stage in self.stages if stage.hasParam("handleInvalid")]
-        return any(stage.getOrDefault("handleInvalid") == "skip" for stage in stages)
+        judging = (stage for stage in self.stages if stage.hasParam("handleInvalid"))
+        return any(stage.getOrDefault("handleInvalid") == "skip" for stage in judging)
 
     def set_invalid(self, invalid: str) -> None:
-        """Replace what happens to rows with missing values, or with an unknown label.
-
-        A stage that passes them on goes on doing so: the network judges them.
-        """
+        """Replace what happens to rows with missing values, or with an unknown label."""
         self.network.setHandleInvalid(invalid)
         for stage in self.stages:
-            replaces = isinstance(stage, VectorAssembler) or (
-                stage is self.indexer and invalid != "keep"
-            )
+            is_indexer = stage is self.indexer and invalid != "keep"
+            replaces = is_indexer or isinstance(stage, VectorAssembler)
+            # A stage that passes them on goes on doing so: the network judges them.
             if replaces and stage.getHandleInvalid() != "keep":
                 stage.setHandleInvalid(invalid)
 
     def transform(self, rows: DataFrame, *, labelled: bool, key: str) -> DataFrame:
-        """Add the model's columns to rows; the label is needed only if it is asked for.
-
-        Raises
-        ------
-        UsageError
-            If the rows lack a column, or have one that is in the way; ``key`` names them.
-        """
-        hidden = free_name(rows.schema, "labelText")
-        if not labelled:
-            # Spark passes over a column that is missing, but stops at an unknown label.
-            rows = rows.withColumnRenamed(self.text_label, hidden)
+        """Add the model's columns to rows, which ``key`` named; only ``labelled`` need a label."""
+        text, hidden = self.text_label, free_name(rows.schema, "hiddenLabel")
+        if text and not labelled:  # the indexer needs a label, and one that it knows
+            rows = rows.withColumnRenamed(text, hidden).withColumn(text, F.lit(self.class_names[0]))
         for stage in self.stages:
-            needed = [name for name in _read(stage) if labelled or name != self.text_label]
-            raise_mistakes(key, missing_columns(rows.schema, needed))
+            raise_mistakes(key, missing_columns(rows.schema, _read(stage)))
             try:
                 rows = _apply(stage, rows)
             except SchemaError as error:
                 raise UsageError(key, [problem.message for problem in error.problems]) from error
-        if not labelled:
-            return rows.withColumnRenamed(hidden, self.text_label)
-        raise_mistakes(key, missing_columns(rows.schema, [self.network.getLabelCol()]))
+        label = self.network.getLabelCol()
+        if text and not labelled:
+            return rows.drop(text, label).withColumnRenamed(hidden, text)
+        raise_mistakes(key, missing_columns(rows.schema, [label] if labelled else []))
         return rows
 
     @contextmanager
     def applied(
         self, rows: DataFrame, key: str, hint: str, *, labelled: bool
     ) -> Iterator[DataFrame]:
-        """Yield rows with the model's columns, for one Spark job over them.
+        """Yield rows with the model's columns for one Spark job, and log how many it left out.
 
-        Logs how many rows were left out. If the job fails, the error names the columns of ``rows``
-        that lack values, or have unknown labels.
+        If it fails, the error names the columns of ``rows`` with missing values or unknown labels.
         """
         before, after, count = Observation(), Observation(), F.count(F.lit(1)).alias("n")
         watched = rows.observe(before, count) if self.skips else rows
@@ -121,10 +110,9 @@ class SavedModel:
         except UsageError:
             raise
         except Exception as error:
-            names = self.class_names if labelled else []
-            read = {name for stage in self.stages for name in _read(stage)} - {self.text_label}
-            read |= {self.text_label, self.network.getLabelCol()} if labelled else set()
-            used = [name for name in rows.columns if name in read]
+            names, labels = self.class_names, {self.text_label, self.network.getLabelCol()}
+            used = {name for stage in self.stages for name in _read(stage)} | labels
+            used, names = (used, names) if labelled else (used - labels, [])
             refuses = self.network.getHandleInvalid() == "error"
             if refuses and (found := count_invalid(rows, used, self.text_label, names)):
                 raise ValueError(f"{key}: {'; '.join(found)}. {hint}") from error
@@ -136,47 +124,29 @@ class SavedModel:
 
 
 def load(spark: SparkSession, path: str, key: str = "--model") -> SavedModel:
-    """Load a model or pipeline; ``key`` named its path.
-
-    Raises
-    ------
-    UsageError
-        If there is none at the path.
-    ValueError
-        If what is there holds no network, or is damaged.
-    """
+    """Load a model or pipeline; ``key`` named its path."""
     try:
         spark.read.text(literal(f"{path.rstrip('/')}/metadata"))
     except AnalysisException:
-        hint = "Give the folder that a model was saved to."
-        raise UsageError(key, [f"there is no model at {path}. {hint}"]) from None
+        raise UsageError(key, [f"there is no model at {path}."]) from None
     try:
         # pyspark 3.5 knows the context here, Spark Connect the session.
         model: Any = DefaultParamsReader.loadParamsInstance(path, getattr(spark, "_sc", spark))
     except ModelFormatError:  # it names the path and what is wrong
         raise
     except Exception as error:
-        # Spark reports metadata that are cut off in as many ways as there are places to cut.
-        raise ValueError(
-            f"{key}: the model at {path} cannot be read ({type(error).__name__}: "
-            f"{root_cause(error)}). Install the packages that it was saved with; if the directory "
-            f"is incomplete or was changed, copy it again."
-        ) from error
-    found = SavedModel.of(model)
-    if found is None:
-        raise ValueError(f"{path} holds a {type(model).__name__} without a neural network in it.")
-    return found
+        hint = "Install the packages that it was saved with; if it is incomplete, copy it again."
+        reason = f"{type(error).__name__}: {root_cause(error)}"
+        raise ValueError(f"{key}: the model at {path} cannot be read ({reason}). {hint}") from error
+    return SavedModel.of(model)
 
 
 def count_invalid(
-    rows: DataFrame, columns: Iterable[str], label: str = "", names: Sequence[str] = ()
+    rows: DataFrame, columns: Collection[str], label: str = "", names: Sequence[str] = ()
 ) -> list[str]:
-    """Count values that are missing, and labels that are none of ``names``, in one Spark job.
-
-    ``rows`` are as they were before any stage. Returns a text for each column that has some.
-    """
+    """Count values that are missing, and labels that are none of ``names``; a text per column."""
     checks: dict[str, Column] = {}
-    for name in dict.fromkeys(name for name in columns if name in rows.columns):
+    for name in [name for name in rows.columns if name in columns]:
         is_text = isinstance(rows.schema[name].dataType, StringType)
         what = "null" if is_text else "null, NaN or infinite"
         checks[f"column '{name}' is {what}"] = _is_invalid(rows, name)
@@ -197,10 +167,9 @@ def _is_invalid(rows: DataFrame, name: str) -> Column:
         return number.isNull() | F.isnan(number) | (F.abs(number) > _LARGEST)
 
     kind, value = rows.schema[name].dataType, F.col(quote_column(name))
-    if isinstance(kind, VectorUDT):
-        return value.isNull() | F.exists(vector_to_array(value), is_wrong)
-    if isinstance(kind, ArrayType):
-        return value.isNull() | F.exists(value, is_wrong)
+    if isinstance(kind, VectorUDT | ArrayType):
+        array = vector_to_array(value) if isinstance(kind, VectorUDT) else value
+        return value.isNull() | F.exists(array, is_wrong)
     return is_wrong(value) if isinstance(kind, NumericType) else value.isNull()
 
 

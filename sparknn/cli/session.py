@@ -15,8 +15,7 @@ from pyspark.sql import SparkSession
 def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
     """Yield a session; it is stopped at the end if it was started for this.
 
-    Unless ``verbose``, a session that is started on this machine logs nothing: errors are one line
-    of the command's own. The log of a cluster's job is left as it is set.
+    Unless ``verbose``, one that is started on this machine logs nothing: errors are a line of ours.
     """
     active = SparkSession.getActiveSession()
     if active is None and SparkContext._active_spark_context is not None:
@@ -25,17 +24,12 @@ def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
         _shorten_errors()
     session = active or _start(name)
     try:
-        if active is None and not verbose and _is_local(master(session)):
+        if active is None and not verbose and _is_local(session.conf.get("spark.master", "")):
             session.sparkContext.setLogLevel("OFF")
         yield session
     finally:
         if active is None:
             session.stop()
-
-
-def master(session: SparkSession) -> str:
-    """Return where a session's jobs run, as Spark names it."""
-    return str(session.conf.get("spark.master", "a remote server"))
 
 
 def _shorten_errors() -> None:
@@ -56,7 +50,7 @@ def _start(name: str) -> SparkSession:
     # arguments; before it, a SparkConf is empty. There is always a master then.
     SparkContext._ensure_initialized()
     conf = SparkConf()
-    if _is_local(conf.get("spark.master", "") or ""):
+    if _is_local(conf.get("spark.master")):
         # Otherwise workers are the python3 on the PATH, which may lack numpy.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
@@ -69,6 +63,6 @@ def _start(name: str) -> SparkSession:
     return builder.getOrCreate()
 
 
-def _is_local(master: str) -> bool:
+def _is_local(master: str | None) -> bool:
     """Whether executors are threads of the driver: ``local``, ``local[*]``, ``local[2, 4]``."""
-    return master == "local" or master.startswith("local[")
+    return master == "local" or str(master).startswith("local[")

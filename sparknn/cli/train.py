@@ -19,7 +19,7 @@ from sparknn.cli.jobfile import JobFile, load_train, mistakes_in
 from sparknn.cli.pipeline import Columns, column_mistakes, fit, plan_columns
 from sparknn.cli.report import counted
 from sparknn.cli.saved_model import SavedModel, count_invalid, load
-from sparknn.cli.session import master, open_session
+from sparknn.cli.session import open_session
 from sparknn.engine.interface import DataError
 from sparknn.engine.sql import quote_column
 from sparknn.ml.checked_params import ParamError
@@ -31,84 +31,48 @@ _SKIP = "data.handleInvalid = 'skip' leaves such rows out."
 
 
 def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> None:
-    """Do what a job file says.
-
-    Raises
-    ------
-    UsageError
-        Naming every mistake in it before Spark starts; paths and columns that cannot be used
-        before the training.
-    """
+    """Do what a job file says; all that can be checked is checked before the training."""
     started = time.perf_counter()
     job = load_train(path, overrides)
-    if "output.model" not in job.targets():
+    read, written = job.sources(), job.targets()
+    if "output.model" not in written:
         log.warning("There is no output.model: the network is tested, but not saved.")
     log.info("Starting Spark ...")
     with open_session(f"sparknn train {path}", verbose=verbose) as spark:
-        seconds = time.perf_counter() - started
-        log.info("Spark %s on %s, started in %.1f s.", spark.version, master(spark), seconds)
-        read, written = job.sources(), job.targets()
+        log.info("Spark %s on %s.", spark.version, spark.sparkContext.master)
         mistakes = [source.problem(spark, key) for key, source in read.items()]
         mistakes += [target.problem(spark, key) for key, target in written.items()]
         mistakes += overlaps(spark, read.items(), written.items())
         raise_mistakes(job.name, mistakes)
-        _train(job, spark)
+        # Before the schema is known already: Spark reads all of a CSV to find its columns' types.
+        log.info("Reading %s ...", read["data.train"].path)
+        rows = {key: source.read(spark) for key, source in read.items()}
+        model = _fit(job, _plan(job, rows), rows["data.train"])
+        _keep(job, model, spark)
     log.info("All done in %.1f s.", time.perf_counter() - started)
 
 
-def _train(job: JobFile, spark: SparkSession) -> None:
-    sources, targets = job.sources(), job.targets()
-    path = job.estimator.getInitialModel()
-    initial = load(spark, path, "training.initialModel") if path else None
-    # Before the schema is known already: Spark reads all of a CSV to find its columns' types.
-    log.info("Reading %s ...", sources["data.train"].path)
-    rows = sources["data.train"].read(spark)
-    classifies = job.values["task"] == "classification"
-    columns = plan_columns(rows.schema, job.features, job.values["data.label"], classifies)
-    if initial is not None:
-        columns = _start_from(initial, columns, job)
-    for key, source in sources.items():
-        read = rows if key == "data.train" else source.read(spark)
-        named_by = "" if read is rows else key
-        found = column_mistakes(
-            read.schema, columns, job.estimator, named_by, case_matters=case_matters(spark)
-        )
+def _plan(job: JobFile, rows: dict[str, DataFrame]) -> Columns:
+    """Return the columns of the network, which are there in training rows and test rows."""
+    train, label = rows["data.train"], job.values["data.label"]
+    spark, classifies = train.sparkSession, job.values["task"] == "classification"
+    columns = plan_columns(train.schema, job.features, label, classifies)
+    if path := job.estimator.getInitialModel():
+        columns = _start_from(load(spark, path, "training.initialModel"), columns, job)
+    case = case_matters(spark)
+    for key, data in rows.items():
+        named_by = "" if data is train else key
+        found = column_mistakes(data.schema, columns, job.estimator, named_by, case_matters=case)
+        source = job.sources()[key]
         # All columns of a CSV without rows are text.
-        if found and source.format == "csv" and not read.head(1):
+        if found and source.format == "csv" and not data.head(1):
             found = [f"{key}: there are no rows in {source.path}."]
         raise_mistakes(job.name, found)
-    model = _fit(job, columns, rows)
-    saved = SavedModel.of(model)
-    assert saved is not None
-    summary = saved.network.summary
-    log.info(
-        "Trained %s on %s with %s: %s in %.1f s (ingest %.1f s).",
-        "-".join(map(str, saved.network.layers)),
-        counted(summary.n_rows, "row"),
-        counted(summary.n_workers, "worker"),
-        counted(summary.totalIterations, "round"),
-        *(summary.seconds, summary.ingest_s),
-    )
-    if target := targets.get("output.model"):
-        writer = model.write()
-        (writer.overwrite() if target.overwrite else writer).save(target.path)
-        log.info("Saved the model to %s.", target.path)
-    if tested := sources.get("data.test"):
-        log.info("Testing on %s ...", tested.path)
-        test = tested.with_features(saved.network.numFeatures).read(spark)
-        print_report(saved, test, "data.test", _SKIP)
-        if target := targets.get("output.predictions"):
-            target.write(saved.transform(test, labelled=True, key="data.test"))
-            log.info("Wrote the predictions to %s.", target.path)
-    if curve := job.values["output.curve"]:
-        log.info("%s", _draw(summary, curve))
+    return columns
 
 
 def _start_from(initial: SavedModel, columns: Columns, job: JobFile) -> Columns:
-    """Give the estimator the network of a saved model, and its labels the numbers they had.
-
-    Otherwise the network would take one class, or one feature, for another.
-    """
+    """Give the estimator the network of a saved model, and classes and features their places."""
     try:
         job.estimator._set(initialModel=initial.network)
     except ParamError as error:
@@ -119,15 +83,32 @@ def _start_from(initial: SavedModel, columns: Columns, job: JobFile) -> Columns:
             known = ", ".join(stage.getInputCols())
             text = f"{names}; training.initialModel was trained on {known}, in this order."
             raise_mistakes(job.name, [f"data.features: {text}"] if names != known else [])
-    if not columns.indexed:
-        return columns
-    if not initial.class_names:
-        log.warning(
-            "training.initialModel does not know the names of its classes: the texts of column "
-            "'%s' are numbered in alphabetical order.",
-            columns.indexed,
-        )
-    return replace(columns, names=tuple(initial.class_names))
+    if columns.indexed and not initial.class_names:
+        text = "does not know the names of its classes; texts are numbered in alphabetical order."
+        log.warning("training.initialModel %s", text)
+    return replace(columns, names=tuple(initial.class_names) if columns.indexed else ())
+
+
+def _keep(job: JobFile, model: Any, spark: SparkSession) -> None:
+    """Save the model, test it, and draw its training curve."""
+    saved, targets = SavedModel.of(model), job.targets()
+    summary = saved.network.summary
+    n_rows, n_rounds = counted(summary.n_rows, "row"), counted(summary.totalIterations, "round")
+    layers, seconds = "-".join(map(str, saved.network.layers)), summary.seconds
+    log.info("Trained %s on %s: %s in %.1f s.", layers, n_rows, n_rounds, seconds)
+    if target := targets.get("output.model"):
+        writer = model.write()
+        (writer.overwrite() if target.overwrite else writer).save(target.path)
+        log.info("Saved the model to %s.", target.path)
+    if source := job.sources().get("data.test"):
+        log.info("Testing on %s ...", source.path)
+        test = source.with_features(saved.network.numFeatures).read(spark)
+        print_report(saved, test, "data.test", _SKIP)
+        if target := targets.get("output.predictions"):
+            target.write(saved.transform(test, labelled=True, key="data.test"))
+            log.info("Wrote the predictions to %s.", target.path)
+    if curve := job.values["output.curve"]:
+        log.info("%s", _draw(summary, curve))
 
 
 def _fit(job: JobFile, columns: Columns, rows: DataFrame) -> Any:
@@ -137,27 +118,26 @@ def _fit(job: JobFile, columns: Columns, rows: DataFrame) -> Any:
     except ParamError as error:
         raise_mistakes(job.name, mistakes_in(error))
     except Exception as error:
-        if text := _row_problem(error, job, columns, rows):
+        # Of what went wrong otherwise, such as in an indexer, only missing values can be known.
+        known = error if isinstance(error, DataError) else DataError("")
+        if text := _row_problem(known, job, columns, rows):
             raise ValueError(text) from error
         raise
 
 
-def _row_problem(error: Exception, job: JobFile, columns: Columns, rows: DataFrame) -> str:
+def _row_problem(error: DataError, job: JobFile, columns: Columns, rows: DataFrame) -> str:
     """Return what is wrong with the rows, in columns of the data; empty if the error says it."""
-    reason, problems = getattr(error, "reason", ""), getattr(error, "problems", ())
-    if isinstance(error, DataError) and reason == "empty":
-        return f"data.train: there are no rows in {job.values['data.train']}."
-    if isinstance(error, DataError) and reason == "one class" and columns.indexed:
+    if error.reason == "one class" and columns.indexed:
         text = rows.select(quote_column(columns.indexed)).dropna().head()
-        return (
-            f"data.label: column '{columns.indexed}' holds one class only ({text and text[0]!r}); "
-            f"at least two are needed. Check for a filter that removed the others."
-        )
+        only = f"column '{columns.indexed}' holds one class only ({text and text[0]!r})"
+        return f"data.label: {only}. Check for a filter that removed the others."
     if job.estimator.getHandleInvalid() != "error":
         return ""
-    found = count_invalid(rows, job.columns, columns.indexed, columns.names)
-    others = [str(each) for each in problems if getattr(each, "reason", "missing") != "missing"]
-    return f"data.train: {'; '.join(found + others)}. {_SKIP}" if found else ""
+    others = ("label", "weight", "validationIndicator")
+    read = [*job.features, *(job.values[f"data.{name}"] for name in others)]
+    found = count_invalid(rows, read, columns.indexed, columns.names)
+    found += [str(each) for each in error.problems if each.reason != "missing"] if found else []
+    return f"data.train: {'; '.join(found)}. {_SKIP}" if found else ""
 
 
 def _draw(summary: Any, path: str) -> str:

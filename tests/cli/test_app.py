@@ -42,7 +42,7 @@ def test_set_takes_several_values_and_no_file(
         (["predict", "--model", "m"], "required: --data, --output"),
         (
             ["predict", "--model", "m", "--data", "x", "--output", "y.libsvm"],
-            "--output: y.libsvm ends in a format that cannot be written",
+            "--output: y.libsvm would be written as libsvm",
         ),
         (["trian"], "invalid choice"),
         (["train"], "required: CONFIG.toml"),

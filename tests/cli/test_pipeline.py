@@ -112,7 +112,6 @@ def test_two_outputs_of_one_name() -> None:
         ({"y": StringType()}, "data.test: Column 'y' has type string; expected numbers"),
         ({"prediction": DoubleType()}, "data.test: Output column 'prediction' already exists"),
         ({"predictedLabel": StringType()}, "data.test: Output column 'predictedLabel' already"),
-        ({"Features": DoubleType()}, "data.test: Column 'features' exists already"),
         ({"is_test": None, "id": None}, ""),
     ],
 )
@@ -137,11 +136,11 @@ def test_the_labels_indexer_is_found_wherever_it_is(spark: SparkSession) -> None
     inner = PipelineModel([indexer, VectorAssembler(inputCols=["x", "y"], outputCol="features")])
     saved = SavedModel.of(PipelineModel([inner, classifier(2, 2)]))
     assert saved.class_names == ["red", "blue"]
-    assert saved.label_indexer.getInputCol() == "colour"
-    others, numbering, *_ = saved.stages
-    assert others.getOutputCols() == ["kindIndex"]
-    assert numbering is saved.label_indexer
+    assert (saved.indexer, saved.text_label) == (indexer, "colour")
     rows = spark.createDataFrame([("b", 1.0, 2.0)], "kind string, x double, y double")
-    assert saved.inputs(rows, labelled=False) == ["kind", "x", "y"]
-    assert "kindIndex" in saved.transform(rows, labelled=False).columns
-    assert SavedModel.of(PipelineModel([])) is None
+    assert "kindIndex" in saved.transform(rows, labelled=False, key="--data").columns
+    # A label that the model does not know is no matter if it is not asked for.
+    found = saved.transform(rows.selectExpr("*", "'pink' colour"), labelled=False, key="--data")
+    assert found.head().asDict().items() >= {"kindIndex": 1.0, "colour": "pink"}.items()
+    with pytest.raises(ValueError, match="without a neural network"):
+        SavedModel.of(PipelineModel([]))
