@@ -74,12 +74,6 @@ def test_help_waits_for_no_pyspark(run_python: Callable[..., object]) -> None:
     )
 
 
-def test_keys_lists_every_section(sparknn: Command) -> None:
-    ran = sparknn("keys")
-    assert ran.status == 0
-    assert "[averaging]\n  numWorkers: " in ran.out
-
-
 def test_handlers_and_levels_are_put_back(tmp_path: Path, sparknn: Command) -> None:
     log = logging.getLogger("sparknn")
     before = (log.level, log.propagate, list(log.handlers), log.isEnabledFor(logging.INFO))
