@@ -1,7 +1,7 @@
-"""Neural networks for Spark ML: every partition trains, the averages meet.
+"""Neural networks for Spark ML: every partition trains a network, the driver averages them.
 
-The public names load on first use, so that ``import sparknn`` costs nothing and
-``sparknn.core`` works where pyspark is absent.
+Public names are imported on first use: ``import sparknn`` is fast, and ``sparknn.core`` works
+without pyspark.
 """
 
 from importlib import import_module

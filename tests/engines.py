@@ -112,7 +112,7 @@ def plain_engine(engine: RddEngine) -> LocalEngine:
 
 
 def shard_bytes(engine: RddEngine) -> list[dict[str, bytes]]:
-    """Every file of every shard; but not its mark, which tells where it is."""
+    """Every file of every shard, but not its marker, which names its location."""
     return [
         {str(path.relative_to(handle.folder)): path.read_bytes()
          for path in sorted(Path(handle.folder).glob("*/*"))}
@@ -127,7 +127,7 @@ def multiset(X: Array, *others: Array) -> list[tuple[float, ...]]:
 
 
 def network_for(info: DatasetInfo, *, classifies: bool = True, hidden: int = 5) -> Network:
-    """A small network that fits what was taken in."""
+    """A small network for the ingested rows."""
     n_out = max(info.class_weights) + 1 if classifies else info.n_targets
     loss = "crossEntropy" if classifies else "squared"
     return Network((info.n_features, hidden, max(n_out, 2) if classifies else n_out), loss=loss)
@@ -136,7 +136,7 @@ def network_for(info: DatasetInfo, *, classifies: bool = True, hidden: int = 5) 
 def trained(
     engine: Any, configs: Sequence[TrainConfig], averaging: AveragingConfig | None = None
 ) -> list[FitState]:
-    """All plans trained together on an engine."""
+    """All configs trained together on an engine."""
     fits = [
         FitState(config, averaging or AveragingConfig(), engine.n_workers) for config in configs
     ]

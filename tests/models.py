@@ -1,4 +1,4 @@
-"""Models with made-up parameters, for tests of what models do."""
+"""Make models with random parameters for tests."""
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -57,11 +57,10 @@ _CLOSED = "Socket is closed"
 
 
 def error_of(df: DataFrame) -> str:
-    """What a job says that fails in Python.
+    """Return the message of a job that fails in Python.
 
-    pyspark 3.5 sometimes hands a failed task's worker, its socket closed already, to the next task,
-    which fails of it without having run anything of ours: try again, and leave no such worker to
-    the tests that follow.
+    pyspark 3.5 sometimes gives the next task a failed task's worker with a closed socket, and that
+    task fails before it runs any code of the test: try again, and leave no such worker behind.
     """
     for _ in range(5):
         try:

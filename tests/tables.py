@@ -1,4 +1,4 @@
-"""DataFrames for the tests of the estimators, from arrays."""
+"""Make DataFrames from arrays for the tests of the estimators."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ingest: the columns of an arrow batch as numpy, and what is wrong with their rows."""
+"""Ingest: convert an arrow batch to numpy arrays, and count its invalid rows."""
 
 from __future__ import annotations
 
@@ -12,36 +12,49 @@ from numpy.typing import NDArray
 
 from sparknn.core.types import FloatArray
 
-# Density of a batch of vectors below which its rows are kept as entries. More of them are better
-# dense, however they came: that trains faster (of MNIST's pixels one in five is not 0, say).
+# Share of nonzero values below which a batch of vectors is kept sparse. Denser rows train faster
+# as dense ones, even if they arrive as sparse vectors (of MNIST's pixels, one in five is not 0).
 _SPARSE_DENSITY = 0.1
 
-# So that no sum of weights, over rows and passes, is past the end of float64.
-_MOST_WEIGHT = 1e290
+# Largest weight of a row: keeps sums over rows and epochs below the maximum of float64.
+_MAX_WEIGHT = 1e290
 
 
 @dataclass(frozen=True)
-class BatchColumns:
-    """Which columns a batch has, and what they mean.
+class IngestTask:
+    """Describe an ingest to the Python workers that run it.
 
     Parameters
     ----------
+    fit_id : str
+        Part of the name of the folder of this fit's shards.
+    keys : tuple of int
+        For each worker a number that Spark's hash partitioner sends to that worker's partition.
     classifies : bool
         Whether labels must be whole numbers from 0.
     vectors : bool
-        Whether features are unwrapped vectors, not arrays.
+        Whether features are the fields of vectors, not arrays.
     has_weight, has_indicator : bool
+        Whether there is a weight and a validation indicator.
+    seed : int
+    shuffle : bool
+    validation_fraction : float
     """
 
+    fit_id: str
+    keys: tuple[int, ...]
     classifies: bool
     vectors: bool
     has_weight: bool
     has_indicator: bool
+    seed: int
+    shuffle: bool
+    validation_fraction: float
 
 
 @dataclass
 class Features:
-    """The features of an arrow batch: dense, shape (n, d), or the entries of sparse rows."""
+    """Features of an arrow batch: dense, shape (n, d), or CSR arrays of sparse rows."""
 
     n_features: int
     dense: NDArray[np.float32] | None
@@ -52,7 +65,7 @@ class Features:
     def take(
         self, index: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
-        """``x``, ``columns`` and ``counts`` of the rows ``index``, as a shard holds them."""
+        """Return ``x``, ``columns`` and ``counts`` of some rows, as a shard stores them."""
         if self.dense is not None:
             return self.dense[index], np.empty(0, np.int32), np.empty(0, np.int64)
         counts = self.starts[index + 1] - self.starts[index]
@@ -63,13 +76,17 @@ class Features:
 
 
 class IngestCounts:
-    """What a source partition has to tell the driver besides its rows: counts, by reason."""
+    """Counts that a source partition reports to the driver: rows, invalid rows by reason, sizes."""
 
     def __init__(self) -> None:
         self.bad: Counter[str] = Counter()
         self.sizes: Counter[int] = Counter()
         self.n_seen = 0
         self.n_skipped = 0
+
+    def count(self, reason: str, rows: NDArray[np.bool_]) -> None:
+        """Add the number of marked rows to those that are bad for a reason."""
+        self.bad[reason] += int(rows.sum())
 
     def to_json(self) -> str:
         sizes = {str(size): count for size, count in self.sizes.items()}
@@ -81,52 +98,51 @@ class IngestCounts:
 Decoded = tuple[Features, FloatArray, FloatArray, NDArray[np.bool_], NDArray[np.bool_]]
 
 
-def decode(spec: BatchColumns, batch: pa.RecordBatch, notes: IngestCounts) -> Decoded | None:
-    """Arrow columns to numpy, and which rows are fit to train on; None if none can be used.
+def decode(task: IngestTask, batch: pa.RecordBatch, counts: IngestCounts) -> Decoded | None:
+    """Convert arrow columns to numpy, and check every column, so that one pass finds all mistakes.
 
-    Every column is checked, so that one pass finds all mistakes.
+    Returns
+    -------
+    features, y, w, indicator, valid : tuple, or None
+        ``valid`` marks the rows to train on. None if the rows have no common number of features.
     """
     n = batch.num_rows
-    notes.n_seen += n
+    counts.n_seen += n
     present = _present(batch.column("x"))
-    if spec.vectors:
+    if task.vectors:
         present &= _present(batch.column("type"))
-    notes.bad["features: null"] += int(n - present.sum())
-    finite, features = _features(spec, batch, present, notes)
-    notes.bad["features: NaN, infinite, beyond float32 or null inside"] += int(
-        (present & ~finite).sum()
-    )
+    counts.count("features: null", ~present)
+    finite, features = _features(task, batch, present, counts)
+    counts.count("features: NaN, infinite, beyond float32 or null inside", present & ~finite)
     invalid = ~present | ~finite
 
-    y, known, finite = _numbers(batch.column("y"), notes)
-    notes.bad["label: null"] += int(n - known.sum())
-    notes.bad["label: NaN or infinite"] += int((known & ~finite).sum())
+    y, known, finite = _numbers(batch.column("y"), counts)
+    counts.count("label: null", ~known)
+    counts.count("label: NaN or infinite", known & ~finite)
     invalid |= ~known | ~finite
-    if spec.classifies:
+    if task.classifies:
         usable = known & finite
-        notes.bad["label: negative"] += int((usable & (y < 0)).sum())
-        notes.bad["label: not a whole number"] += int((usable & (y != np.floor(y))).sum())
+        counts.count("label: negative", usable & (y < 0))
+        counts.count("label: not a whole number", usable & (y != np.floor(y)))
 
     w = np.ones(n)
-    if spec.has_weight:
-        w, known, finite = _numbers(batch.column("w"), notes)
-        notes.bad["weight: null"] += int(n - known.sum())
-        finite &= w <= _MOST_WEIGHT
-        notes.bad[f"weight: NaN, infinite or beyond {_MOST_WEIGHT:g}"] += int(
-            (known & ~finite).sum()
-        )
-        notes.bad["weight: negative"] += int((known & finite & (w < 0)).sum())
+    if task.has_weight:
+        w, known, finite = _numbers(batch.column("w"), counts)
+        counts.count("weight: null", ~known)
+        finite &= w <= _MAX_WEIGHT
+        counts.count(f"weight: NaN, infinite or beyond {_MAX_WEIGHT:g}", known & ~finite)
+        counts.count("weight: negative", known & finite & (w < 0))
         invalid |= ~known | ~finite
 
     indicator = np.zeros(n, dtype=bool)
-    if spec.has_indicator:
+    if task.has_indicator:
         flags = batch.column("validation")
         known = _present(flags)
-        notes.bad["validation indicator: null"] += int(n - known.sum())
+        counts.count("validation indicator: null", ~known)
         indicator = flags.fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
         invalid |= ~known
 
-    notes.n_skipped += int(invalid.sum())
+    counts.n_skipped += int(invalid.sum())
     return None if features is None else (features, y, w, indicator, ~invalid & (w > 0))
 
 
@@ -136,9 +152,9 @@ def _present(column: pa.Array) -> NDArray[np.bool_]:
 
 
 def _numbers(
-    column: pa.Array, notes: IngestCounts
+    column: pa.Array, counts: IngestCounts
 ) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Values, shape (n,) or, from arrays, (n, k); which rows are there; which are finite."""
+    """Return values, shape (n,) or, from arrays, (n, k), and which rows are not null and finite."""
     known = _present(column)
     if not pa.types.is_list(column.type):
         values = column.fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64)
@@ -146,31 +162,30 @@ def _numbers(
     lengths = np.diff(column.offsets.to_numpy())
     widths = np.unique(lengths[known])
     for width in widths.tolist():
-        notes.bad[f"label size {width}"] += int((known & (lengths == width)).sum())
+        counts.count(f"label size {width}", known & (lengths == width))
     width = int(widths.max()) if len(widths) else 0
     rows = np.full((len(column), width), np.nan)
-    whole = known & (lengths == width)
+    full = known & (lengths == width)
     flat = column.flatten()
     entries = flat.to_numpy(zero_copy_only=False).astype(np.float64)
-    keep = np.repeat(whole, np.where(known, lengths, 0))
-    rows[whole] = entries[keep].reshape(int(whole.sum()), width)
-    # Rows of another size are counted as such above, and are an error.
-    return rows, known, np.isfinite(rows).all(axis=1) | ~whole
+    keep = np.repeat(full, np.where(known, lengths, 0))
+    rows[full] = entries[keep].reshape(int(full.sum()), width)
+    # Rows of another size have been counted above, and are an error.
+    return rows, known, np.isfinite(rows).all(axis=1) | ~full
 
 
 def _features(
-    spec: BatchColumns, batch: pa.RecordBatch, present: NDArray[np.bool_], notes: IngestCounts
+    task: IngestTask, batch: pa.RecordBatch, present: NDArray[np.bool_], counts: IngestCounts
 ) -> tuple[NDArray[np.bool_], Features | None]:
-    """Which rows are finite, and the features: None if their sizes differ or there are none."""
+    """Return which rows are finite, and the features; None if their sizes differ or none exist."""
     n = batch.num_rows
     lists = batch.column("x")
     lengths = np.where(present, np.diff(lists.offsets.to_numpy()), 0)
-    # A null list may still own entries; flatten() leaves those out, which the lengths here match.
+    # A null list may still own entries. flatten() skips them, as the lengths above do.
     flat = lists.flatten()
-    holes = flat.null_count > 0
     values = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     good = np.isfinite(values)
-    if holes:
+    if flat.null_count:
         good &= flat.is_valid().to_numpy(zero_copy_only=False)
     finite = np.ones(n, dtype=bool)
     if not good.all():
@@ -178,39 +193,32 @@ def _features(
 
     sizes = lengths
     is_sparse = np.zeros(n, dtype=bool)
-    if spec.vectors:
+    if task.vectors:
         is_sparse = present & (batch.column("type").fill_null(1).to_numpy() == 0)
         sizes = np.where(is_sparse, batch.column("size").fill_null(0).to_numpy(), lengths)
     for size, count in zip(*np.unique(sizes[present], return_counts=True), strict=True):
-        notes.sizes[int(size)] += int(count)
+        counts.sizes[int(size)] += int(count)
     widths = np.unique(sizes[present])
     if len(widths) != 1:
         return finite, None
     d = int(widths[0])
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
-    no_columns = np.empty(0, dtype=np.int32)
-    there = values != 0
-    sparse = spec.vectors and there.sum() < _SPARSE_DENSITY * d * present.sum()
-    if not sparse and not is_sparse.any():
-        if present.all():
-            dense = values.reshape(n, d)
-        else:
-            dense = np.zeros((n, d), dtype=np.float32)
-            dense[present] = values.reshape(int(present.sum()), d)
-        return finite, Features(d, dense, values, no_columns, starts)
+    nonzero = values != 0
+    sparse = task.vectors and nonzero.sum() < _SPARSE_DENSITY * d * present.sum()
+    if not sparse and not is_sparse.any() and present.all():
+        return finite, Features(d, values.reshape(n, d), values, np.empty(0, np.int32), starts)
 
     columns = np.empty(len(values), dtype=np.int32)
     entry_row = np.repeat(np.arange(n), lengths)
-    of_sparse = is_sparse[entry_row]
+    in_sparse = is_sparse[entry_row]
     if is_sparse.any():
-        indices = batch.column("indices")
-        columns[of_sparse] = indices.flatten().to_numpy(zero_copy_only=False)
-    columns[~of_sparse] = (np.arange(len(values)) - starts[entry_row])[~of_sparse]
+        columns[in_sparse] = batch.column("indices").flatten().to_numpy(zero_copy_only=False)
+    columns[~in_sparse] = (np.arange(len(values)) - starts[entry_row])[~in_sparse]
     if not sparse:
         dense = np.zeros((n, d), dtype=np.float32)
         dense[entry_row, columns] = values
         return finite, Features(d, dense, values, columns, starts)
-    counts = np.bincount(entry_row[there], minlength=n)
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return finite, Features(d, None, values[there], columns[there], starts)
+    per_row = np.bincount(entry_row[nonzero], minlength=n)
+    starts = np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
+    return finite, Features(d, None, values[nonzero], columns[nonzero], starts)

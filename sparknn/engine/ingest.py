@@ -1,12 +1,13 @@
-"""From a DataFrame to shuffled shards: ``select -> scatter -> repartition -> spill``.
+"""Write a DataFrame's rows to shards: ``select -> scatter -> repartition -> spill``; check them.
 
-Nothing of the data passes through the driver.
+No row passes through the driver.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 
 from pyspark import RDD
@@ -16,49 +17,46 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 
-from sparknn.engine.decode import BatchColumns
+from sparknn.engine.decode import IngestTask
 from sparknn.engine.interface import ColumnProblem, DataError, DatasetInfo, DataSpec
 from sparknn.engine.partitioner import partition_keys
-from sparknn.engine.scatter import BLOCK_DDL, Scatter, scatter
-from sparknn.engine.spill import HANDLE_DDL, ShardHandle, Spill, spill_batches, spill_rows
+from sparknn.engine.scatter import BLOCK_DDL, scatter
+from sparknn.engine.spill import HANDLE_DDL, ShardHandle, spill_batches, spill_rows
 from sparknn.engine.sql import quote_column
 
 
 def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
-    """A lazy RDD of one handle a worker, as JSON; evaluating it writes the shards."""
-    keys = partition_keys(spec.n_workers)
-    columns = BatchColumns(
+    """Return a lazy RDD of one handle per worker, as JSON; evaluating it writes the shards."""
+    task = IngestTask(
+        fit_id=fit_id,
+        keys=partition_keys(spec.n_workers),
         classifies=spec.classifies,
         vectors=isinstance(df.schema[spec.features].dataType, VectorUDT),
         has_weight=spec.weight is not None,
         has_indicator=spec.validation_indicator is not None,
-    )
-    deal = Scatter(
-        keys=keys,
-        columns=columns,
         seed=spec.seed,
         shuffle=spec.shuffle,
         validation_fraction=spec.validation_fraction,
     )
-    write = Spill(fit_id, keys, spec.classifies)
-    # Shuffled, a block's sequence starts with a random number.
+    # With shuffling, a block's sequence starts with a random number.
     order = ("sequence", "source") if spec.shuffle else ("source", "sequence")
     blocks = (
         df.select(*_columns(df, spec))
-        .mapInArrow(partial(scatter, deal), BLOCK_DDL)
+        .mapInArrow(partial(scatter, task), BLOCK_DDL)
         .repartition(spec.n_workers, "key")
         .sortWithinPartitions("role", *order)
     )
     if _limits_arrow_bytes(df):
-        return blocks.mapInArrow(partial(spill_batches, write), HANDLE_DDL).rdd.map(itemgetter(0))
-    return blocks.rdd.mapPartitions(partial(spill_rows, write))
+        handles = blocks.mapInArrow(partial(spill_batches, task), HANDLE_DDL)
+        return handles.rdd.map(itemgetter(0))
+    return blocks.rdd.mapPartitions(partial(spill_rows, task))
 
 
 def _limits_arrow_bytes(df: DataFrame) -> bool:
-    """Whether arrow batches are limited by bytes; not so on 3.5.
+    """Return whether Spark limits the bytes of arrow batches, which pyspark 3.5 does not.
 
-    There one batch would hold up to 10,000 blocks: a whole shard, in memory twice, and no more than
-    the 2 GiB that an arrow column can take. Pickled, blocks come a few at a time.
+    There, one batch would hold up to 10,000 blocks: a whole shard, twice in memory, and at most the
+    2 GiB that an arrow column can hold. Pickled, blocks arrive a few at a time.
     """
     return df.sparkSession.conf.isModifiable("spark.sql.execution.arrow.maxBytesPerBatch")
 
@@ -67,7 +65,7 @@ def _columns(df: DataFrame, spec: DataSpec) -> list[Column]:
     features, label = F.col(quote_column(spec.features)), F.col(quote_column(spec.label))
     columns = []
     if isinstance(df.schema[spec.features].dataType, VectorUDT):
-        # The vector's own fields cost a fifth of vector_to_array.
+        # Reading the vector's fields takes a fifth of the time of vector_to_array.
         vector = F.unwrap_udt(features)
         columns += [
             vector["values"].cast("array<float>").alias("x"),
@@ -77,7 +75,7 @@ def _columns(df: DataFrame, spec: DataSpec) -> list[Column]:
         ]
     else:
         element = getattr(df.schema[spec.features].dataType, "elementType", None)
-        # Spark casts small integers in 2.4 times the time that it takes to pass them on.
+        # Casting small integers in Spark takes 2.4 times as long as passing them on.
         small = isinstance(element, ByteType | ShortType | IntegerType)
         columns.append((features if small else features.cast("array<float>")).alias("x"))
     label_type = df.schema[spec.label].dataType
@@ -96,20 +94,21 @@ def _columns(df: DataFrame, spec: DataSpec) -> list[Column]:
 
 
 def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
-    """What was taken in; an error that names everything wrong with it.
+    """Return what was ingested.
 
     Raises
     ------
     DataError
+        If the rows cannot be trained on; the message names all problems.
     """
     bad: Counter[str] = Counter()
     sizes: Counter[int] = Counter()
     n_seen = n_skipped = 0
-    for note in (note for handle in handles for note in handle.notes):
-        bad.update(note["bad"])
-        sizes.update({int(size): count for size, count in note["sizes"].items()})
-        n_seen += note["seen"]
-        n_skipped += note["skipped"]
+    for counts in chain.from_iterable(handle.ingest_counts for handle in handles):
+        bad.update(counts["bad"])
+        sizes.update({int(size): count for size, count in counts["sizes"].items()})
+        n_seen += counts["seen"]
+        n_skipped += counts["skipped"]
     if n_seen == 0:
         raise DataError("The DataFrame is empty: there is nothing to train on.", reason="empty")
 
@@ -144,10 +143,10 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
         raise DataError(_why_no_rows(spec, n_seen, n_skipped, n_validation))
     n_features = next(iter(sizes))
     if n_features == 0:
-        raise DataError(f"Column '{spec.features}' holds rows without any features.")
+        raise DataError(f"Column '{spec.features}' has rows without any features.")
     n_targets = next(iter(label_sizes), 1)
     if n_targets == 0:
-        raise DataError(f"Column '{spec.label}' holds rows without any targets.")
+        raise DataError(f"Column '{spec.label}' has rows without any targets.")
     classes: Counter[int] = Counter()
     for handle in handles:
         classes.update({int(label): weight for label, weight in handle.class_weights.items()})
@@ -201,11 +200,11 @@ def _advice(bad: Counter[str], spec: DataSpec) -> str:
     advice = ""
     reasons = {reason for reason, count in bad.items() if count}
     if not spec.skip_invalid and any(": null" in r or ": NaN" in r for r in reasons):
-        advice += " Set handleInvalid='skip' to leave out rows with null, NaN or infinite values."
+        advice += " Set handleInvalid='skip' to skip rows with null, NaN or infinite values."
     if reasons & {"label: negative", "label: not a whole number"}:
         advice += (
-            " Labels of a classifier are class numbers 0, 1, 2, ...: make them with StringIndexer,"
-            " or use NeuralNetRegressor for targets."
+            " A classifier's labels are class numbers 0, 1, 2, ...: create them with StringIndexer,"
+            " or use NeuralNetRegressor for numeric targets."
         )
     return advice
 
@@ -218,4 +217,4 @@ def _why_no_rows(spec: DataSpec, n_seen: int, n_skipped: int, n_validation: int)
     n_weightless = n_seen - n_skipped - n_validation
     if n_weightless:
         parts.append(f"{n_weightless} have weight 0 in column '{spec.weight}'")
-    return f"No row is left to train on: of {n_seen} rows " + ", ".join(parts) + "."
+    return f"No rows are left to train on: of {n_seen} rows, " + ", ".join(parts) + "."

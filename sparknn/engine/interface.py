@@ -1,4 +1,4 @@
-"""What an engine is asked for, and what it says about the rows it took in."""
+"""Define what an engine ingests, what it reports about the rows, and the ``Engine`` protocol."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which rows and columns a fit takes in, and how they are dealt to workers.
+    """Define which rows and columns a fit ingests, and how rows are distributed to workers.
 
-    Fits with the same intake share one ingest.
+    Fits with equal specs share one ingest.
 
     Parameters
     ----------
@@ -73,16 +73,16 @@ class DataSpec:
     classifies : bool
         Whether labels must be whole numbers from 0.
     n_workers : int
-        Shards.
+        Number of shards.
     seed : int
     weight, validation_indicator : str, optional
         A numeric and a boolean column.
     validation_fraction : float
         Share of rows drawn for validation; 0 with ``validation_indicator``.
     shuffle : bool
-        Whether rows are dealt to workers at random. If not, a partition's rows stay together.
+        Whether rows are distributed at random. If not, a partition's rows stay together.
     skip_invalid : bool
-        Whether rows with null, NaN or infinite values are left out instead of being an error.
+        Whether rows with null, NaN or infinite values are skipped instead of raising an error.
     """
 
     features: str
@@ -99,7 +99,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What was taken in, over all workers.
+    """Report what was ingested, over all workers.
 
     Parameters
     ----------
@@ -108,9 +108,9 @@ class DatasetInfo:
     n_rows, n_validation : int
         Training and validation rows; rows of weight 0 are not counted.
     n_skipped : int
-        Invalid rows left out.
+        Invalid rows.
     weight_sum : float
-        Of the training rows.
+        Sum of the training rows' weights.
     rows_per_worker : tuple of int
     class_weights : dict of int to float
         Sum of the weights of each class's training rows, 0 for a class that only validation rows
@@ -129,14 +129,12 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Weighted moments of the training rows, over all workers.
+    """Weighted means, deviations and ranges of the training rows, over all workers.
 
     Parameters
     ----------
     mean, deviation, low, high : ndarray, shape (d,), float64
-        Of the features.
     target_mean, target_deviation : ndarray, shape (k,), float64
-        Of the targets.
     """
 
     mean: Float64Array
@@ -148,7 +146,7 @@ class FeatureStatistics:
 
 
 class Engine(RoundRunner, Protocol):
-    """Rows distributed to workers, ready to train on. Use it in a ``with`` block, which cleans up.
+    """Train on rows that are distributed to workers. Use it in a ``with`` block, which cleans up.
 
     ``sparknn.core.training.rounds.run(engine, fits)`` trains on it.
 
@@ -163,7 +161,7 @@ class Engine(RoundRunner, Protocol):
     ingest_s: float
 
     def statistics(self) -> FeatureStatistics:
-        """Return moments of features and targets; computed at the first call."""
+        """Return statistics of features and targets; computed at the first call."""
 
     def digest(self) -> str:
         """Return a hash of all rows that does not depend on their order."""

@@ -1,4 +1,4 @@
-"""The plain engine, every worker in turn in this process: others must match its bytes."""
+"""Run the workers in turn in this process: the reference whose bytes every engine must match."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sparknn.core.training.worker_round import run_worker
 
 
 class LocalEngine:
-    """Workers as a loop.
+    """Run rounds as a plain loop over workers.
 
     Parameters
     ----------
     shards : sequence of (Rows, Rows)
-        Training and validation rows, a pair a worker.
+        Training and validation rows, one pair per worker.
     weight_scale : float
         ``weight_scale_for`` of all training rows.
     drop : callable, optional
-        ``(round, partition) -> bool``: simulates a worker whose result is lost.
+        ``(round, partition) -> bool``: whether a worker's result is lost.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class LocalEngine:
         self.has_validation = any(validation.n_rows for _, validation in shards)
 
     def run_round(self, requests: Sequence[RoundRequest], round_: int) -> RoundResult:
-        """Run every job on every worker, one after the other."""
+        """Train every request on every worker, one after the other."""
         started = time.perf_counter()
         totals = []
         for partition, (rows, validation) in enumerate(self._shards):

@@ -1,4 +1,4 @@
-"""What is done once in a Python worker, which Spark keeps for task after task."""
+"""Prepare a Python worker, which Spark reuses for many tasks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import cache
 
 @cache
 def freeze_gc() -> None:
-    """Take what this worker has imported out of the garbage collector's sight, once.
+    """Exclude what this worker has imported from garbage collection, once per worker.
 
-    Spark collects garbage after each task. To look at the 50,000 to 100,000 objects that numpy,
-    pandas, pyarrow and pyspark are made of takes 25 to 45 ms, in which a worker cannot take its
-    next task; and rounds are short tasks, one after the other. What is frozen is still freed when
-    nothing refers to it any more, unless it is part of a cycle.
+    Spark collects garbage after each task. Scanning the 50,000 to 100,000 objects of numpy, pandas,
+    pyarrow and pyspark takes 25 to 45 ms before the next task can start, and the tasks of rounds
+    are short. Frozen objects are still freed when their last reference goes, unless they are part
+    of a cycle.
     """
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Ingest, first half: cut arrow batches into blocks of float32 rows, one for each worker.
+"""Ingest, first half: cut arrow batches into blocks of rows, each for one worker.
 
 Spark then shuffles blocks, not rows, and every worker gets a random sample of every partition.
 Everything here is a function of (seed, source partition, order of its rows).
@@ -7,8 +7,7 @@ Everything here is a function of (seed, source partition, order of its rows).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,20 +16,22 @@ from numpy.typing import NDArray
 from pyspark import TaskContext
 
 from sparknn.core.data.batches import rng_for
+from sparknn.core.data.chunks import split_by_size
 from sparknn.core.types import FloatArray
-from sparknn.engine.decode import BatchColumns, Features, IngestCounts, decode
+from sparknn.engine.decode import Features, IngestCounts, IngestTask, decode
 from sparknn.engine.python_worker import freeze_gc
-from sparknn.engine.shards import Block
 
-# Blocks are cut to about this size, so that no row that Spark moves is large.
+# Blocks are cut to about this size, so that no row that Spark moves is large. Small blocks go to
+# Spark together, in record batches of about this size: one by one, they take 0.3 ms each.
 _BLOCK_BYTES = 4 << 20
 # Blocks, at least, that a worker's rows of an arrow batch are cut into. A shard holds its blocks in
 # random order, so that consecutive rows are a sample of the whole DataFrame, however it was sorted.
-_PIECES = 16
-# Stands where training has the round, so that ingest draws other numbers.
+_BLOCKS_PER_WORKER = 16
+# Takes the place of the round among the seeds, so that ingest and training draw other numbers.
 _SCATTER_STREAM = 2**32 - 2
 
-TRAIN, VALIDATION, NOTES = 0, 1, 2
+# What a block holds: the counts of its source partition come last.
+TRAIN, VALIDATION, COUNTS = 0, 1, 2
 
 BLOCK_SCHEMA = pa.schema(
     [
@@ -49,79 +50,71 @@ BLOCK_DDL = (
 )
 
 
-@dataclass(frozen=True)
-class Scatter:
-    """What the first half of ingest must know.
+class _Block(NamedTuple):
+    """Rows of a batch, by index, and where they go."""
 
-    Parameters
-    ----------
-    keys : tuple of int
-        For each worker a number that Spark's hash partitioner sends to that worker's partition.
-    columns : BatchColumns
-    seed : int
-    shuffle : bool
-    validation_fraction : float
-    """
-
-    keys: tuple[int, ...]
-    columns: BatchColumns
-    seed: int
-    shuffle: bool
-    validation_fraction: float
+    key: int
+    role: int
+    sequence: int
+    rows: NDArray[np.int64]
 
 
-def _bytes(array: NDArray[Any]) -> memoryview:
-    return np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
-
-
-def scatter(task: Scatter, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Cut every batch into blocks; at the end, one row with the notes of this partition."""
+def scatter(task: IngestTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Cut every batch into blocks; yield them, and the counts of this partition at the end."""
     freeze_gc()
     context = TaskContext.get()
     assert context is not None
     source = context.partitionId()
     n_workers = len(task.keys)
-    notes = IngestCounts()
-    # Where dealing goes on: batches smaller than the number of workers still reach all of them.
+    counts = IngestCounts()
+    # Carried on from batch to batch, so that batches of few rows reach all workers, too.
     next_worker = int(rng_for(task.seed, _SCATTER_STREAM, source, 0).integers(n_workers))
     sequence = 0
     for number, batch in enumerate(batches, start=1):
-        batch = _with_weight(task, batch, notes)
+        batch = _drop_weightless(task, batch, counts)
         if batch.num_rows == 0:
             continue
         rng = rng_for(task.seed, _SCATTER_STREAM, source, number)
-        # Drawn for every row, so that what is invalid does not change the draw of the others.
+        # Drawn for every row, so that invalid rows do not change the draw of the others.
         draw = rng.random(batch.num_rows)
         order = rng.permutation(batch.num_rows) if task.shuffle else np.arange(batch.num_rows)
-        rows = decode(task.columns, batch, notes)
-        if rows is None:
+        decoded = decode(task, batch, counts)
+        if decoded is None:
             continue
-        features, y, w, indicator, valid = rows
-        validation = indicator if task.columns.has_indicator else draw < task.validation_fraction
+        features, y, w, indicator, valid = decoded
+        validation = indicator if task.has_indicator else draw < task.validation_fraction
+        row_bytes = _row_bytes(features)
+        blocks: list[_Block] = []
         for role, chosen in ((TRAIN, valid & ~validation), (VALIDATION, valid & validation)):
             index = order[chosen[order]]
-            for worker, part in _deal(task, index, next_worker, source):
-                for piece in _cut(features, part, _PIECES if task.shuffle else 1):
-                    block = _block(features, y, w, piece)
-                    place = int(rng.integers(1 << 31)) << 32 if task.shuffle else 0
-                    yield _row(task.keys[worker], role, source, place | sequence, block)
+            for worker, assigned in _assign(task, index, next_worker, source):
+                for rows in _cut(assigned, _BLOCKS_PER_WORKER if task.shuffle else 1, row_bytes):
+                    position = int(rng.integers(1 << 31)) << 32 if task.shuffle else 0
+                    blocks.append(_Block(task.keys[worker], role, position | sequence, rows))
                     sequence += 1
             next_worker = (next_worker + len(index)) % n_workers
-    yield _row(task.keys[source % n_workers], NOTES, source, 0, _note_block(notes))
+        row_bytes += y[:1].nbytes + w[:1].nbytes
+        sizes = [int(len(block.rows) * row_bytes) for block in blocks]
+        for part in split_by_size(sizes, _BLOCK_BYTES):
+            yield _to_arrow(source, blocks[part], features, y, w)
+    yield _counts_to_arrow(task.keys[source % n_workers], source, counts)
 
 
-def _with_weight(task: Scatter, batch: pa.RecordBatch, notes: IngestCounts) -> pa.RecordBatch:
-    """Without the rows of weight 0, which are as good as not there, whatever else they hold."""
-    if not task.columns.has_weight:
+def _drop_weightless(
+    task: IngestTask, batch: pa.RecordBatch, counts: IngestCounts
+) -> pa.RecordBatch:
+    """Remove rows of weight 0: they count as absent, whatever else they hold."""
+    if not task.has_weight:
         return batch
     kept = batch.filter(pc.fill_null(pc.not_equal(batch.column("w"), 0.0), True))
-    notes.n_seen += batch.num_rows - kept.num_rows
+    counts.n_seen += batch.num_rows - kept.num_rows
     return kept
 
 
-def _deal(
-    task: Scatter, index: NDArray[np.int64], first: int, source: int
+def _assign(
+    task: IngestTask, index: NDArray[np.int64], first: int, source: int
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield workers and their rows: in turn from worker ``first`` on, or all to one worker."""
     n_workers = len(task.keys)
     if not task.shuffle:
         yield source % n_workers, index
@@ -130,35 +123,60 @@ def _deal(
         yield (first + offset) % n_workers, index[offset::n_workers]
 
 
-def _cut(
-    features: Features, index: NDArray[np.int64], iter_chunks: int
-) -> Iterator[NDArray[np.int64]]:
-    if features.dense is not None:
-        row_bytes = 4.0 * features.n_features
-    else:
-        row_bytes = 8.0 * len(features.values) / max(len(features.starts) - 1, 1)
-    n_rows = max(1, min(-(-len(index) // iter_chunks), int(_BLOCK_BYTES / max(row_bytes, 1.0))))
+def _cut(index: NDArray[np.int64], n_blocks: int, row_bytes: float) -> Iterator[NDArray[np.int64]]:
+    n_rows = max(1, min(-(-len(index) // n_blocks), int(_BLOCK_BYTES / max(row_bytes, 1.0))))
     for start in range(0, len(index), n_rows):
         yield index[start : start + n_rows]
 
 
-def _block(features: Features, y: FloatArray, w: FloatArray, index: NDArray[np.int64]) -> Block:
-    x, columns, counts = (_bytes(part) for part in features.take(index))
-    y_bytes, w_bytes = _bytes(y[index]), _bytes(w[index])
-    return Block(len(index), features.n_features, x, y_bytes, w_bytes, columns, counts)
+def _row_bytes(features: Features) -> float:
+    """Return the size of a row's features; of sparse rows, the mean."""
+    if features.dense is not None:
+        return 4.0 * features.n_features
+    return 8.0 * len(features.values) / max(len(features.starts) - 1, 1)
 
 
-def _note_block(notes: IngestCounts) -> Block:
-    empty = memoryview(b"")
-    return Block(0, 0, memoryview(notes.to_json().encode()), empty, empty, empty, empty)
+def _to_arrow(
+    source: int, blocks: list[_Block], features: Features, y: FloatArray, w: FloatArray
+) -> pa.RecordBatch:
+    """Gather the rows of some blocks into one record batch."""
+    keys, roles, sequences, rows = zip(*blocks, strict=True)
+    index = np.concatenate(rows)
+    n_rows = [len(block) for block in rows]
+    x, columns, counts = features.take(index)
+    # Rows before each block, and entries of sparse rows.
+    row_ends = np.cumsum([0, *n_rows])
+    if features.dense is None:
+        entry_ends = np.cumsum(np.append(0, counts))[row_ends]
+        x_ends, count_ends = entry_ends, row_ends
+    else:
+        entry_ends = count_ends = np.zeros_like(row_ends)
+        x_ends = row_ends * features.n_features
+    block_columns = {
+        "key": keys,
+        "role": roles,
+        "source": [source] * len(blocks),
+        "sequence": sequences,
+        "n_rows": n_rows,
+        "n_features": [features.n_features] * len(blocks),
+        "x": _binary(x, x_ends),
+        "y": _binary(y[index], row_ends * y[:1].size),
+        "w": _binary(w[index], row_ends),
+        "columns": _binary(columns, entry_ends),
+        "counts": _binary(counts, count_ends),
+    }
+    return pa.RecordBatch.from_pydict(block_columns, schema=BLOCK_SCHEMA)
 
 
-def _row(key: int, role: int, source: int, sequence: int, block: Block) -> pa.RecordBatch:
-    numbers = [key, role, source, sequence, block.n_rows, block.n_features]
-    arrays = [pa.array([n], field.type) for n, field in zip(numbers, BLOCK_SCHEMA, strict=False)]
-    for name in ("x", "y", "w", "columns", "counts"):
-        data = getattr(block, name)
-        # Arrow wraps the bytes as they are: no copy.
-        ends = pa.py_buffer(np.array([0, len(data)], dtype=np.int32))
-        arrays.append(pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(data)]))
-    return pa.RecordBatch.from_arrays(arrays, schema=BLOCK_SCHEMA)
+def _binary(values: NDArray[Any], ends: NDArray[np.int64]) -> pa.Array:
+    """Cut an array's bytes before some of its numbers, without a copy."""
+    values = np.ascontiguousarray(values)
+    offsets = (ends * values.itemsize).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
+    return pa.Array.from_buffers(pa.binary(), len(ends) - 1, buffers)
+
+
+def _counts_to_arrow(key: int, source: int, counts: IngestCounts) -> pa.RecordBatch:
+    numbers = {"key": key, "role": COUNTS, "source": source, "x": counts.to_json().encode()}
+    row = {field.name: b"" if field.type == pa.binary() else 0 for field in BLOCK_SCHEMA}
+    return pa.RecordBatch.from_pylist([row | numbers], schema=BLOCK_SCHEMA)

@@ -1,10 +1,10 @@
-"""One worker's rows on its local disk, of which only the range being read is mapped into memory.
+"""Write a worker's rows to its local disk, and read them back, a range at a time.
 
-A shard is a folder of raw numbers, row after row: ``x`` (float32), ``y`` and ``w`` (float64), and,
-for sparse rows, ``columns`` (int32) and ``counts`` (int64, entries of each row) beside ``x``, which
-then holds the entries only; of dense rows these two are empty. Mapping ranges, never whole files,
-keeps a worker within its address space (``spark.executor.pyspark.memory``) however large its shard
-is.
+A shard is a folder of raw numbers, row after row: ``x`` (float32), ``y`` and ``w`` (float64). For
+sparse rows, ``x`` holds the nonzero entries only, ``columns`` (int32) their columns, and ``counts``
+(int64) the entries per row; for dense rows these two are empty. Mapping ranges into memory, never
+whole files, keeps a worker within its address space (``spark.executor.pyspark.memory``) however
+large its shard is.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from numpy.typing import DTypeLike, NDArray
 from sparknn.core.data.rows import DenseSlice, SparseSlice
 from sparknn.core.types import FloatArray
 
-# Rows that are made dense at a time take about this much; so do those by which a shard chooses.
-_DENSE_BYTES = _HELD_BYTES = 4 << 20
-# Names the folder of a fit's shards.
+# Size of the rows that are made dense at a time.
+_DENSE_BYTES = 4 << 20
+# Size of the first rows, by which a shard is made dense or sparse.
+_HELD_BYTES = 4 << 20
+# Prefix of the folder of a fit's shards.
 SCRATCH_PREFIX = "sparknn-"
 
 Bytes = memoryview | bytearray | bytes
@@ -31,7 +33,7 @@ Bytes = memoryview | bytearray | bytes
 
 @dataclass
 class Block:
-    """Some rows on their way to a shard, as bytes.
+    """Hold some rows on their way to a shard, as bytes.
 
     Parameters
     ----------
@@ -55,21 +57,21 @@ class Block:
         return len(self.counts) > 0
 
     def as_entries(self) -> Block:
-        """The same rows, dense so far, as entries."""
+        """Return these dense rows as sparse ones."""
         X = np.frombuffer(self.x, np.float32).reshape(self.n_rows, self.n_features)
         counts = np.count_nonzero(X, axis=1).astype(np.int64)
         columns = np.nonzero(X)[1].astype(np.int32)
         return replace(self, x=X[X != 0].data, columns=columns.data, counts=counts.data)
 
     def as_dense(self) -> Iterator[Block]:
-        """The same rows, entries so far, dense: a few at a time, as they may be wide."""
+        """Yield these sparse rows as dense ones, a few at a time, as they may be wide."""
         counts = np.frombuffer(self.counts, np.int64)
         starts = np.concatenate([[0], np.cumsum(counts)])
         values, columns = np.frombuffer(self.x, np.float32), np.frombuffer(self.columns, np.int32)
         y, w = (np.frombuffer(part).reshape(self.n_rows, -1) for part in (self.y, self.w))
-        most = max(1, _DENSE_BYTES // (4 * max(self.n_features, 1)))
-        for a in range(0, self.n_rows, most):
-            b = min(a + most, self.n_rows)
+        step = max(1, _DENSE_BYTES // (4 * max(self.n_features, 1)))
+        for a in range(0, self.n_rows, step):
+            b = min(a + step, self.n_rows)
             rows = SparseSlice(values, columns, starts[a : b + 1], y[a:b], w[a:b])
             X = np.empty((b - a, self.n_features), np.float32)
             rows.take(np.arange(b - a), X)
@@ -77,15 +79,15 @@ class Block:
 
 
 class ShardWriter:
-    """Appends blocks to a shard's files: all as entries, or all dense, as most first rows are.
+    """Append blocks to a shard's files: all sparse or all dense, as most of the first rows are.
 
-    The first blocks are held back until they are some megabytes: one block, of a table's few dense
-    rows, say, must not make a whole shard of wide rows dense.
+    The first blocks are held back until they are some megabytes, so that one block with a few dense
+    rows does not make a whole shard of wide rows dense.
 
     Parameters
     ----------
     folder : Path
-        Made if it does not exist.
+        Created if it does not exist.
     """
 
     NAMES = ("x", "y", "w", "columns", "counts")
@@ -124,7 +126,7 @@ class ShardWriter:
             file.write(getattr(block, name))
 
     def finish(self) -> None:
-        """Write what is held back, and close the files."""
+        """Write the blocks held back, and close the files."""
         self._write_held()
         self.close()
 
@@ -135,7 +137,7 @@ class ShardWriter:
 
 
 class ShardRows:
-    """The rows of a shard, as ``sparknn.core.data.rows.Rows``.
+    """Read the rows of a shard, as ``sparknn.core.data.rows.Rows``.
 
     Parameters
     ----------
@@ -188,15 +190,15 @@ class ShardRows:
 
 
 def scratch_folder(fit_id: str, partition: int) -> Path:
-    """Where a fit's shards go on this executor.
+    """Return the folder of a fit's shards on this executor, on one of its disks.
 
-    Spark tells its Python workers the executor's scratch disks in SPARK_LOCAL_DIRS, and removes
-    what is in them when the executor ends, should nobody have done so before.
+    Spark sets SPARK_LOCAL_DIRS, the executor's scratch folders, in its Python workers, and removes
+    these folders when the executor ends.
     """
     folders = [d for d in os.environ.get("SPARK_LOCAL_DIRS", "").split(",") if d]
     if not folders:
         raise RuntimeError(
-            "SPARK_LOCAL_DIRS is not set in this process: shards are written by Spark's Python "
-            "workers, which have it set."
+            "SPARK_LOCAL_DIRS is not set in this process. Shards can only be written in Spark's "
+            "Python workers, where Spark sets it."
         )
     return Path(folders[partition % len(folders)]) / f"{SCRATCH_PREFIX}{fit_id}"

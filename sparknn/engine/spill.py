@@ -1,8 +1,9 @@
-"""Ingest, second half: append a worker's blocks to its shard, and return a small handle to it."""
+"""Ingest, second half: write a worker's blocks to its shard, and return a small handle to it."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,61 +17,51 @@ from pyspark import TaskContext
 from pyspark.sql import Row
 
 from sparknn.core.data.rows import Rows
+from sparknn.engine.decode import IngestTask
 from sparknn.engine.python_worker import freeze_gc
-from sparknn.engine.scatter import NOTES, TRAIN, VALIDATION
+from sparknn.engine.scatter import COUNTS, TRAIN, VALIDATION
 from sparknn.engine.shards import SCRATCH_PREFIX, Block, ShardRows, ShardWriter, scratch_folder
+from sparknn.engine.worker_errors import ShardWriteError
 
 HANDLE_SCHEMA = pa.schema([("handle", pa.string())])
 HANDLE_DDL = "handle string"
 
-
-@dataclass(frozen=True)
-class Spill:
-    """What the second half of ingest must know.
-
-    Parameters
-    ----------
-    fit_id : str
-        Names the folder of this fit's shards.
-    keys : tuple of int
-        As in ``Scatter``.
-    classifies : bool
-    """
-
-    fit_id: str
-    keys: tuple[int, ...]
-    classifies: bool
+# The file that marks a shard as complete: the size of its files, and its handle.
+_MARKER = "_SUCCESS"
 
 
 @dataclass
 class ShardHandle:
-    """Where a worker's shard is, and what is in it.
+    """Locate a worker's shard, and describe its rows.
 
     Parameters
     ----------
     partition : int
     host, folder : str
-        ``folder`` is unique to the attempt that wrote the shard.
+        ``folder`` is unique to the task attempt that wrote the shard.
+    scratch : str
+        Spark's first scratch folder of the executor: with ``host``, it identifies the executor.
     n_rows, n_validation : int
     weight_sum : float
         Of the training rows.
     class_weights : dict
         Sum of the training weights of each class, 0 if it has validation rows only; keys are
         labels as text.
-    notes : list of dict
-        What the source partitions said (see ``scatter.Notes``).
+    ingest_counts : list of dict
+        What source partitions counted (see ``decode.IngestCounts``).
     classifies : bool
     """
 
     partition: int
     host: str
     folder: str
+    scratch: str
     classifies: bool
     n_rows: int = 0
     n_validation: int = 0
     weight_sum: float = 0.0
     class_weights: dict[str, float] = field(default_factory=dict)
-    notes: list[dict[str, Any]] = field(default_factory=list)
+    ingest_counts: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, text: str) -> ShardHandle:
@@ -78,23 +69,28 @@ class ShardHandle:
 
     @property
     def location(self) -> tuple[str, str]:
-        """Host, and the folder of all shards of this fit there."""
+        """Return the host, and the folder of this fit's shards there."""
         return self.host, str(Path(self.folder).parent)
 
-    def find_local(self) -> ShardHandle | None:
-        """A handle to the shard on this machine's disk; None if it is not there.
+    @property
+    def executor(self) -> tuple[str, str]:
+        """Identify the executor that wrote the shard, across hosts."""
+        return self.host, self.scratch
 
-        It may have been written again, after its first folder was lost.
+    def find_local(self) -> ShardHandle | None:
+        """Return a handle to the shard on this machine's disk; None if it is not there.
+
+        The shard may have been written again, after its first folder was lost.
         """
-        if _read_mark(Path(self.folder)):
+        if _read_marker(Path(self.folder)):
             return self
         fit_id = Path(self.folder).parent.name.removeprefix(SCRATCH_PREFIX)
         others = scratch_folder(fit_id, self.partition).glob(f"{self.partition}-*")
-        marks = (_read_mark(folder) for folder in sorted(others))
-        return next((ShardHandle.from_json(mark) for mark in marks if mark), None)
+        found = (_read_marker(folder) for folder in sorted(others))
+        return next((ShardHandle.from_json(text) for text in found if text), None)
 
     def rows(self, n_features: int, n_targets: int) -> tuple[Rows, Rows]:
-        """Training and validation rows."""
+        """Return training and validation rows."""
         folder = Path(self.folder)
         targets = 0 if self.classifies else n_targets
         return (
@@ -103,14 +99,14 @@ class ShardHandle:
         )
 
 
-def spill_batches(task: Spill, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """``spill`` of arrow batches, for ``mapInArrow``."""
+def spill_batches(task: IngestTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Call ``spill`` on arrow batches, for ``mapInArrow``."""
     handle = pa.array([spill(task, _rows(batches))])
     yield pa.RecordBatch.from_arrays([handle], schema=HANDLE_SCHEMA)
 
 
-def spill_rows(task: Spill, rows: Iterable[Row]) -> Iterator[str]:
-    """``spill`` of rows, for ``mapPartitions``."""
+def spill_rows(task: IngestTask, rows: Iterable[Row]) -> Iterator[str]:
+    """Call ``spill`` on rows, for ``mapPartitions``."""
     yield spill(task, rows)
 
 
@@ -122,15 +118,15 @@ def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[Sequence[Any]]:
             yield *numbers, *(memoryview(column[i].as_buffer()) for column in columns[6:])
 
 
-def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
-    """Write the blocks of this partition, which arrive sorted by role, source and sequence.
+def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
+    """Write the blocks of this partition to its shard.
 
-    Blocks were fetched in an order that differs from run to run; sorted, a shard that is written
-    again is the same shard.
+    Spark fetches blocks in an order that differs from run to run. They arrive here sorted, so that
+    a shard that is written again has the same bytes.
 
     Parameters
     ----------
-    task : Spill
+    task : IngestTask
     rows : iterable
         Fields as in ``BLOCK_SCHEMA``.
 
@@ -144,18 +140,23 @@ def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
     assert context is not None
     partition = context.partitionId()
     folder = scratch_folder(task.fit_id, partition) / f"{partition}-{context.taskAttemptId()}"
-    handle = ShardHandle(partition, socket.gethostname(), str(folder), task.classifies)
-    writers = {TRAIN: ShardWriter(folder / "train"), VALIDATION: ShardWriter(folder / "validation")}
+    scratch = scratch_folder(task.fit_id, 0).parent
+    handle = ShardHandle(
+        partition, socket.gethostname(), str(folder), str(scratch), task.classifies
+    )
+    writers: dict[int, ShardWriter] = {}
     classes: Counter[int] = Counter()
     try:
+        for role, name in ((TRAIN, "train"), (VALIDATION, "validation")):
+            writers[role] = ShardWriter(folder / name)
         for key, role, _, _, n_rows, n_features, *parts in rows:
             if key != task.keys[partition]:
                 raise RuntimeError(
                     f"Spark sent a block of worker {task.keys.index(key)} to partition "
-                    f"{partition}: its hash partitioner is not the one sparknn knows."
+                    f"{partition}: its hash partitioner is not the one that sparknn expects."
                 )
-            if role == NOTES:
-                handle.notes.append(json.loads(bytes(parts[0])))
+            if role == COUNTS:
+                handle.ingest_counts.append(json.loads(bytes(parts[0])))
                 continue
             block = Block(n_rows, n_features, *parts)
             writers[role].append(block)
@@ -166,34 +167,35 @@ def spill(task: Spill, rows: Iterable[Sequence[Any]]) -> str:
                 _count_classes(classes, np.frombuffer(block.y), w * (role == TRAIN))
         for writer in writers.values():
             writer.finish()
+        handle.n_rows = writers[TRAIN].n_rows
+        handle.n_validation = writers[VALIDATION].n_rows
+        handle.class_weights = {str(label): weight for label, weight in sorted(classes.items())}
+        text = json.dumps(asdict(handle))
+        _write_marker(folder, text)
     except OSError as error:
-        # `explained` looks for these words.
-        raise RuntimeError(
-            f"The shard of worker {partition} cannot be written to {folder}: {error}. Shards take "
-            f"the size of the features as float32; set spark.local.dir to a disk with room for it."
+        raise ShardWriteError(
+            f"The shard of worker {partition} cannot be written to {folder}: {error}. Shards need "
+            f"the size of all features as float32. Set spark.local.dir to a disk with enough room."
         ) from error
     finally:
         for writer in writers.values():
             writer.close()
-    handle.n_rows = writers[TRAIN].n_rows
-    handle.n_validation = writers[VALIDATION].n_rows
-    handle.class_weights = {str(label): weight for label, weight in sorted(classes.items())}
-    text = json.dumps(asdict(handle))
-    _write_mark(folder, text)
     return text
 
 
-def _write_mark(folder: Path, handle: str) -> None:
-    """Only a shard that was written to its end counts as there."""
-    (folder / "whole").write_text(f"{_n_bytes(folder)}\n{handle}")
+def _write_marker(folder: Path, handle: str) -> None:
+    """Mark a shard as complete, in one step: other attempts of this task may be reading."""
+    begun = folder / f"{_MARKER}.tmp"
+    begun.write_text(json.dumps([_n_bytes(folder), handle]))
+    os.replace(begun, folder / _MARKER)
 
 
-def _read_mark(folder: Path) -> str | None:
-    """The handle to a shard that is whole, as JSON; None if it was cut off, or is gone."""
+def _read_marker(folder: Path) -> str | None:
+    """Return the handle to a complete shard, as JSON; None if it was cut off, or is not there."""
     try:
-        n_bytes, handle = (folder / "whole").read_text().split("\n", 1)
-        return handle if _n_bytes(folder) == int(n_bytes) else None
-    except FileNotFoundError:
+        n_bytes, handle = json.loads((folder / _MARKER).read_text())
+        return str(handle) if _n_bytes(folder) == n_bytes else None
+    except (OSError, ValueError):
         return None
 
 

@@ -1,8 +1,9 @@
-"""Means, deviations and ranges of a worker's rows, and of all workers together."""
+"""Compute means, deviations and ranges of one worker's rows, and combine those of all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -11,12 +12,12 @@ from sparknn.core.data.rows import Rows
 from sparknn.core.types import Float64Array
 from sparknn.engine.interface import FeatureStatistics
 
-# Rows are made float64 in pieces of this size.
-_PIECE_BYTES = 8 << 20
+# Rows are converted to float64 in chunks of about this size.
+_CHUNK_BYTES = 8 << 20
 
 
 @dataclass
-class Sums:
+class Moments:
     """Weighted moments of some rows: of each feature, then of each target.
 
     Parameters
@@ -32,13 +33,13 @@ class Sums:
     low: Float64Array
     high: Float64Array
 
-    def add(self, other: Sums) -> Sums:
-        """The moments of both together (Chan, Golub and LeVeque 1979, eq. 2.1)."""
+    def merge(self, other: Moments) -> Moments:
+        """Return the moments of both sets of rows (Chan, Golub and LeVeque 1979, eq. 2.1)."""
         if self.weight == 0 or other.weight == 0:
             return other if self.weight == 0 else self
         weight = self.weight + other.weight
         gap = other.mean - self.mean
-        return Sums(
+        return Moments(
             weight,
             self.mean + gap * (other.weight / weight),
             self.squares + other.squares + gap * gap * (self.weight * (other.weight / weight)),
@@ -47,32 +48,31 @@ class Sums:
         )
 
 
-def measure(rows: Rows) -> Sums:
-    """Moments of a worker's training rows, in one pass."""
+def measure(rows: Rows) -> Moments:
+    """Return the moments of a worker's training rows, read once."""
     width = rows.n_features + rows.n_targets
-    sums = Sums(0.0, *np.zeros((4, width)))
-    for X, y, weight in iter_chunks(rows, max(1, min(2048, _PIECE_BYTES // (8 * width)))):
+    moments = Moments(0.0, *np.zeros((4, width)))
+    for X, y, weight in iter_chunks(rows, max(1, min(2048, _CHUNK_BYTES // (8 * width)))):
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
-        sums = sums.add(_of(np.hstack([X, targets]), np.asarray(weight, dtype=np.float64)))
-    return sums
+        chunk = _measure_chunk(np.hstack([X, targets]), np.asarray(weight, dtype=np.float64))
+        moments = moments.merge(chunk)
+    return moments
 
 
-def _of(values: Float64Array, weight: Float64Array) -> Sums:
+def _measure_chunk(values: Float64Array, weight: Float64Array) -> Moments:
     total = float(weight.sum())
     mean = weight @ values / total
     low, high = values.min(axis=0), values.max(axis=0)
     values -= mean
     np.square(values, out=values)
-    return Sums(total, mean, weight @ values, low, high)
+    return Moments(total, mean, weight @ values, low, high)
 
 
-def combine(parts: list[Sums], n_features: int) -> FeatureStatistics:
-    """The moments of all workers; ``parts`` in the order of the partitions."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.add(part)
+def combine(parts: list[Moments], n_features: int) -> FeatureStatistics:
+    """Return the statistics of all workers' rows; ``parts`` are in the order of the partitions."""
+    total = reduce(Moments.merge, parts)
     deviation = np.sqrt(total.squares / max(total.weight, np.finfo(np.float64).tiny))
-    # What rounding leaves of a constant column would be blown up by whoever divides by it.
+    # Rounding errors of a constant column would be blown up by a division by them.
     deviation[total.low == total.high] = 0
     d = n_features
     return FeatureStatistics(

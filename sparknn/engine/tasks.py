@@ -1,7 +1,7 @@
-"""What runs in Spark's Python workers: training a round, reading a shard, removing it.
+"""Functions that run in Spark's Python workers: train a round, read a shard, remove shards.
 
-Nothing of pyspark.ml is imported here: with pandas behind it, it would double the half second that
-a Python worker takes to start.
+Nothing here imports pyspark.ml: it imports pandas, which would double the half second that a
+Python worker takes to start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sparknn.engine.digest import digest
 from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.shards import scratch_folder
 from sparknn.engine.spill import ShardHandle
-from sparknn.engine.statistics import Sums, measure
+from sparknn.engine.statistics import Moments, measure
 
 T = TypeVar("T")
 
@@ -34,12 +34,12 @@ def train(
     shape: tuple[int, int],
     handles: Iterable[ShardHandle],
 ) -> Iterator[list[WorkerSum]]:
-    """Every job's total on a worker's shard of ``shape`` (features, targets)."""
+    """Train every request on this worker's shard; ``shape`` is (features, targets)."""
     freeze_gc()
     for handle in handles:
         requests = broadcast.value
-        if here := handle.find_local():
-            rows, validation = here.rows(*shape)
+        if local := handle.find_local():
+            rows, validation = local.rows(*shape)
             yield run_worker(requests, rows, validation, round_, handle.partition, weight_scale)
         else:
             yield [
@@ -48,29 +48,29 @@ def train(
             ]
 
 
-def take_single(nothing_yet: list[WorkerSum], totals: list[WorkerSum]) -> list[WorkerSum]:
-    """What ``treeAggregate`` does with a partition's only element."""
+def take_single(zero: list[WorkerSum], totals: list[WorkerSum]) -> list[WorkerSum]:
+    """Return a partition's only element: the ``seqOp`` of ``treeAggregate``."""
     return totals
 
 
 def map_shards(
     task: Callable[[ShardHandle], T], handles: Iterable[ShardHandle]
 ) -> Iterator[tuple[int, T | None]]:
-    """A worker's number, and what ``task`` makes of its shard; None if the shard is not there."""
+    """Yield a worker's partition and the result of ``task`` on its shard, or None if it is lost."""
     freeze_gc()
     for handle in handles:
-        here = handle.find_local()
-        yield handle.partition, None if here is None else task(here)
+        local = handle.find_local()
+        yield handle.partition, None if local is None else task(local)
 
 
-def shard_statistics(shape: tuple[int, int], handle: ShardHandle) -> Sums:
-    """Of the training rows."""
+def shard_statistics(shape: tuple[int, int], handle: ShardHandle) -> Moments:
+    """Return the moments of a shard's training rows."""
     rows, _ = handle.rows(*shape)
     return measure(rows)
 
 
 def shard_digest(shape: tuple[int, int], salt: int, handle: ShardHandle) -> int:
-    """Of all rows; ``salt`` is for the validation rows."""
+    """Return the digest of all rows of a shard; ``salt`` is added for its validation rows."""
     rows, validation = handle.rows(*shape)
     return digest(rows) + digest(validation, salt)
 
@@ -78,7 +78,10 @@ def shard_digest(shape: tuple[int, int], salt: int, handle: ShardHandle) -> int:
 def rewrite(
     task: Callable[[Iterable[ShardHandle]], Iterator[T]], texts: Iterable[str]
 ) -> Iterator[tuple[tuple[str, str], T]]:
-    """Evaluate a twin's partition, which writes its shard; it stays, for the rounds to come."""
+    """Run a task where a partition of the uncached handles has just written its shard again.
+
+    The shard stays there for the rounds that follow.
+    """
     for text in texts:
         handle = ShardHandle.from_json(text)
         for result in task([handle]):
@@ -86,9 +89,9 @@ def rewrite(
 
 
 def remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:
-    """Remove a fit's shards from this machine; its name, for who asks what is done."""
+    """Remove a fit's shards from this machine, and yield the machine's name."""
     list(partitions)
-    own = {scratch_folder(fit_id, n) for n in range(os.environ["SPARK_LOCAL_DIRS"].count(",") + 1)}
-    for folder in own | {Path(name) for name in folders}:
+    n_disks = os.environ["SPARK_LOCAL_DIRS"].count(",") + 1
+    for folder in {scratch_folder(fit_id, n) for n in range(n_disks)} | set(map(Path, folders)):
         shutil.rmtree(folder, ignore_errors=True)
     yield socket.gethostname()

@@ -1,4 +1,4 @@
-"""Errors of Spark and its Python workers, translated into what to do about them."""
+"""Translate errors of Spark and its Python workers into what to do about them."""
 
 from __future__ import annotations
 
@@ -7,74 +7,77 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Other modules may be missing in what the user runs upstream; Spark's own words are best then. Of a
-# library that is not there it is the top that is missed; of an old sparknn it may be a part.
-_ABSENT = re.compile(
+# Of errors that are not ours, Python and Java give no more than a message. Only the modules that
+# sparknn needs are looked for: code of the user's may lack others, and Spark's message then stands.
+_NO_MODULE = re.compile(
     r"No module named '?(numpy|pandas|pyarrow|sparknn(?:\.[\w.]+)?)(?![\w.])"
     r"|(PyArrow|Pandas) >= .{0,60}must be installed"
 )
-
-# What Java says if there is no such program on an executor.
 _NO_PYTHON = re.compile(r'Cannot run program "([^"]+)"')
-
-# What ``spill`` says of a disk.
-_UNWRITABLE = re.compile(r"The shard of worker \d+ cannot be written to .*")
 
 _TRACEBACK = "Traceback (most recent call last):"
 
 
 class WorkerEnvironmentError(RuntimeError):
-    """Executors lack what sparknn needs there: something in their Python, or room on a disk."""
+    """Executors lack what sparknn needs: a Python, a package in it, or room on a disk."""
+
+
+class ShardWriteError(RuntimeError):
+    """A Python worker cannot write its shard to the executor's disk."""
 
 
 @contextmanager
 def translate_worker_errors() -> Iterator[None]:
-    """Turn a task's missing import, or missing Python, into an error that says what to set."""
+    """Turn errors of Spark that executors' environments cause into ``WorkerEnvironmentError``.
+
+    Raises
+    ------
+    WorkerEnvironmentError
+        With a message that says what to set.
+    """
     try:
         yield
     except Exception as error:
-        unwritable = _UNWRITABLE.search(str(error))
-        if unwritable is not None:
-            raise WorkerEnvironmentError(unwritable[0]) from error
-        program = _NO_PYTHON.search(str(error))
-        if program is not None:
-            raise WorkerEnvironmentError(_no_python(program[1])) from error
-        found = _ABSENT.search(str(error))
-        if found is None:
+        message = _explain(str(error))
+        if message is None:
             raise
-        module = (found[1] or found[2]).split(".")[0]
-        raise WorkerEnvironmentError(_advice(module)) from error
+        raise WorkerEnvironmentError(message) from error
 
 
-def _no_python(program: str) -> str:
-    return (
-        f"Spark's Python workers cannot start: there is no {program} where they run. Set "
-        "PYSPARK_PYTHON (or spark.pyspark.python) to a Python that is on every node, or that "
-        "travels with the job (--archives)."
-    )
-
-
-def _advice(module: str) -> str:
-    another = (
-        f"They may be running another Python than this one, {sys.executable}: set PYSPARK_PYTHON "
-        f"(or spark.pyspark.python) to one that has what sparknn needs."
-    )
-    if module == "sparknn":
+def _explain(text: str) -> str | None:
+    """Return what to do about a Spark error; None if it has another cause."""
+    name, _, message = end_of_traceback(text).partition(": ")
+    if name == f"{ShardWriteError.__module__}.{ShardWriteError.__name__}":
+        return message
+    if found := _NO_PYTHON.search(text):
         return (
-            f"Spark's Python workers cannot import sparknn. {another} On a cluster, install it "
-            f"on every node, or send it along: `make zip`, then spark-submit --py-files "
-            f"dist/sparknn-VERSION.zip (in a notebook: spark.sparkContext.addPyFile(...))."
+            f"Spark's Python workers cannot start: there is no {found[1]} where they run. Set "
+            "PYSPARK_PYTHON (or spark.pyspark.python) to a Python that exists on every node, or "
+            "send one with the job (--archives)."
         )
-    return (
-        f"Spark's Python workers cannot import {module}, which sparknn needs on every node "
-        f"(numpy, pandas, pyarrow). {another}"
-    )
+    if found := _NO_MODULE.search(text):
+        module = (found[1] or found[2]).split(".")[0]
+        packages = "" if module == "sparknn" else ", which sparknn needs on every node"
+        message = (
+            f"Spark's Python workers cannot import {module}{packages}. They may run another Python "
+            f"than this one, {sys.executable}. Set PYSPARK_PYTHON (or spark.pyspark.python) to one "
+            "that has numpy, pandas, pyarrow and sparknn."
+        )
+        if module == "sparknn":
+            message += (
+                " On a cluster, install sparknn on every node, or send it with the job: `make zip`,"
+                " then spark-submit --py-files dist/sparknn-VERSION.zip (in a notebook:"
+                " spark.sparkContext.addPyFile(...))."
+            )
+        return message
+    return None
 
 
 def root_cause(error: Exception) -> str:
-    """What an error says: of a chain of Java's, where the first is often py4j's, the last one.
+    """Return the message of an error's root cause.
 
-    Of a Python worker's, the last line of its traceback.
+    That is the last line of a Python worker's traceback, or else the last ``Caused by`` of a Java
+    stack trace, whose first line is often py4j's.
     """
     text = str(error)
     if _TRACEBACK in text:
@@ -84,9 +87,9 @@ def root_cause(error: Exception) -> str:
 
 
 def end_of_traceback(text: str) -> str:
-    """The exception's own line: the first that is not indented after the last traceback began.
+    """Return the exception's line: the first after the last traceback that is not indented.
 
-    Empty if there is no traceback.
+    It is empty if there is no traceback.
     """
     _, found, after = text.rpartition(_TRACEBACK)
     lines = after.splitlines() if found else []

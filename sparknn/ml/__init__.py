@@ -1,1 +1,1 @@
-"""The Spark ML surface: estimators, models and their params. Never touches an RDD."""
+"""Estimators and models for Spark ML. Nothing here uses an RDD."""

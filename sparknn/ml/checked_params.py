@@ -1,8 +1,7 @@
-"""How a Param is declared: once, with its default and the values it takes.
+"""Declare a Param once, with its default and its valid values, and check values when they are set.
 
-Spark's ``Param`` knows a name, a doc and a converter. ``CheckedParam`` adds a default and a
-validator, and ``CheckedParams`` checks every value when it is set. Whatever is wrong in one
-call is reported in one error, with a guess at what was meant.
+Spark's ``Param`` has a name, a doc and a converter. ``CheckedParam`` adds a default and a rule, and
+``CheckedParams`` checks values. One error reports everything that is wrong in a call.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from sparknn.ml.validators import Rule, did_you_mean
 T = TypeVar("T")
 S = TypeVar("S", bound=Params)
 
-#: Leaves the choice to the fit, which knows the rows and the workers.
+#: Lets a fit choose the value, by its rows and workers.
 AUTO = "auto"
 
 
 class ParamError(ValueError, TypeError):
-    """Params with values they do not take, or names that do not exist; all of one call.
+    """Invalid values or names of params; all of one call.
 
-    A ``TypeError`` too, because pyspark raises that for a value of the wrong type, and Python for
-    an unknown keyword.
+    Also a ``TypeError``, which pyspark raises for a value of the wrong type, and Python for an
+    unknown keyword.
 
     Parameters
     ----------
     owner : str
-        The class whose params they are.
+        The class of the params.
     problems : dict of str to str
-        From a param's name to what is wrong with it.
+        What is wrong with each param, by name.
     """
 
     def __init__(self, owner: str, problems: Mapping[str, str]) -> None:
@@ -46,14 +45,12 @@ class ParamError(ValueError, TypeError):
         lines = [f"{name}{problem}" for name, problem in self.problems.items()]
         if len(lines) == 1:
             return f"{self.owner}: {lines[0]}"
-        return f"{self.owner}: {len(lines)} params are wrong.\n" + "\n".join(
-            f"- {x}" for x in lines
-        )
+        return "\n- ".join([f"{self.owner}: {len(lines)} params are wrong.", *lines])
 
 
 @dataclass(frozen=True)
 class AutoOr:
-    """A converter that takes the word 'auto' besides what ``convert`` takes."""
+    """Convert a value with ``convert``, but leave the word 'auto' as it is."""
 
     convert: Callable[[Any], Any]
 
@@ -61,7 +58,7 @@ class AutoOr:
         return AUTO if isinstance(value, str) and value == AUTO else self.convert(value)
 
 
-#: What a value must be for its converter, in words.
+#: What each converter accepts, for error messages.
 _KINDS: dict[Any, str] = {
     TypeConverters.toInt: "a whole number",
     TypeConverters.toFloat: "a number",
@@ -86,10 +83,10 @@ class CheckedParam(Param[T]):
     name, doc : str
         The rule is appended to the doc.
     convert : callable
-        One of ``TypeConverters``, ``AutoOr`` one of them, or another with a ``kind``: what it
-        takes, in words.
+        One of ``TypeConverters``, ``AutoOr`` of one, or a callable whose ``kind`` names what it
+        accepts.
     default : optional
-        None: undefined until it is set.
+        None leaves the param undefined until it is set.
     rule : Rule, optional
     """
 
@@ -107,26 +104,10 @@ class CheckedParam(Param[T]):
         self.rule = rule
 
 
-def _convert(param: Param[Any], value: Any) -> tuple[Any, str | None]:
-    says = f" = {value!r}; "
-    if isinstance(value, np.generic):
-        value = value.item()
-    try:
-        value = param.typeConverter(value)
-    except (TypeError, ValueError, OverflowError):
-        return value, f"{says}expected {_kind(param.typeConverter)}."
-    automatic = isinstance(param.typeConverter, AutoOr) and value == AUTO
-    if isinstance(param, CheckedParam) and param.rule is not None and not automatic:
-        problem = param.rule.problem(value)
-        if problem:
-            return value, f"{says}{problem}{'' if problem.endswith('?') else '.'}"
-    return value, None
-
-
 class CheckedParams(Params):
-    """Params that are held to their rules whenever they are set.
+    """Params whose values are checked whenever they are set.
 
-    The constructor, setters, parameter maps and a saved stage all pass here. ``None`` means "not
+    By the constructor, setters, parameter maps and the loading of a stage. ``None`` means "not
     set", as in the constructors of pyspark.
     """
 
@@ -135,8 +116,13 @@ class CheckedParams(Params):
         declared = [param for param in self.params if isinstance(param, CheckedParam)]
         self._setDefault(**{p.name: p.default for p in declared if p.default is not None})
 
+    def hasParam(self, paramName: str) -> bool:
+        """Return whether there is a param of this name."""
+        # Spark's own reads the attribute, which fails for some properties of an empty model.
+        return any(param.name == paramName for param in self.params)
+
     def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """``values`` converted; ParamError if any is wrong."""
+        """Return ``values`` converted; raise ParamError if any is invalid."""
         converted: dict[str, Any] = {}
         problems: dict[str, str] = {}
         for name, value in values.items():
@@ -154,8 +140,20 @@ class CheckedParams(Params):
         return converted
 
     def _convert(self, param: Param[Any], value: Any) -> tuple[Any, str | None]:
-        """The value as the param keeps it, and what is wrong with it, if anything is."""
-        return _convert(param, value)
+        """Return the converted value, and what is wrong with it or None."""
+        found = f" = {value!r}; "
+        if isinstance(value, np.generic):
+            value = value.item()
+        try:
+            value = param.typeConverter(value)
+        except (TypeError, ValueError, OverflowError):
+            return value, f"{found}expected {_kind(param.typeConverter)}."
+        is_auto = isinstance(param.typeConverter, AutoOr) and value == AUTO
+        if isinstance(param, CheckedParam) and param.rule is not None and not is_auto:
+            problem = param.rule.problem(value)
+            if problem:
+                return value, f"{found}{problem}{'' if problem.endswith('?') else '.'}"
+        return value, None
 
     def _set(self, **kwargs: Any) -> Self:
         for name, value in self._checked(kwargs).items():
@@ -167,23 +165,17 @@ class CheckedParams(Params):
         return self
 
     def set(self, param: Param[Any], value: Any) -> None:
-        """Set one param.
-
-        Raises
-        ------
-        ParamError
-            If it does not take the value.
-        """
+        """Set one param; ParamError if the value is invalid."""
         self._shouldOwn(param)
         self._set(**{param.name: value})
 
     def copy(self, extra: Mapping[Param[Any], Any] | None = None) -> Self:
-        """A copy with the same uid, and the params of ``extra`` that are this stage's own.
+        """Return a copy with the same uid, and with those params of ``extra`` that are its own.
 
         Raises
         ------
         ParamError
-            Naming every param of ``extra`` that does not take its value.
+            Naming every param of ``extra`` whose value is invalid.
         """
         self._checked(
             {
@@ -197,17 +189,17 @@ class CheckedParams(Params):
 
 
 def getter(param: Param[T]) -> Callable[[Any], T]:
-    """The method ``getX`` of a param."""
+    """Return the method ``getX`` of a param."""
 
     def get(self: Params) -> T:
         return self.getOrDefault(getattr(self, param.name))
 
-    _name(get, "get", param, "The value, or the default, of")
+    _name(get, "get", param, "Return the value, or the default, of")
     return get
 
 
 def setter(param: Param[T]) -> Callable[[S, T], S]:
-    """The method ``setX`` of a param; it returns the stage, to chain."""
+    """Return the method ``setX`` of a param, which returns the stage."""
 
     def set_(self: S, value: T) -> S:
         return self._set(**{param.name: value})

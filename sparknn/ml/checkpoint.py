@@ -1,12 +1,12 @@
-"""Checkpoints: the state of a fit after some of its rounds, for a driver that has to start again.
+"""Write and read checkpoints: the state of a fit after some of its rounds.
 
-    path/round-7/float32/    parquet, see ``theta_io``: all arrays of a type, one after the other
+    path/round-7/float32/    parquet, see ``weights_io``: all arrays of a type, concatenated
     path/round-7/float64/
     path/round-7/metadata/   one line of JSON: shapes, numbers, history, checksum; written last
 
-A folder whose metadata is missing was cut off, and is not seen. One that cannot be read, or does
-not match its checksum, is passed over, and the one before it is there still. Everything goes
-through DataFrames, so any file system that Spark knows will do, and nothing is pickled.
+A directory without metadata is incomplete and ignored. One that cannot be read, or does not match
+its checksum, is skipped in favour of the one before it. Everything goes through DataFrames, so any
+file system that Spark supports will do, and nothing is pickled.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from sparknn.ml.weights_io import read_weights, write_weights
 log = logging.getLogger("sparknn")
 
 FORMAT_VERSION = 2
-# The last one, and the one before it in case the last one is damaged.
+# The last one, and one more in case the last one is damaged.
 _KEPT = 2
 _TYPES: Mapping[str, Any] = {"float32": np.float32, "float64": np.float64}
 
 
 class CheckpointError(OSError):
-    """A checkpoint cannot be written or removed; the message says where, and why."""
+    """A checkpoint cannot be written; the message says where and why."""
 
 
 @dataclass
@@ -54,19 +54,19 @@ class Checkpoints:
     ----------
     spark : SparkSession
     path : str
-        A folder of their own.
+        A directory for this fit only.
     every : int
-        Rounds between two.
+        Rounds between two checkpoints.
     """
 
     spark: SparkSession
     path: str
     every: int
-    # Rounds after which there is one; the first are the first to be removed.
+    # Numbers of rounds that have a checkpoint, oldest first.
     _rounds: list[int] = field(default_factory=list, init=False)
 
     def __call__(self, fit: FitState) -> None:
-        """A round has ended. A full disk must not cost the fit: it goes on, and says so."""
+        """Write a checkpoint if it is due. If that fails, log it and let the fit continue."""
         if len(fit.history) % self.every:
             return
         started = time.perf_counter()
@@ -88,12 +88,11 @@ class Checkpoints:
         """
         n_rounds = len(saved.history)
         folder = self.folder(n_rounds)
-        what = f"The checkpoint after round {n_rounds} cannot be written to {self.path}"
+        problem = f"Could not write the checkpoint after round {n_rounds} to {self.path}"
         last = max(self._rounds, default=0)
-        left = f"the last one is of round {last}" if last else "there is none before it"
-        hint = f"The fit goes on; {left}."
-        with _explained(what, hint):
-            # What a driver left that died while it wrote.
+        left = f"the last checkpoint is of round {last}" if last else "there is no checkpoint"
+        with _checkpoint_errors(problem, f"Training continues; {left}."):
+            # A driver may have died while writing it.
             remove(self.spark, folder)
             vectors, metadata = _pack(saved)
             for name, vector in vectors.items():
@@ -105,9 +104,9 @@ class Checkpoints:
 
     @defer_interrupts()
     def latest(self) -> Snapshot | None:
-        """The last checkpoint that can be read; None if there is none.
+        """Return the last checkpoint that can be read, or None.
 
-        Those that cannot are left where they are: the storage may answer tomorrow.
+        Unreadable ones are not removed, as the storage may only be temporarily unavailable.
         """
         self._rounds = []
         found = self._found()
@@ -116,12 +115,8 @@ class Checkpoints:
             try:
                 saved = _read(self.spark, folder)
             except Exception as error:
-                # Spark reports a damaged file in many ways.
-                log.warning(
-                    "The checkpoint %s cannot be read, and is passed over: %s",
-                    folder,
-                    root_cause(error),
-                )
+                # Spark has many errors for a damaged file.
+                log.warning("Skipped unreadable checkpoint %s: %s", folder, root_cause(error))
                 continue
             self._rounds = [other for other in found if other <= n_rounds]
             return saved
@@ -129,49 +124,47 @@ class Checkpoints:
 
     @defer_interrupts()
     def clear(self) -> None:
-        """Remove all of them, once the fit has given its model."""
+        """Remove all checkpoints, once the fit has its model."""
         try:
             remove(self.spark, self.path)
         except Exception as error:
-            # Must not stand between the user and the model.
-            log.warning(
-                "The checkpoints in %s could not be removed: %s", self.path, root_cause(error)
-            )
+            # The model matters more.
+            log.warning("Could not remove the checkpoints in %s: %s", self.path, root_cause(error))
 
     def folder(self, n_rounds: int) -> str:
-        """Where the checkpoint after so many rounds is."""
+        """Return the directory of the checkpoint after ``n_rounds`` rounds."""
         return os.path.join(self.path, f"round-{n_rounds}")
 
     def _found(self) -> list[int]:
-        """Rounds after which a checkpoint was written to its end."""
+        """Return the numbers of rounds that have a complete checkpoint."""
         matches = (re.fullmatch(r"round-(\d+)", name) for name in list_names(self.spark, self.path))
         rounds = sorted(int(match[1]) for match in matches if match)
-        return [n_rounds for n_rounds in rounds if self._is_whole(n_rounds)]
+        return [n_rounds for n_rounds in rounds if self._is_complete(n_rounds)]
 
-    def _is_whole(self, n_rounds: int) -> bool:
+    def _is_complete(self, n_rounds: int) -> bool:
         names = list_names(self.spark, os.path.join(self.folder(n_rounds), "metadata"))
         return any(name.startswith("part-") for name in names)
 
 
 def probe(spark: SparkSession, folder: str) -> None:
-    """See that checkpoints can be written to a folder, read and removed, before a fit needs it.
+    """Check that checkpoints can be written to a directory, read and removed, before a fit starts.
 
     Raises
     ------
     CheckpointError
     """
-    what = f"checkpointDir = {folder!r} cannot be used"
-    with _explained(what, "Give a folder that the driver and the executors can write to."):
+    problem = f"checkpointDir = {folder!r} cannot be used"
+    with _checkpoint_errors(problem, "Set one that the driver and the executors can write to."):
         filesystem.probe(spark, folder)
 
 
 @contextmanager
-def _explained(what: str, hint: str) -> Iterator[None]:
+def _checkpoint_errors(problem: str, hint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Every file system has errors of its own; the cause is kept.
-        raise CheckpointError(f"{what} ({root_cause(error)}). {hint}") from error
+        # Every file system has its own errors.
+        raise CheckpointError(f"{problem} ({root_cause(error)}). {hint}") from error
 
 
 def _write_line(spark: SparkSession, line: str, path: str) -> None:
@@ -186,7 +179,7 @@ def _read_line(spark: SparkSession, path: str) -> str:
 
 
 def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """A snapshot as a vector for each type of number, and what JSON can hold."""
+    """Return one vector per type of number, and everything else as JSON values."""
     layout = [[name, str(array.dtype), array.shape] for name, array in saved.arrays.items()]
     vectors = {
         kind: np.concatenate([a.ravel() for a in saved.arrays.values() if a.dtype == kind])
@@ -202,13 +195,7 @@ def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 
 def _read(spark: SparkSession, folder: str) -> Snapshot:
-    """The snapshot in a folder.
-
-    Raises
-    ------
-    Exception
-        Of some kind, if it is not whole.
-    """
+    """Return the snapshot in a directory; raise any kind of error if it is damaged."""
     metadata = json.loads(_read_line(spark, os.path.join(folder, "metadata")))
     checksum = metadata.pop("sha256")
     sizes = dict.fromkeys(_TYPES, 0)
@@ -227,7 +214,7 @@ def _read(spark: SparkSession, folder: str) -> Snapshot:
         arrays[name] = vectors[kind][starts[kind] : stop].reshape(shape)
         starts[kind] = stop
     numbers = {
-        # JSON has no word for infinity.
+        # Infinities are strings in JSON.
         name: float(value) if isinstance(value, str) else value
         for name, value in metadata["numbers"].items()
     }
@@ -235,9 +222,9 @@ def _read(spark: SparkSession, folder: str) -> Snapshot:
 
 
 def _checksum(vectors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a checkpoint holds."""
-    whole = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    """Return the SHA-256 of everything in a checkpoint."""
+    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for kind in sorted(vectors):
         dtype = np.dtype(kind).newbyteorder("<")
-        whole.update(np.ascontiguousarray(vectors[kind], dtype=dtype).tobytes())
-    return whole.hexdigest()
+        sha.update(np.ascontiguousarray(vectors[kind], dtype=dtype).tobytes())
+    return sha.hexdigest()

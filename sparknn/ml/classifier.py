@@ -1,4 +1,4 @@
-"""The neural network classifier and its model."""
+"""Train and use a neural network that predicts classes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from sparknn.ml.params import (
     HasNumClasses,
     class_thresholds,
     model_handle_invalid,
+    thresholds_for,
 )
 from sparknn.ml.training_setup import Target
 
 
 class NeuralNetClassificationModel(ClassificationNetworkModel, ClassifierParams):
-    """A trained network that predicts classes; ``NeuralNetClassifier.fit`` makes it."""
+    """A fitted network that predicts classes; ``NeuralNetClassifier.fit`` returns it."""
 
     handleInvalid = model_handle_invalid()
     thresholds = class_thresholds()
@@ -44,8 +45,8 @@ class NeuralNetClassifier(
     """A feed-forward network for two or more classes, trained on every partition and averaged.
 
     Features are vectors (dense or sparse) or arrays of numbers; labels are class numbers 0, 1, 2,
-    ..., as StringIndexer makes them. How many classes there are is in the metadata that it leaves;
-    for other labels, of which some rows may lack the largest, set ``numClasses``.
+    ..., as StringIndexer makes them. It also stores the number of classes as metadata; for other
+    labels, set ``numClasses`` if some rows may lack the largest one.
 
     Raises
     ------
@@ -69,18 +70,18 @@ class NeuralNetClassifier(
         self._set(**params)
 
     def setParams(self, **params: Unpack[ClassifierKeywords]) -> Self:
-        """Set several params at once; all that are wrong are reported together."""
+        """Set several params; one error reports all that are wrong."""
         return self._set(**params)
 
-    def _outputs(self) -> list[str]:
+    def _output_names(self) -> list[str]:
         return [self.getRawPredictionCol(), self.getProbabilityCol(), self.getPredictionCol()]
 
     def _spec(self, dataset: DataFrame) -> DataSpec:
         spec = super()._spec(dataset)
-        # Params that contradict the column's metadata shall fail before any job runs.
+        # Params that contradict the column's metadata must fail before any job runs.
         declared = self._declared(dataset.schema[spec.label])
         if declared is not None:
-            self._check_thresholds(declared.n_classes)
+            thresholds_for(self, declared.n_classes)
         return spec
 
     def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
@@ -88,13 +89,13 @@ class NeuralNetClassifier(
         declared = self._declared(label) or self._implied(max(seen, default=0), initial)
         n_classes = count_classes(label.name, seen, declared)
         warn_of_identifier(label.name, n_classes, engine.info.n_rows)
-        self._check_thresholds(n_classes)
+        thresholds_for(self, n_classes)
         balanced = self.getClassWeight() == "balanced"
         class_weight = balanced_weights(seen, n_classes) if balanced else None
         return Target(n_classes, "crossEntropy", class_weight=class_weight)
 
     def _declared(self, label: StructField) -> DeclaredClasses | None:
-        """How many classes the label column or ``numClasses`` declares.
+        """Return the classes that the label column or ``numClasses`` declares.
 
         Raises
         ------
@@ -106,26 +107,19 @@ class NeuralNetClassifier(
             return found
         if found is not None and found.n_classes != n_classes:
             problem = (
-                f" = {n_classes}; label column '{label.name}' has {found.n_classes} classes: "
-                f"{found.by} declares them. Leave numClasses at 0. {found.hint}"
+                f" = {n_classes}; label column '{label.name}' has {found.n_classes} classes by "
+                f"{found.source}. Leave numClasses at 0. {found.hint}"
             )
             raise ParamError(type(self).__name__, {"numClasses": problem})
-        hint = "Raise numClasses, or look for labels that are no classes."
+        hint = "Raise numClasses, or look for labels that are not classes."
         return DeclaredClasses(n_classes, "numClasses", hint)
 
     def _implied(self, largest: int, initial: Network | None) -> DeclaredClasses | None:
-        """Classes known to the model to continue from or the thresholds, if not to these rows."""
+        """Return the classes of the initial model or the thresholds, if the rows have fewer."""
         if initial is not None:
-            known = DeclaredClasses(initial.layers[-1], "the model to continue from")
+            known = DeclaredClasses(initial.layers[-1], "the initial model")
         elif self.isDefined(self.thresholds):
             known = DeclaredClasses(len(self.getThresholds()), "the length of thresholds")
         else:
             return None
         return known if known.n_classes > largest else None
-
-    def _check_thresholds(self, n_classes: int) -> None:
-        if self.isDefined(self.thresholds) and len(self.getThresholds()) != n_classes:
-            raise ValueError(
-                f"thresholds has {len(self.getThresholds())} numbers; the labels have {n_classes} "
-                f"classes. Give one number a class."
-            )

@@ -1,4 +1,4 @@
-"""What 'auto' stands for: the one place where a fit chooses defaults."""
+"""Choose the values of params that are 'auto', from the rows and workers of a fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparknn.ml.params import NetworkParams
 
 @dataclass(frozen=True)
 class Defaults:
-    """What 'auto' stands for in one fit."""
+    """The values of these params in one fit, with every 'auto' replaced."""
 
     solver: str
     stepSize: float
@@ -30,27 +30,27 @@ class Defaults:
 
 # Measured by tests/benchmarks/averaging.py, for mini-batches of 64 rows.
 _STEP_SIZES = {"sgd": 0.3, "momentum": 0.15, "adam": 0.005, "adamw": 0.005, "ngsgd": 0.2}
-# Squared errors have no bound on their gradient: momentum diverges at 0.1. Adam's steps have one:
-# friedman1 (1,200 rows, 2 and 8 workers) gets to an R2 of 0.94 and 0.93; with momentum, at 0.01,
-# to 0.84 and 0.84.
+# The gradient of squared errors is unbounded: momentum diverges at 0.1. Adam's steps are bounded:
+# friedman1 (1,200 rows, 2 and 8 workers) reaches an R2 of 0.94 and 0.93; with momentum, at 0.01,
+# 0.84 and 0.84.
 _TARGET_STEP_SIZES = {"sgd": 0.05, "momentum": 0.01, "adam": 0.02, "adamw": 0.02, "ngsgd": 0.01}
-_MOST_BATCH, _LEAST_BATCH = 64, 8
-# Steps that a round should take, with smaller batches if need be: fewer, and workers of whom each
-# sees little of the data have moved too little to be worth averaging.
-_STEPS_A_ROUND = 48
-# With even the smallest batches, few rows do not make that many: a worker then passes over them
-# several times a round, the more so the more workers there are, as averaging takes from their
+_MAX_BATCH, _MIN_BATCH = 64, 8
+# Steps per round to aim at, with smaller batches if necessary: after fewer, workers that each see
+# little of the data have moved too little to be worth averaging.
+_STEPS_PER_ROUND = 48
+# Few rows do not make that many steps even with the smallest batches: a worker then passes over
+# them several times per round. More workers need more passes, as averaging cancels part of their
 # progress. With one worker or two, more passes overfit (diabetes).
-_STEPS_OF_FEW_ROWS, _MOST_PASSES = 10, 8
+_STEPS_OF_FEW_ROWS, _MAX_PASSES = 10, 8
 # Fewer rows are overfitted without a penalty (digits, noisy classes; diabetes gains 3 points of R2
-# with 2 workers, 12 with 8). With more it changes no result, and costs two passes over the weights
-# in every step. With a handful of rows, those of XOR for one, more of a penalty learns nothing.
+# with 2 workers, 12 with 8). With more rows a penalty changes no result, and costs two passes over
+# the weights in every step. With a handful of rows, such as XOR, a larger penalty learns nothing.
 _FEW_ROWS, _HANDFUL = 10_000, 100
-# In a shorter round the solver's momentum reaches over rounds already; a second one diverges.
-_LEAST_STEPS = 20
-# To tell classes apart, natural gradient is worth its costlier step with more workers than these;
-# with fewer, momentum is as good. (Other data: tests/benchmarks/averaging.md.)
-_MOST_PLAIN_WORKERS = 2
+# In a shorter round the solver's momentum lasts over several rounds already; a second one diverges.
+_MIN_STEPS = 20
+# For classifiers, natural gradient is worth its costlier step with more workers than this; with
+# fewer, momentum is as good. (Other data: tests/benchmarks/averaging.md.)
+_MAX_PLAIN_WORKERS = 2
 
 
 def resolve_defaults(
@@ -63,17 +63,17 @@ def resolve_defaults(
     classifies: bool,
     continues: bool = False,
 ) -> Defaults:
-    """Replace every 'auto' among the params by a value; the one place where defaults are chosen.
+    """Replace every 'auto' among the params by a value.
 
     Parameters
     ----------
     params : NetworkParams
     n_workers : int
-        Workers that have rows.
+        Workers with rows.
     n_rows : int
         Training rows, over all workers.
     weight_sum : float
-        Of these rows.
+        Sum of the weights of these rows.
     has_validation, classifies : bool
     continues : bool
         Whether there is an initial network.
@@ -83,27 +83,28 @@ def resolve_defaults(
         value = params.getOrDefault(name)
         return default if value == AUTO else value
 
-    plain = "momentum" if n_workers <= _MOST_PLAIN_WORKERS else "ngsgd"
+    plain = "momentum" if n_workers <= _MAX_PLAIN_WORKERS else "ngsgd"
     solver = given("solver", plain if classifies else "adam")
     step_sizes = _STEP_SIZES if classifies else _TARGET_STEP_SIZES
     fraction = params.getMiniBatchFraction()
-    n_a_pass = fraction * n_rows / n_workers
-    n_drawn = n_a_pass * given("localEpochs", 1)
-    most = int(n_drawn) // _STEPS_A_ROUND
-    batch_size = given("batchSize", min(_MOST_BATCH, max(_LEAST_BATCH, most)))
-    # Who asks for a part of the rows in a round does not want it several times.
-    passes = 1 if fraction < 1 else _passes(n_a_pass / batch_size, n_workers)
+    rows_per_pass = fraction * n_rows / n_workers
+    rows_per_round = rows_per_pass * given("localEpochs", 1)
+    fitting = int(rows_per_round) // _STEPS_PER_ROUND
+    batch_size = given("batchSize", min(_MAX_BATCH, max(_MIN_BATCH, fitting)))
+    # With a fraction set, a round is meant to see part of the rows, once.
+    passes = 1 if fraction < 1 else _passes(rows_per_pass / batch_size, n_workers)
     local_epochs = given("localEpochs", passes)
-    n_drawn = n_a_pass * local_epochs
-    momentum = _averaging_momentum(n_workers) if n_drawn >= _LEAST_STEPS * batch_size else 0.0
+    rows_per_round = rows_per_pass * local_epochs
+    long_enough = rows_per_round >= _MIN_STEPS * batch_size
+    momentum = _averaging_momentum(n_workers) if long_enough else 0.0
     rule = given("averaging", "nesterov" if given("averagingMomentum", momentum) else "mean")
     if rule == "bmuf":
         # Its sum over rounds then amounts to the mean (Chen and Huo 2016, section 3).
         momentum = 1 - 1 / n_workers
     return Defaults(
         solver=solver,
-        stepSize=given("stepSize", step_sizes[solver] * _for_batches(solver, batch_size)),
-        # A penalty draws to 0, and would make a network forget what it has from elsewhere.
+        stepSize=given("stepSize", step_sizes[solver] * _batch_factor(solver, batch_size)),
+        # A penalty shrinks weights, and would undo what the initial model has learned.
         regParam=given("regParam", 0.0 if continues else _penalty(n_rows, weight_sum)),
         batchSize=batch_size,
         localEpochs=local_epochs,
@@ -116,23 +117,23 @@ def resolve_defaults(
 
 
 def _averaging_momentum(n_workers: int) -> float:
-    """1 - K**(-0.4): 0 for one worker, 0.24 for 2, 0.56 for 8, 0.67 for 16."""
+    """Return 1 - K**(-0.4): 0 for one worker, 0.24 for 2, 0.56 for 8, 0.67 for 16."""
     return 1 - float(n_workers) ** -0.4
 
 
 def _penalty(n_rows: int, weight_sum: float) -> float:
-    """1 / rows, in float32: the last bits of a sum of weights depend on the order of the rows."""
-    # A row of weight 2 is two rows; weights that add up to little, say to 1, are relative.
+    """Return 1 / rows as float32: a weight sum's last bits depend on the order of the rows."""
+    # A row of weight 2 counts as two rows; weights with a small sum, such as 1, are relative.
     n = float(np.float32(min(max(n_rows, weight_sum), _FEW_ROWS)))
     return float(np.float32(1 / max(n, _HANDFUL))) if n < _FEW_ROWS else 0.0
 
 
 def _passes(n_steps: float, n_workers: int) -> int:
-    """Passes over a worker's rows, of ``n_steps`` mini-batches each, that make a round."""
-    wanted = min(_STEPS_A_ROUND, _STEPS_OF_FEW_ROWS * math.sqrt(n_workers))
-    return max(1, min(_MOST_PASSES, math.ceil(wanted / n_steps)))
+    """Return the passes per round over a worker's rows, each of ``n_steps`` mini-batches."""
+    wanted = min(_STEPS_PER_ROUND, _STEPS_OF_FEW_ROWS * math.sqrt(n_workers))
+    return max(1, min(_MAX_PASSES, math.ceil(wanted / n_steps)))
 
 
-def _for_batches(solver: str, batch_size: int) -> float:
-    """Smaller batches are noisier, and want shorter steps; adam's are of one length anyway."""
-    return 1.0 if solver in ("adam", "adamw") else min(1.0, math.sqrt(batch_size / _MOST_BATCH))
+def _batch_factor(solver: str, batch_size: int) -> float:
+    """Shorten steps for small, noisy batches; not those of adam, whose length is fixed anyway."""
+    return 1.0 if solver in ("adam", "adamw") else min(1.0, math.sqrt(batch_size / _MAX_BATCH))

@@ -1,4 +1,9 @@
-"""What classifier and regressor have in common: from a DataFrame to models."""
+"""Fit models on a DataFrame: the base of classifier and regressor.
+
+The way of a fit: params and columns are checked here; ``fit.fit_models`` trains on an engine;
+``core.training.rounds`` is its loop and ``core.training.worker_round`` the work of one worker in
+one round; ``model`` is the result.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +20,15 @@ from pyspark.sql import DataFrame, SparkSession
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.sql import is_connect
-from sparknn.ml.checked_params import ParamError
+from sparknn.ml.checked_params import AUTO, ParamError
 from sparknn.ml.fit import Trainable, fit_models
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
 from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
+from sparknn.ml.training_setup import params_that_need_validation
 
 ParamMap = Mapping[Param[Any], Any]
-# Whose params those of a class are.
+# Parent of the params of a class, which belong to no instance.
 _UNBOUND = Params._dummy().uid
 
 
@@ -32,19 +38,19 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
     _classifies: ClassVar[bool]
 
     @abstractmethod
-    def _outputs(self) -> list[str]:
-        """The columns that the model adds."""
+    def _output_names(self) -> list[str]:
+        """Return the names of the columns that the model adds."""
 
     def _convert(self, param: Param[Any], value: Any) -> tuple[Any, str | None]:
-        """A model must be of this estimator's own kind."""
+        """Convert a value; an initial model must be of the estimator's model class."""
         wrong = isinstance(value, Model) and not isinstance(value, self._model_class)
         if wrong and param.name == "initialModel":
             wanted = self._model_class.__name__
-            return value, f" is a {type(value).__name__}; expected a {wanted}, or a path of one."
+            return value, f" is a {type(value).__name__}; expected a {wanted}, or the path of one."
         return super()._convert(param, value)
 
     def fit(self, dataset: DataFrame, params: Any = None) -> Any:
-        """A model, or one for each of a list of parameter maps.
+        """Fit a model, or one for each of a list of parameter maps.
 
         Raises
         ------
@@ -64,9 +70,9 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
     def fitMultiple(self, dataset: DataFrame, paramMaps: Sequence[ParamMap]) -> ModelIterator[Any]:
         """Fit a model for each parameter map, all of them in one pass over the rows.
 
-        Maps that take in the same rows in the same way train in the same rounds; every model is
-        what its own fit would give, to the byte. Nothing is trained before the first model is
-        asked for; then that map's whole group is.
+        Maps that ingest the same rows in the same way train in the same rounds; every model has
+        the bytes that its own fit would give. Training starts when the first model is requested,
+        and then covers that map's whole group.
 
         Parameters
         ----------
@@ -76,13 +82,13 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         Returns
         -------
         ModelIterator
-            Of ``(index, model)``; threads may share it. If a map's training fails, only its own
-            turn raises.
+            Of ``(index, model)``; threads may share it. If the training of a map fails, only the
+            request for its model raises.
 
         Raises
         ------
         ParamError, SchemaError, TypeError
-            At once, with a note that names the map.
+            Immediately, with a note that names the map.
         """
         copies = [self.copy() for _ in paramMaps]
         names = [_name(index, paramMaps) for index in range(len(paramMaps))]
@@ -113,28 +119,28 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         )
 
     def _check_param_owners(self, paramMap: ParamMap) -> None:
-        """Spark ignores params of other stages; those of a sister estimator are a mistake."""
+        """Refuse params of another instance of this class; like Spark, ignore other stages'."""
         if not isinstance(paramMap, Mapping):
             raise TypeError(
-                f"A parameter map is a {type(paramMap).__name__}; expected a dict, param to value."
+                f"A parameter map is a {type(paramMap).__name__}; expected a dict, Param to value."
             )
         for param in paramMap:
             parent = param.parent if isinstance(param, Param) else ""
             if parent == _UNBOUND:
                 name = type(self).__name__
                 raise ValueError(
-                    f"Param '{param.name}' belongs to a class and to no estimator: give estimator."
-                    f"{param.name}, of the {name} that is fitted, not {name}.{param.name}."
+                    f"Param '{param.name}' belongs to the class {name}, not to an instance. Use "
+                    f"estimator.{param.name} of the estimator that is fitted."
                 )
             if parent != self.uid and parent.rpartition("_")[0] == type(self).__name__:
                 raise ValueError(
                     f"Param '{param.name}' belongs to {parent}; this estimator is {self.uid}. "
-                    f"Build the parameter maps from the params of the estimator that is fitted."
+                    f"Use estimator.{param.name} of the estimator that is fitted."
                 )
 
     @defer_interrupts()
     def _spec(self, dataset: DataFrame) -> DataSpec:
-        """The rows to take in, once params and columns are known to be usable.
+        """Check params and columns, and return which rows to ingest and how.
 
         Raises
         ------
@@ -145,15 +151,13 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         check_is_dataframe(dataset, "fit")
         if is_connect(dataset):
             raise RuntimeError(
-                "fit needs a classic Spark session: it runs jobs on RDDs, which Spark Connect does "
-                "not have. Fit where the session is not a remote one (on Databricks: on a cluster "
-                "of dedicated access), and save the model; load and transform work here too."
+                "fit needs a classic Spark session: it runs RDD jobs, which Spark Connect does not "
+                "support. Fit in a session that is not remote (on Databricks: on a cluster with "
+                "dedicated access), and save the model; load and transform work with Connect too."
             )
         self._check_combinations()
-        weight, indicator = (
-            self.getOrDefault(param) or None if self.isDefined(param) else None
-            for param in (self.weightCol, self.validationIndicatorCol)
-        )
+        weight = self._optional_column("weightCol")
+        indicator = self._optional_column("validationIndicatorCol")
         check_training_schema(
             dataset.schema,
             features=self.getFeaturesCol(),
@@ -161,7 +165,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             classifies=self._classifies,
             weight=weight,
             validation_indicator=indicator,
-            outputs=self._outputs(),
+            outputs=self._output_names(),
             case_matters=case_matters(dataset.sparkSession),
         )
         return DataSpec(
@@ -177,39 +181,49 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             skip_invalid=self.getHandleInvalid() == "skip",
         )
 
+    def _optional_column(self, name: str) -> str | None:
+        return self.getOrDefault(name) or None if self.isDefined(name) else None
+
     def _check_combinations(self) -> None:
-        """Each param is checked when it is set; here, those that must agree with each other."""
+        """Check params against each other; each one alone was checked when it was set."""
         problems = {}
-        indicator = self.isDefined(self.validationIndicatorCol) and bool(
-            self.getValidationIndicatorCol()
-        )
+        indicator = self._optional_column("validationIndicatorCol")
         fraction = self.getValidationFraction()
         if indicator and fraction:
             problems["validationFraction"] = (
                 f" = {fraction}; not together with validationIndicatorCol = "
-                f"'{self.getValidationIndicatorCol()}'. Clear one of them."
+                f"'{indicator}'. Clear one of them."
             )
         if not indicator and not fraction:
             hint = "needs validation rows: set validationIndicatorCol or validationFraction."
-            if self.getPatience():
-                problems["patience"] = f" = {self.getPatience()}; {hint}"
-            if self.getFinalWeights() in ("best", "combine"):
-                problems["finalWeights"] = f" = '{self.getFinalWeights()}'; {hint}"
+            for name in params_that_need_validation(self):
+                problems[name] = f" = {self.getOrDefault(name)!r}; {hint}"
+        if self.getAveraging() == "mean":
+            for name, neutral in (("averagingMomentum", 0.0), ("averagingRate", 1.0)):
+                value = self.getOrDefault(name)
+                if value not in (AUTO, neutral):
+                    hint = f"Set averaging to 'nesterov', or clear {name}."
+                    problems[name] = f" = {value}; averaging='mean' does not use it. {hint}"
+        if self.getSolver() == "sgd" and self.isSet("momentum") and self.getMomentum():
+            problems["momentum"] = (
+                f" = {self.getMomentum()}; solver='sgd' does not use it. Set solver to 'momentum', "
+                "or clear momentum."
+            )
         if problems:
             raise ParamError(type(self).__name__, problems)
 
     def write(self) -> EstimatorWriter:
-        """A writer: ``estimator.write().overwrite().save(path)``."""
+        """Return a writer: ``estimator.write().overwrite().save(path)``."""
         return EstimatorWriter(self)
 
     @classmethod
     def read(cls) -> EstimatorReader[Any]:
-        """A reader: ``Estimator.read().load(path)``."""
+        """Return a reader: ``Estimator.read().load(path)``."""
         return EstimatorReader(cls)
 
 
 def default_workers(session: SparkSession) -> int:
-    """What ``numWorkers=0`` stands for: Spark's default parallelism at this moment."""
+    """Return the workers for ``numWorkers=0``: Spark's default parallelism at this moment."""
     return max(1, session.sparkContext.defaultParallelism)
 
 
@@ -218,8 +232,8 @@ def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:
 
 
 def _note(index: int, paramMaps: Sequence[ParamMap]) -> str:
-    """Which map an error belongs to."""
+    """Name the map that an error belongs to."""
     given = paramMaps[index]
     pairs = given.items() if isinstance(given, Mapping) else ()
-    told = ", ".join(f"{getattr(param, 'name', param)}={value!r}" for param, value in pairs)
-    return f"In {_name(index, paramMaps) or 'the map'}: {{{told}}}"
+    values = ", ".join(f"{getattr(param, 'name', param)}={value!r}" for param, value in pairs)
+    return f"In {_name(index, paramMaps) or 'the map'}: {{{values}}}"

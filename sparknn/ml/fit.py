@@ -1,6 +1,6 @@
-"""Training on an engine: from a DataFrame to models, for estimators that share their rows.
+"""Train on an engine: from a DataFrame to models, for estimators that share their rows.
 
-initial models -> ingest -> defaults and targets -> checkpoints -> rounds -> models
+load initial models -> ingest -> resolve defaults -> resume -> run rounds -> make models
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from sparknn.ml.training_setup import Target, fitted_theta, in_target_units, mak
 
 
 class Trainable(NetworkParams):
-    """What a fit needs of an estimator besides its Params."""
+    """Base class for what a fit needs from an estimator besides its Params."""
 
     _model_class: ClassVar[type[NetworkModel]]
 
     @abstractmethod
     def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
-        """Return what to predict, given the ingested rows and the network to continue from."""
+        """Return what to predict, given the ingested rows and the initial network."""
 
 
 @dataclass
 class _Run:
-    """One estimator on its way to a model; ``error`` says why there will be none."""
+    """One estimator on its way to a model; ``error`` is why there will be none."""
 
     estimator: Trainable
     name: str
@@ -65,7 +65,7 @@ def fit_models(
         Common to all estimators.
     estimators : sequence of Trainable
     names : sequence of str
-        Which parameter map each one is, for the log; may be empty.
+        Names of their parameter maps, for the log; may be empty.
     """
     started = time.perf_counter()
     spark, label = dataset.sparkSession, dataset.schema[spec.label]
@@ -81,7 +81,7 @@ def fit_models(
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
             if any(state.config.standardizer is not None for _, state in ready):
                 warn_of_coarse_features(spec.features, engine.statistics())
-            resume_all(spark, engine, ready, reserve)
+            resume_all(spark, engine, spec, ready, reserve)
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
         seconds = time.perf_counter() - started
@@ -90,7 +90,7 @@ def fit_models(
 
 @defer_interrupts()
 def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
-    """Load what each run continues from; a model that several name is loaded once."""
+    """Load the initial model of each run; a path that several runs share is loaded once."""
     loaded: dict[Any, Any] = {}
     for run in runs:
         model = run.estimator.getInitialModel()
@@ -101,7 +101,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
                 reader = type(run.estimator)._model_class.read().session(spark)
                 loaded[model] = reader.load(model) if isinstance(model, str) else model
             except Exception as error:
-                # Every file system has its own errors; the fit that asked for the model raises it.
+                # Every file system has its own errors; the fits that need the model raise it.
                 loaded[model] = error
         found = loaded[model]
         if isinstance(found, Exception):
@@ -154,9 +154,9 @@ def _outcome(run: _Run, info: DatasetInfo, seconds: float, ingest_s: float) -> A
     model._resetUid(estimator.uid)
     estimator._copyValues(model)
     if isinstance(model.getInitialModel(), Model):
-        # Otherwise a chain of warm starts would keep every earlier model alive.
+        # Or a chain of warm starts would keep every earlier model alive.
         model.clear(model.initialModel)
     if estimator.getInitialModel():
-        # What was not set was taken from the initial model.
+        # Params that were not set came from the initial model.
         model._set(hiddenLayers=list(network.layers[1:-1]), activation=network.activation)
     return model

@@ -1,7 +1,6 @@
-"""The keywords of the constructors, for editors, type checkers and ``help``.
+"""List the keywords of the constructors, for editors, type checkers and ``help``.
 
-Names and types only: docs, defaults and ranges stand in ``sparknn.ml.params``. A test keeps the two
-in step.
+Names and types only: docs, defaults and ranges are in ``sparknn.ml.params``. A test compares both.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class RegressorKeywords(NetworkKeywords, total=False):
 
 
 def documented(cls: C) -> C:
-    """Class decorator: show every param, with its default, in ``help`` and in editors."""
+    """Decorate a class: show every param, with its default, in ``help`` and in editors."""
     stage = cls()
     keywords = [
         inspect.Parameter(
@@ -84,11 +83,9 @@ def documented(cls: C) -> C:
         )
         for param in stage.params
     ]
-    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    self_ = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     for name in ("__init__", "setParams"):
-        vars(cls)[name].__signature__ = inspect.Signature([own, *keywords])
-    listed = "\n".join(f"    {param.name}\n        {param.doc}" for param in stage.params)
-    cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nParams\n------\n" + inspect.cleandoc(
-        f"\n{listed}"
-    )
+        vars(cls)[name].__signature__ = inspect.Signature([self_, *keywords])
+    listed = "\n".join(f"{param.name}\n    {param.doc}" for param in stage.params)
+    cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nParams\n------\n{listed}"
     return cls

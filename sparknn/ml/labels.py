@@ -1,4 +1,4 @@
-"""How many classes there are, and how much each one weighs."""
+"""Count the classes of a label column, and weight them."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from sparknn.engine.interface import DataError
 
 log = logging.getLogger("sparknn")
 
-# More classes than this, or many more than there are different labels, are an identifier.
-_MOST_CLASSES = 10_000
-_MOST_GAPS = 10
+# More classes than this, or many more than there are different labels, indicate an identifier.
+_MAX_CLASSES = 10_000
+_MAX_GAPS = 10
 _FEW_CLASSES = 100
-# Rows a class, below which many classes are hardly meant.
-_FEW_ROWS = 3
+# With fewer rows per class, many classes are hardly intended.
+_MIN_ROWS_PER_CLASS = 3
 
-# The columns of 0.0 and 1.0 that pyspark's OneVsRest makes, a class each and without metadata.
+# The columns of 0.0 and 1.0 that pyspark's OneVsRest makes for each class, without metadata.
 _ONE_VS_REST = re.compile(r"mc2b\$\d+")
 
 
 @dataclass(frozen=True)
 class DeclaredClasses:
-    """A number of classes that holds whether or not the rows have all of them.
+    """A number of classes that does not depend on which labels the rows have.
 
     Parameters
     ----------
     n_classes : int
-    by : str
+    source : str
         What declares it.
     hint : str
         What to do if it is wrong.
     """
 
     n_classes: int
-    by: str
+    source: str
     hint: str = ""
 
 
 def declared_classes(label: StructField) -> DeclaredClasses | None:
-    """How many classes a label column itself declares; None if it does not.
+    """Return the number of classes that a label column itself declares, or None.
 
-    StringIndexer and VectorIndexer put the number in its metadata (``ml_attr``). A column of
-    OneVsRest's has two classes; its rows are all of one where a fold lacks the class.
+    StringIndexer and VectorIndexer store it as metadata (``ml_attr``). A column that OneVsRest made
+    has two classes, even if the rows of a fold have only one of them.
     """
     if n_classes := _in_metadata(label):
         return DeclaredClasses(
             n_classes,
             "its metadata",
-            "The metadata is from another indexing: index the labels again with StringIndexer, or "
-            "drop the metadata with a cast to double.",
+            "If the metadata is wrong, index the labels again with StringIndexer, or cast them to "
+            "double, which drops the metadata.",
         )
     if _ONE_VS_REST.fullmatch(label.name):
         hint = "If OneVsRest did not make the column, rename it."
-        return DeclaredClasses(2, "its name, as OneVsRest gives it,", hint)
+        return DeclaredClasses(2, "its name, which OneVsRest uses,", hint)
     return None
 
 
@@ -74,57 +74,57 @@ def _in_metadata(label: StructField) -> int | None:
 
 
 def count_classes(label: str, seen: dict[int, float], declared: DeclaredClasses | None) -> int:
-    """The number of classes to train for, 2 or more.
+    """Return the number of classes to train for, 2 or more.
 
     Parameters
     ----------
     label : str
-        The column's name.
+        Name of the column.
     seen : dict of int to float
-        Weight of each class in the data.
+        Weight of each class in the rows.
     declared : DeclaredClasses, optional
-        If the number does not come from the rows.
+        By default, the largest label decides.
 
     Raises
     ------
     DataError
-        If the labels are of one class only, beyond the declared ones, or look like an identifier.
+        If there is one class only, a label exceeds the declared classes, or the labels look like an
+        identifier.
     """
     largest = max(seen, default=-1)
     if declared is not None and largest >= declared.n_classes:
         raise DataError(
-            f"Label column '{label}' holds class {largest:g}, but {declared.by} declares "
+            f"Label column '{label}' has class {largest:g}, but {declared.source} declares "
             f"{declared.n_classes} classes (0 to {declared.n_classes - 1}). {declared.hint}"
         )
     n_classes = largest + 1 if declared is None else declared.n_classes
-    sparse = n_classes > max(_FEW_CLASSES, _MOST_GAPS * len(seen))
-    if declared is None and (n_classes > _MOST_CLASSES or sparse):
+    has_gaps = n_classes > max(_FEW_CLASSES, _MAX_GAPS * len(seen))
+    if declared is None and (n_classes > _MAX_CLASSES or has_gaps):
         raise DataError(
-            f"Label column '{label}' holds {len(seen)} different values up to {largest:g}: it "
-            f"looks like an identifier or a target, not like class numbers 0, 1, 2, ... Number the "
-            f"classes with StringIndexer, or predict a number with NeuralNetRegressor."
+            f"Label column '{label}' has {len(seen)} different values up to {largest:g}, like an "
+            "identifier or a target; expected class numbers 0, 1, 2, ... Index the classes with "
+            "StringIndexer, or predict a number with NeuralNetRegressor."
         )
     if len(seen) < 2:
-        only = f"Label column '{label}' holds one class only ({largest:g})"
+        only = f"Label column '{label}' has one class only ({largest:g})"
         if declared is None or n_classes < 2:
             raise DataError(
-                f"{only}: there is nothing to tell apart. Look for a filter that took the other "
-                f"classes away; labels indexed by StringIndexer keep their number of classes, and "
-                f"numClasses tells it of others.",
+                f"{only}; expected two or more. If a filter removed the others, set numClasses, or "
+                "index the label with StringIndexer before filtering.",
                 reason="one class",
             )
         log.warning(
             "%s of the %d that %s declares; the model will predict it.",
             only,
             n_classes,
-            declared.by,
+            declared.source,
         )
     return n_classes
 
 
 def warn_of_identifier(label: str, n_classes: int, n_rows: int) -> None:
-    """Say so where labels are numbered texts of which hardly two are the same."""
-    if n_classes > _FEW_CLASSES and n_rows < _FEW_ROWS * n_classes:
+    """Warn if hardly two rows have the same label, as with an indexed identifier."""
+    if n_classes > _FEW_CLASSES and n_rows < _MIN_ROWS_PER_CLASS * n_classes:
         log.warning(
             "Label column '%s' has %d classes for %d training rows: is it an identifier?",
             label,
@@ -134,14 +134,14 @@ def warn_of_identifier(label: str, n_classes: int, n_rows: int) -> None:
 
 
 def balanced_weights(seen: dict[int, float], n_classes: int) -> Float64Array:
-    """Factors that give all classes of the data the same weight and keep the sum of all weights.
+    """Return factors that give all classes the same weight, and keep the sum of all weights.
 
-        factor_c = total / (k weight_c),  k the number of classes in the data
+        factor_c = total / (k weight_c),  k the number of classes in the rows
 
     Returns
     -------
     ndarray, shape (n_classes,), float64
-        1 for a class that no row has.
+        1 for a class without rows.
     """
     present = {label: weight for label, weight in seen.items() if weight > 0}
     total = sum(present.values())

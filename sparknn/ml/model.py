@@ -1,8 +1,7 @@
-"""What the fitted models have in common: a network, its parameters, and how it predicts.
+"""Predict with a fitted network: the base of both models.
 
-A model's whole state is its Params, ``network``, ``theta`` and ``summary``; the last three are
-never changed after construction, so copies may share them. They share too the broadcast of a large
-network to the executors.
+The state of a model is its Params, ``network``, ``theta`` and ``summary``; the last three never
+change after construction, so copies share them, and the broadcast of a large network as well.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.broadcast import CachedBroadcast
 from sparknn.ml.checked_params import CheckedParams, setter
-from sparknn.ml.params import model_handle_invalid
+from sparknn.ml.params import model_handle_invalid, thresholds_for
 from sparknn.ml.persistence import ModelReader, ModelWriter
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.transform import Outputs, append_predictions
@@ -39,12 +38,12 @@ class NetworkModel(
     network : Network, optional
     theta : ndarray, shape (P,), float32, optional
     summary : TrainingSummary, optional
-        Without arguments the model is empty, which is what Spark's readers construct.
+        Without arguments the model is empty, as Spark's readers construct it.
 
     Notes
     -----
-    ``transform`` raises SchemaError before any job where the schema shows what is wrong. A row of
-    another number of features stops the job, whatever ``handleInvalid`` says.
+    ``transform`` raises SchemaError before any job if the schema shows a problem. A row of another
+    number of features fails the job, whatever ``handleInvalid`` is.
     """
 
     handleInvalid = model_handle_invalid()
@@ -62,11 +61,11 @@ class NetworkModel(
         self._summary = summary
         self._broadcast: CachedBroadcast[LocalPredictor] = CachedBroadcast()
         if (network is None) != (theta is None):
-            raise ValueError("A model takes a network and its theta, or neither.")
+            raise ValueError("Only one of network and theta was given; expected both, or neither.")
         if network is not None and theta is not None and theta.shape != (network.n_params,):
             raise ValueError(
-                f"theta has shape {theta.shape}; a network of layers {list(network.layers)} "
-                f"takes ({network.n_params},)."
+                f"theta has shape {theta.shape}; expected ({network.n_params},) for a network of "
+                f"layers {list(network.layers)}."
             )
 
     @property
@@ -74,8 +73,8 @@ class NetworkModel(
         """Layer sizes, activation and loss."""
         if self._network is None:
             raise ValueError(
-                f"{self.uid} holds no network: it was constructed, not fitted. "
-                f"Use {type(self).__name__}.load(path) or an estimator's fit."
+                f"{self.uid} has no network: it was constructed, not fitted. "
+                f"Use {type(self).__name__}.load(path), or the fit method of an estimator."
             )
         return self._network
 
@@ -88,39 +87,33 @@ class NetworkModel(
 
     @property
     def weights(self) -> Float32Array:
-        """``theta`` by the name that MultilayerPerceptronClassificationModel gives it."""
+        """Alias of ``theta``, as in MultilayerPerceptronClassificationModel."""
         return self.theta
 
     @property
     def layers(self) -> list[int]:
-        """Layer sizes from the inputs to the outputs, ``[784, 300, 10]``."""
+        """Layer sizes from inputs to outputs, such as ``[784, 300, 10]``."""
         return list(self.network.layers)
 
     @property
     def numFeatures(self) -> int:
-        """Features the network takes; -1 for an empty model."""
+        """Number of features; -1 for an empty model."""
         return -1 if self._network is None else self._network.layers[0]
 
     @property
     def hasSummary(self) -> bool:
-        """Whether the model knows how it was trained."""
+        """Whether the model has a training summary."""
         return self._summary is not None
 
     @property
     def summary(self) -> TrainingSummary:
-        """How the model was trained.
-
-        Raises
-        ------
-        RuntimeError
-            If the model has no summary.
-        """
+        """History of the training; RuntimeError if ``hasSummary`` is false."""
         if self._summary is None:
-            raise RuntimeError(f"{self.uid} has no training summary; ask hasSummary first.")
+            raise RuntimeError(f"{self.uid} has no training summary; check hasSummary first.")
         return self._summary
 
     def predict(self, value: Vector | ArrayLike) -> float | Vector:  # type: ignore[override]
-        """Predict one row, without a Spark job; equals ``transform`` to the last bit.
+        """Predict one row, without a Spark job; bitwise equal to ``transform``.
 
         Parameters
         ----------
@@ -136,16 +129,16 @@ class NetworkModel(
         return float(prediction) if prediction.ndim == 0 else DenseVector(prediction)
 
     def toLocal(self) -> LocalPredictor:
-        """The network on numpy alone: no Spark, no JVM, small to pickle."""
+        """Return a predictor that needs numpy only: no Spark, no JVM, small to pickle."""
         return LocalPredictor(self.network, self.theta, self._thresholds())
 
     def write(self) -> ModelWriter:
-        """A writer: ``model.write().overwrite().save(path)``."""
+        """Return a writer: ``model.write().overwrite().save(path)``."""
         return ModelWriter(self)
 
     @classmethod
     def read(cls) -> ModelReader[Any]:
-        """A reader: ``Model.read().load(path)``."""
+        """Return a reader: ``Model.read().load(path)``."""
         return ModelReader(cls)
 
     def __repr__(self) -> str:
@@ -165,7 +158,7 @@ class NetworkModel(
         )
 
     def _outputs(self) -> Outputs:
-        return Outputs(prediction=self.getPredictionCol())
+        return Outputs(self.getPredictionCol())
 
     def _thresholds(self) -> tuple[float, ...] | None:
         return None
@@ -174,8 +167,8 @@ class NetworkModel(
         row = value.toArray() if isinstance(value, Vector) else np.asarray(value)
         if row.shape != (local.n_features,):
             raise ValueError(
-                f"The features have shape {row.shape}; {self.uid} takes one row of "
-                f"{local.n_features} features. Use toLocal().predict(X) for many."
+                f"The features have shape {row.shape}; expected one row, ({local.n_features},). "
+                "Use toLocal().predict(X) for many rows."
             )
         return local.predict_raw(row[None])
 
@@ -185,40 +178,25 @@ class ClassificationNetworkModel(NetworkModel, ProbabilisticClassificationModel)
 
     @property
     def numClasses(self) -> int:
-        """Values that the label can take."""
+        """Number of classes."""
         return self.network.layers[-1]
 
     def predictRaw(self, value: Vector | ArrayLike) -> Vector:
-        """The logits of one row, one a class, without a Spark job."""
+        """Return the logits of one row, one per class, without a Spark job."""
         return DenseVector(self._raw(self.toLocal(), value)[0])
 
     def predictProbability(self, value: Vector | ArrayLike) -> Vector:
-        """The probabilities of one row, one a class, without a Spark job."""
+        """Return the probabilities of one row, one per class, without a Spark job."""
         local = self.toLocal()
         return DenseVector(local.probabilities(self._raw(local, value))[0])
 
     def _outputs(self) -> Outputs:
         return Outputs(
-            prediction=self.getPredictionCol(),
-            probability=self.getProbabilityCol(),
-            raw=self.getRawPredictionCol(),
+            self.getPredictionCol(), self.getProbabilityCol(), self.getRawPredictionCol()
         )
 
     def _thresholds(self) -> tuple[float, ...] | None:
-        if not self.isDefined(self.thresholds):
-            return None
-        thresholds = tuple(self.getThresholds())
-        if len(thresholds) != self.numClasses:
-            raise ValueError(
-                f"thresholds has {len(thresholds)} values; the model has {self.numClasses} "
-                "classes. Give one a class."
-            )
-        if min(thresholds) < 0 or sum(thresholds) <= 0 or thresholds.count(0.0) > 1:
-            raise ValueError(
-                f"thresholds is {list(thresholds)}; expected values of 0 or more, of which at most "
-                "one is 0."
-            )
-        return thresholds
+        return thresholds_for(self, self.numClasses)
 
 
 class RegressionNetworkModel(NetworkModel):
@@ -226,11 +204,11 @@ class RegressionNetworkModel(NetworkModel):
 
     @property
     def numTargets(self) -> int:
-        """Targets that the network predicts."""
+        """Number of targets."""
         return self.network.layers[-1]
 
 
 def _frozen(theta: Float32Array) -> Float32Array:
-    own = np.array(theta, dtype=np.float32)
-    own.setflags(write=False)
-    return own
+    copied = np.array(theta, dtype=np.float32)
+    copied.setflags(write=False)
+    return copied

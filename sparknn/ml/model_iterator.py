@@ -1,4 +1,4 @@
-"""The models of several parameter maps, trained group by group when they are first asked for."""
+"""Train the models of several parameter maps, group by group, when they are first requested."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ M = TypeVar("M")
 
 @dataclass
 class FitGroup(Generic[M]):
-    """Parameter maps that share their rows, and so their rounds.
+    """Parameter maps that share their rows and rounds.
 
     Parameters
     ----------
     indices : list of int
-        Of the maps.
+        Indices of the maps.
     train : callable
-        ``() -> list of outcomes``, one per map; called once, on first demand.
+        ``() -> list of outcomes``, one per map; called once, at the first request.
     """
 
     indices: Sequence[int]
@@ -28,9 +28,10 @@ class FitGroup(Generic[M]):
     _outcomes: dict[int, M | Exception] | None = field(default=None, repr=False)
 
     def result(self, index: int) -> M:
-        """Return the model of a map, which the group then forgets; raise its error if it has one.
+        """Return the model of a map once, or raise its error.
 
-        The first thread to ask trains the whole group while the others wait.
+        The first thread trains the whole group while the others wait. The group keeps no reference
+        to a model that it has returned.
         """
         with self._lock:
             if self._outcomes is None:
@@ -46,7 +47,7 @@ class FitGroup(Generic[M]):
 
 
 class ModelIterator(Iterator[tuple[int, M]]):
-    """``(index, model)`` for every parameter map, group by group; threads may share it.
+    """Iterate over ``(index, model)`` of every parameter map, group by group; thread-safe.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Every param of the estimators and their models, each declared once.
+"""Declare every param of the estimators and their models, each once.
 
-Spark's names and mixins wherever Spark has one; a param that Spark's mixin declares is declared
-again only to give it our default, our range, or a doc that says what it means here.
+With Spark's name and mixin if there is one; a mixin's param is declared again only for another
+default, a range, or a doc that explains it for this estimator.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from pyspark.ml.base import Model
-from pyspark.ml.param import TypeConverters
+from pyspark.ml.param import Params, TypeConverters
 from pyspark.ml.param.shared import (
     HasAggregationDepth,
     HasBatchSize,
@@ -35,7 +35,15 @@ from sparknn.core.nn.schedules import SCHEDULES
 from sparknn.core.nn.solvers import SOLVERS
 from sparknn.core.training.averaging import AVERAGING_RULES
 from sparknn.core.training.final_weights import FINAL_WEIGHTS
-from sparknn.ml.checked_params import AUTO, AutoOr, CheckedParam, CheckedParams, getter, setter
+from sparknn.ml.checked_params import (
+    AUTO,
+    AutoOr,
+    CheckedParam,
+    CheckedParams,
+    ParamError,
+    getter,
+    setter,
+)
 from sparknn.ml.validators import Each, OneOf, Range
 
 _INT, _FLOAT = TypeConverters.toInt, TypeConverters.toFloat
@@ -46,7 +54,7 @@ _COUNT = Range(1)
 
 
 class _Architecture(CheckedParams):
-    """What the network looks like. Its first and last size come from the data."""
+    """Params of the network. The sizes of its first and last layer come from the data."""
 
     hiddenLayers = CheckedParam(
         "hiddenLayers",
@@ -64,7 +72,7 @@ class _Architecture(CheckedParams):
     )
     dropout = CheckedParam(
         "dropout",
-        "share of the hidden units that each training step leaves out",
+        "share of the hidden units that each training step drops",
         _FLOAT,
         0.0,
         Range(0, 1, open_high=True),
@@ -78,86 +86,87 @@ class _Architecture(CheckedParams):
 class _LocalTraining(
     CheckedParams, HasSeed, HasSolver, HasStepSize, HasMomentum, HasRegParam, HasBatchSize
 ):
-    """What every worker does with its rows."""
+    """Params of the training on each worker."""
 
-    seed = CheckedParam("seed", "decides every random choice of a fit", _INT, 0)
+    seed = CheckedParam("seed", "seed of every random choice in a fit", _INT, 0)
     solver: CheckedParam[Any] = CheckedParam(
         "solver",
-        "how a worker turns gradients into steps",
+        "rule that turns gradients into steps on a worker",
         _STRING,
         AUTO,
         OneOf((AUTO, *SOLVERS)),
     )
     stepSize: CheckedParam[Any] = CheckedParam(
         "stepSize",
-        "peak of the step size; 'auto' chooses it for the solver",
+        "largest step size of a fit; 'auto' chooses it for the solver",
         _AUTO_FLOAT,
         AUTO,
         Range(0, open_low=True),
     )
     stepSizeSchedule = CheckedParam(
         "stepSizeSchedule",
-        "step size over a fit: level, or rising over the first tenth and then falling to 0, in a "
-        "straight line or half a cosine",
+        "step size over a fit: constant, or a warm-up over the first tenth and then a linear or "
+        "cosine decrease to 0",
         _STRING,
         "linear",
         OneOf(tuple(SCHEDULES)),
     )
     momentum = CheckedParam(
         "momentum",
-        "of the solvers momentum and ngsgd; in adam and adamw, the decay of the first moment",
+        "momentum of the solvers momentum and ngsgd; beta1 of adam and adamw",
         _FLOAT,
         0.9,
         Range(0, 1, open_high=True),
     )
     regParam: CheckedParam[Any] = CheckedParam(
         "regParam",
-        "L2 penalty on weights, not on biases; 'auto': 1 / rows (or the sum of their weights, if "
-        "more), 0.01 at most; 0 from 10,000 on, and where initialModel is set",
+        "L2 penalty on weights, not on biases; 'auto' is 1 / rows (or 1 / the sum of their "
+        "weights, if that is larger), at most 0.01, and 0 from 10,000 rows on or with an "
+        "initialModel",
         _AUTO_FLOAT,
         AUTO,
         Range(0),
     )
     batchSize: CheckedParam[Any] = CheckedParam(
         "batchSize",
-        "rows in a mini-batch; 'auto' chooses it for the number of rows",
+        "rows per mini-batch; 'auto' chooses it for the number of rows",
         _AUTO_INT,
         AUTO,
         _COUNT,
     )
     localEpochs: CheckedParam[Any] = CheckedParam(
         "localEpochs",
-        "passes over a worker's rows in each round; 'auto': 1, more where a worker has few rows",
+        "passes over a worker's rows per round; 'auto' is 1, or more if workers have few rows",
         _AUTO_INT,
         AUTO,
         _COUNT,
     )
     miniBatchFraction = CheckedParam(
         "miniBatchFraction",
-        "share of a worker's rows that a round draws",
+        "share of a worker's rows that is drawn per round",
         _FLOAT,
         1.0,
         Range(0, 1, open_low=True),
     )
     period = CheckedParam(
         "period",
-        "'fixed': every round does localEpochs passes over miniBatchFraction of the rows; 'auto': "
-        "it does several times that while it is short against what a round costs, and as the step "
-        "size falls. The fit then depends on measured times, and is not the same to the byte",
+        "'fixed': every round makes localEpochs passes over miniBatchFraction of the rows; 'auto': "
+        "several times that if rounds are short compared to their overhead, and as the step size "
+        "falls. The fit then depends on measured times, and is not reproducible",
         _STRING,
         "fixed",
         OneOf(("fixed", "auto")),
     )
     shuffle = CheckedParam(
         "shuffle",
-        "whether rows are dealt to the workers at random, and put in a new order for every pass",
+        "whether rows are distributed to workers at random, and reordered for every pass",
         _BOOLEAN,
         True,
     )
     maxChange = CheckedParam(
         "maxChange",
-        "largest norm of what a mini-batch adds in sgd, and to the velocity in momentum and ngsgd; "
-        "0 for no limit",
+        "largest norm of a mini-batch's step in sgd, and of its contribution to the velocity in "
+        "momentum and ngsgd; 0 for no limit",
         _FLOAT,
         2.0,
         Range(0),
@@ -177,7 +186,7 @@ class _LocalTraining(
 
 
 class _ModelOrPath:
-    """A converter that takes a model, which stays the object it is, or a path, as a string."""
+    """Convert a path to a string, and leave a model as it is."""
 
     kind = "a fitted model, or the path of a saved one"
 
@@ -188,20 +197,20 @@ class _ModelOrPath:
 
 
 class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
-    """How many workers there are, how their networks become one, and when the rounds end."""
+    """Params of the workers, the averaging of their networks, and the end of the rounds."""
 
     maxIter = CheckedParam("maxIter", "number of rounds", _INT, 20, _COUNT)
     numWorkers = CheckedParam(
         "numWorkers",
-        "networks that are trained side by side and averaged; 0 for Spark's default parallelism, "
-        "which grows as executors register: set it where a fit shall be the same again",
+        "networks that are trained in parallel and averaged; 0 for Spark's default parallelism, "
+        "which grows as executors register: set it for reproducible fits",
         _INT,
         0,
         Range(0),
     )
     averaging: CheckedParam[Any] = CheckedParam(
         "averaging",
-        "how the driver moves from the workers' mean to the next network; 'auto' chooses rule, "
+        "rule for the next network, given the mean of the workers' networks; 'auto' chooses it, "
         "averagingMomentum and averagingRate by the number of workers",
         _STRING,
         AUTO,
@@ -209,30 +218,30 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     )
     averagingMomentum: CheckedParam[Any] = CheckedParam(
         "averagingMomentum",
-        "share of the last rounds' movement that the next round keeps",
+        "share of the previous rounds' movement that a round keeps",
         _AUTO_FLOAT,
         AUTO,
         Range(0, 1, open_high=True),
     )
     averagingRate: CheckedParam[Any] = CheckedParam(
         "averagingRate",
-        "multiplies the movement of each round",
+        "factor of the movement of each round",
         _AUTO_FLOAT,
         AUTO,
         Range(0, open_low=True),
     )
     localState: CheckedParam[Any] = CheckedParam(
         "localState",
-        "whether the solvers' buffers are averaged like the network, or start each round at 0",
+        "whether solver buffers are averaged like the network, or start each round at 0",
         _STRING,
         AUTO,
         OneOf((AUTO, "average", "reset")),
     )
     finalWeights: CheckedParam[Any] = CheckedParam(
         "finalWeights",
-        "the network that a fit ends with: the last round's, the best by validation loss, a moving "
+        "network that a fit returns: of the last round, the best by validation loss, a moving "
         "average over rounds, or the best mean of the last rounds; 'auto' is best with validation "
-        "rows and last without",
+        "rows, otherwise last",
         _STRING,
         AUTO,
         OneOf((AUTO, *FINAL_WEIGHTS)),
@@ -244,16 +253,14 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
         0,
         Range(0),
     )
-    tol = CheckedParam(
-        "tol", "by how much a validation loss must fall to count as better", _FLOAT, 0.0, Range(0)
-    )
+    tol = CheckedParam("tol", "decrease that makes a validation loss better", _FLOAT, 0.0, Range(0))
     aggregationDepth = CheckedParam(
-        "aggregationDepth", "depth of the tree that adds up the workers", _INT, 2, _COUNT
+        "aggregationDepth", "depth of the tree that sums the networks", _INT, 2, _COUNT
     )
     initialModel: CheckedParam[Any] = CheckedParam(
         "initialModel",
-        "a model, or the path of a saved one, to continue from: features and classes must be the "
-        "same, and hiddenLayers and activation if they are set; '' starts afresh",
+        "model to continue from, or the path of a saved one: features and classes must be the "
+        "same, and hiddenLayers and activation if they are set; '' starts from scratch",
         _ModelOrPath(),
         "",
     )
@@ -275,25 +282,24 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
 class _Rows(
     CheckedParams, HasWeightCol, HasValidationIndicatorCol, HasStandardization, HasHandleInvalid
 ):
-    """Which rows are trained on, and what is done to them first."""
+    """Params of the rows: which ones count, and how they are prepared."""
 
     standardization = CheckedParam(
         "standardization",
-        "whether features are brought to mean 0 and a common scale in the fit; the model takes "
-        "them as they are",
+        "whether a fit scales features to mean 0 and a common scale; the model takes them unscaled",
         _BOOLEAN,
         True,
     )
     handleInvalid = CheckedParam(
         "handleInvalid",
-        "what becomes of rows with null, NaN or infinite values in training",
+        "what to do with training rows that have null, NaN or infinite values",
         _STRING,
         "error",
         OneOf(("error", "skip")),
     )
     validationFraction = CheckedParam(
         "validationFraction",
-        "share of the rows drawn for validation; not together with validationIndicatorCol",
+        "share of the rows drawn for validation; not allowed with validationIndicatorCol",
         _FLOAT,
         0.0,
         Range(0, 1, open_high=True),
@@ -309,7 +315,7 @@ class _Rows(
 
 
 class _CountOrNone:
-    """A count, or -1, which is Spark's word for none."""
+    """Accept a count, or -1, which Spark uses for none."""
 
     def problem(self, value: Any) -> str | None:
         return None if value == -1 or value >= 1 else f"expected a number {self}"
@@ -319,20 +325,20 @@ class _CountOrNone:
 
 
 class _Checkpoints(CheckedParams, HasCheckpointInterval):
-    """How a fit survives its driver."""
+    """Params of the checkpoints, from which a fit continues after its driver has died."""
 
     checkpointDir = CheckedParam(
         "checkpointDir",
-        "a folder, on any file system that Spark knows, to write the state of a fit to. Another "
-        "fit with the same settings and rows then continues from there. A fit removes what it "
-        "wrote when it ends well; '' writes nothing. One driver at a time",
+        "directory, on any file system of Spark's, for the state of a fit; '' for none. Another "
+        "fit with the same settings and rows continues from it. A fit that succeeds removes it. "
+        "For one driver at a time",
         _STRING,
         "",
     )
     checkpointInterval = CheckedParam(
         "checkpointInterval",
-        "rounds between two checkpoints, if there is a checkpointDir: one costs about a second, "
-        "and what a driver loses that dies is the rounds since the last",
+        "rounds between two checkpoints; each takes about a second, and a driver failure loses at "
+        "most this many rounds",
         _INT,
         5,
         _CountOrNone(),
@@ -343,15 +349,15 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
 
 
 class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints):
-    """What classifier, regressor and their models have in common."""
+    """Params that classifier, regressor and their models share."""
 
 
 def model_handle_invalid() -> CheckedParam[str]:
-    """``handleInvalid`` of a model: a row that cannot be predicted can be kept as well."""
+    """Return ``handleInvalid`` for a model, which can also keep rows that are invalid."""
     return CheckedParam(
         "handleInvalid",
-        "what becomes of rows whose features are null, or hold null, NaN or infinite values: an "
-        "error, left out, or kept with null predictions",
+        "what to do with rows whose features are null, or have null, NaN or infinite values: raise "
+        "an error, skip them, or keep them with null predictions",
         _STRING,
         "error",
         OneOf(("error", "skip", "keep")),
@@ -359,35 +365,52 @@ def model_handle_invalid() -> CheckedParam[str]:
 
 
 class _Thresholds:
-    """One number of at least 0 a class, of which at most one is 0."""
+    """Accept one number >= 0 per class, at most one of them 0."""
 
     def problem(self, value: Any) -> str | None:
         usable = all(Range(0).problem(entry) is None for entry in value)
         if usable and len(value) >= 2 and value.count(0) <= 1:
             return None
-        return "expected two or more numbers >= 0 of which at most one is 0, one a class"
+        return "expected one number per class, two or more, each >= 0, at most one of them 0"
 
     def __str__(self) -> str:
         return "two or more, each >= 0, at most one of them 0"
 
 
 def class_thresholds() -> CheckedParam[Any]:
-    """``thresholds`` of the classifier and its model, in place of Spark's, which takes anything."""
+    """Return ``thresholds`` for the classifier and its model; Spark's own has no rule."""
     return CheckedParam(
         "thresholds",
-        "one number a class: the class with the largest probability / threshold is predicted",
+        "one number per class: the class with the largest probability / threshold is predicted",
         TypeConverters.toListFloat,
         rule=_Thresholds(),
     )
 
 
+def thresholds_for(stage: Params, n_classes: int) -> tuple[float, ...] | None:
+    """Return the thresholds of a stage, or None if there are none.
+
+    Raises
+    ------
+    ParamError
+        If there is not one per class.
+    """
+    if not stage.isDefined("thresholds"):
+        return None
+    thresholds = tuple(stage.getOrDefault("thresholds"))
+    if len(thresholds) != n_classes:
+        problem = f" has {len(thresholds)} numbers; expected {n_classes}, one per class."
+        raise ParamError(type(stage).__name__, {"thresholds": problem})
+    return thresholds
+
+
 class ClassifierParams(NetworkParams):
-    """Params of the classifier and its model that Spark's classifiers do not have."""
+    """Params that the classifier and its model share, besides those of Spark's classifiers."""
 
     classWeight = CheckedParam(
         "classWeight",
-        "'balanced' gives all classes the same total weight in the loss; the means and scales of "
-        "standardization, unlike with weightCol, do not count it",
+        "'balanced' gives all classes the same total weight in the loss; unlike weightCol, it does "
+        "not change the means and scales of standardization",
         _STRING,
         "none",
         OneOf(("none", "balanced")),
@@ -396,12 +419,12 @@ class ClassifierParams(NetworkParams):
 
 
 class HasNumClasses(CheckedParams):
-    """``numClasses`` of the classifier alone: its model has a property of that name."""
+    """``numClasses`` of the classifier; its model has a property of that name."""
 
     numClasses = CheckedParam(
         "numClasses",
-        "number of classes, for labels without metadata of which the rows may lack some, such as "
-        "those of a fold; 0: as the metadata says, or else the largest label does",
+        "number of classes; 0 takes it from the label's metadata, or else from the largest label. "
+        "Set it for labels without metadata if the rows, such as those of a fold, may lack classes",
         _INT,
         0,
         Range(0),
@@ -410,12 +433,12 @@ class HasNumClasses(CheckedParams):
 
 
 class RegressorParams(NetworkParams, HasLoss):
-    """Params of the regressor and its model."""
+    """Params that the regressor and its model share."""
 
     loss = CheckedParam(
         "loss",
-        "what the fit makes small; huber is squared up to an error of one standard deviation of "
-        "the target, and absolute beyond",
+        "what a fit minimizes; huber is squared for errors up to one standard deviation of the "
+        "target, and absolute beyond",
         _STRING,
         "squared",
         OneOf(tuple(name for name, loss in LOSSES.items() if not loss.classifies)),

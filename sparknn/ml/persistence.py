@@ -1,12 +1,12 @@
-"""Saving and loading: Spark's own metadata, and the parameters as numeric parquet.
+"""Save and load stages: Spark's own metadata, and the parameters as numeric parquet.
 
-    path/metadata/      one line of JSON: class, uid, params, and under "sparknn" what is ours
-    path/theta/         parquet, one row a chunk: chunk (int), values (array<float>)
-    path/initialModel/  a model, saved in the same way, that an estimator continues from
+    path/metadata/      one line of JSON: class, uid, params, and a section "sparknn"
+    path/theta/         parquet, one row per chunk: chunk (int), values (array<float>)
+    path/initialModel/  the model, saved in the same way, that an estimator continues from
 
-Everything goes through DataFrames, so any file system that Spark knows will do. Nothing is pickled,
-and a directory is not believed: metadata and parameters are checked against their checksums, and
-sizes before memory is taken.
+Everything goes through DataFrames, so any file system that Spark supports will do. Nothing is
+pickled. Metadata and parameters are checked against checksums, and sizes before memory is
+allocated.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ log = logging.getLogger("sparknn")
 
 FORMAT_VERSION = 1
 SECTION = "sparknn"
-SEAL = "metadataSha256"
+METADATA_SHA = "metadataSha256"
 INITIAL_MODEL = "initialModel"
 
 P = TypeVar("P", bound=Params)
 
 
 class ModelFormatError(ValueError):
-    """A directory does not hold what was asked for; the message says what it lacks."""
+    """A directory does not hold a valid stage of the wanted class; the message says why."""
 
 
 class StageWriter(MLWriter):
-    """Writes what every stage has: its class, uid and params."""
+    """Write what every stage has: its class, uid and params."""
 
     def __init__(self, instance: Params) -> None:
         super().__init__()
         self.instance = instance
 
     def save(self, path: str) -> None:
-        """Save to a directory, on any file system that Spark knows.
+        """Save to a directory, on any file system that Spark supports.
 
         Raises
         ------
         FileExistsError
-            If there is something already and ``overwrite()`` was not called.
+            If the path exists and ``overwrite()`` was not called.
         """
         _check_path(path)
         # What cannot be saved must fail before anything is deleted.
@@ -79,14 +79,14 @@ class StageWriter(MLWriter):
         try:
             self.saveImpl(path)
         except FileExistsError:
-            # Somebody else's, by now.
+            # Another process has created it in the meantime.
             raise
         except BaseException:
-            _remove_begun(self._session(), path)
+            _remove_partial(self._session(), path)
             raise
 
     def saveImpl(self, path: str) -> None:
-        """Write the metadata; what Spark's composites call through ``save``."""
+        """Write the metadata; Spark's composites call this through ``save``."""
         frame = self._session().createDataFrame([(self._metadata_line(),)], "value string")
         try:
             frame.coalesce(1).write.mode(self._mode()).text(os.path.join(path, "metadata"))
@@ -99,11 +99,11 @@ class StageWriter(MLWriter):
         return self._sparkSession or _active_session()
 
     def _mode(self) -> str:
-        # Without a JVM at hand, Spark's writers replace what is there.
+        # Over Spark Connect, ``save`` cannot remove a path: Spark's writers replace what is there.
         return "overwrite" if self.shouldOverwrite else "error"
 
     def _section(self) -> dict[str, Any]:
-        """What is ours in the metadata."""
+        """Return the section "sparknn" of the metadata."""
         return {"formatVersion": FORMAT_VERSION, "version": __version__}
 
     def _metadata_line(self) -> str:
@@ -112,7 +112,7 @@ class StageWriter(MLWriter):
             self.instance,
             self._session(),  # type: ignore[arg-type,unused-ignore]
             extraMetadata={SECTION: self._section()},
-            # A model to continue from has no place in JSON.
+            # An initial model is saved in a directory of its own.
             paramMap={
                 param.name: value
                 for param, value in self.instance._paramMap.items()
@@ -120,20 +120,20 @@ class StageWriter(MLWriter):
             },
         )
         metadata = json.loads(line)
-        metadata[SECTION][SEAL] = seal(metadata)
+        metadata[SECTION][METADATA_SHA] = metadata_checksum(metadata)
         return json.dumps(metadata)
 
 
 class EstimatorWriter(StageWriter):
-    """Writes an estimator: its params, and the model that it continues from if it has one."""
+    """Write an estimator: its params, and its initial model if it has one."""
 
     def saveImpl(self, path: str) -> None:
-        """Write the metadata first: a save that was cut off is then seen to be one."""
+        """Write the metadata first, so that an interrupted save is recognized as incomplete."""
         super().saveImpl(path)
-        if writer := self._of_initial_model():
+        if writer := self._initial_model_writer():
             writer.saveImpl(os.path.join(path, INITIAL_MODEL))
 
-    def _of_initial_model(self) -> ModelWriter | None:
+    def _initial_model_writer(self) -> ModelWriter | None:
         model = self.instance.getOrDefault(INITIAL_MODEL)
         if not isinstance(model, Model):
             return None
@@ -144,21 +144,21 @@ class EstimatorWriter(StageWriter):
         return writer
 
     def _section(self) -> dict[str, Any]:
-        writer = self._of_initial_model()
+        writer = self._initial_model_writer()
         if writer is not None:
-            # A model that cannot be saved must fail now.
+            # A model that cannot be saved must fail before anything is written.
             writer._metadata_line()
         return {**super()._section(), INITIAL_MODEL: writer is not None}
 
 
 class ModelWriter(StageWriter):
-    """Writes a model: its params, network and summary as metadata, its parameters as parquet."""
+    """Write a model: its params, network and summary as metadata, its parameters as parquet."""
 
     def saveImpl(self, path: str) -> None:
-        """Write everything, the metadata first: a save that was cut off is then seen to be one."""
-        model: Any = self.instance
+        """Write the metadata first, so that an interrupted save is recognized as incomplete."""
         super().saveImpl(path)
-        write_weights(self._session(), model.theta, os.path.join(path, "theta"), self._mode())
+        theta = cast(Any, self.instance).theta
+        write_weights(self._session(), theta, os.path.join(path, "theta"), self._mode())
 
     def _section(self) -> dict[str, Any]:
         model: Any = self.instance
@@ -171,13 +171,13 @@ class ModelWriter(StageWriter):
                 "loss": network.loss,
             },
             "numParams": network.n_params,
-            "sha256": checksum(model.theta),
+            "sha256": theta_checksum(model.theta),
             "summary": model.summary.to_json() if model.hasSummary else None,
         }
 
 
 class StageReader(MLReader[P]):  # type: ignore[type-var]
-    """Reads what ``StageWriter`` wrote."""
+    """Read what ``StageWriter`` wrote."""
 
     def __init__(self, cls: type[P]) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
                 "that Spark can read. Is the path complete, and visible to every node?"
             ) from error
         except Exception as error:
-            # Of a damaged file, or a file system that Spark does not know or may not enter.
+            # A damaged file, or a file system that is unknown or not accessible.
             raise ModelFormatError(
                 f"{path}/metadata cannot be read ({root_cause(error)})."
             ) from error
@@ -218,48 +218,31 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
                 f"{path} holds a {found}, not a {wanted}. Load it with "
                 f"{str(found).rsplit('.', 1)[-1]}.load(path)."
             )
-        self._check_version(path, metadata.get(SECTION))
-        found_seal = metadata[SECTION].get(SEAL)
-        if found_seal is None:
+        section = metadata.get(SECTION)
+        version = section.get("formatVersion") if isinstance(section, dict) else None
+        if not isinstance(version, int) or version < 1:
             raise ModelFormatError(
-                f"{path}/metadata has no checksum: it was saved before sparknn wrote one, or was "
-                "edited. Save it again."
+                f"{path}/metadata has no format version of sparknn. It was not saved by sparknn, "
+                "or was edited."
             )
-        if found_seal != seal(metadata):
+        if version > FORMAT_VERSION:
+            raise ModelFormatError(
+                f"{path} was saved by sparknn {section.get('version')} in format {version}; "
+                f"{__version__} reads up to format {FORMAT_VERSION}. Upgrade sparknn to load it."
+            )
+        if section.get(METADATA_SHA) != metadata_checksum(metadata):
             raise ModelFormatError(
                 f"{path}/metadata does not match its checksum: it was changed after it was saved. "
                 "Copy it again, or save again."
             )
         return dict(metadata)
 
-    def _check_version(self, path: str, section: Any) -> None:
-        version = section.get("formatVersion") if isinstance(section, dict) else None
-        if not isinstance(version, int) or version < 1:
-            raise ModelFormatError(
-                f"{path}/metadata says nothing of sparknn's format (the section '{SECTION}' with "
-                "its 'formatVersion'). It was not saved by sparknn, or was edited."
-            )
-        if version > FORMAT_VERSION:
-            raise ModelFormatError(
-                f"{path} was saved by sparknn {section.get('version')} in format {version}; this "
-                f"is sparknn {__version__}, which reads up to format {FORMAT_VERSION}. "
-                "Upgrade sparknn to load it."
-            )
-
 
 class EstimatorReader(StageReader[P]):
-    """Reads an estimator that ``EstimatorWriter`` wrote."""
+    """Read an estimator that ``EstimatorWriter`` wrote."""
 
     def load(self, path: str) -> P:
-        """Load from a directory.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        ModelFormatError
-            If it holds something else, or a newer format than this version reads.
-        """
+        """Load from a directory; FileNotFoundError or ModelFormatError if that is not possible."""
         _check_path(path)
         metadata = self._metadata(path)
         estimator: Any = self.cls()
@@ -271,18 +254,10 @@ class EstimatorReader(StageReader[P]):
 
 
 class ModelReader(StageReader[P]):
-    """Reads a model that ``ModelWriter`` wrote."""
+    """Read a model that ``ModelWriter`` wrote."""
 
     def load(self, path: str) -> P:
-        """Load from a directory.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        ModelFormatError
-            If it is truncated, was changed, holds something else, or a newer format.
-        """
+        """Load from a directory; FileNotFoundError or ModelFormatError if that is not possible."""
         _check_path(path)
         metadata = self._metadata(path)
         section = metadata[SECTION]
@@ -295,26 +270,25 @@ class ModelReader(StageReader[P]):
             raise ModelFormatError(
                 f"The training summary in {path}/metadata is damaged ({error!r})."
             ) from error
-        constructor: Any = self.cls
-        model: P = constructor(network, theta, summary)
+        model = cast(Any, self.cls)(network, theta, summary)
         _restore(model, metadata)
-        return model
+        return cast(P, model)
 
 
-def seal(metadata: dict[str, Any]) -> str:
-    """SHA-256 of all that metadata say, but for the seal itself."""
-    section = {name: value for name, value in metadata[SECTION].items() if name != SEAL}
+def metadata_checksum(metadata: dict[str, Any]) -> str:
+    """Return the SHA-256 of all metadata but the checksum itself."""
+    section = {name: value for name, value in metadata[SECTION].items() if name != METADATA_SHA}
     text = json.dumps({**metadata, SECTION: section}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def checksum(theta: Float32Array) -> str:
-    """SHA-256 of the parameters as little-endian float32."""
+def theta_checksum(theta: Float32Array) -> str:
+    """Return the SHA-256 of the parameters as little-endian float32."""
     return hashlib.sha256(np.ascontiguousarray(theta, dtype="<f4").tobytes()).hexdigest()
 
 
 def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
-    """The network that the metadata describes; only descriptions that make sense pass."""
+    """Return the network that the metadata describes, if the description is consistent."""
     try:
         saved = section["network"]
         layers = saved["layers"]
@@ -344,14 +318,14 @@ def _theta(
     except WorkerEnvironmentError:
         raise
     except Exception as error:
-        # Spark reports a damaged file in many ways; the cause is kept.
+        # Spark has many errors for a damaged file.
         raise ModelFormatError(
             f"The parameters in {path}/theta cannot be read ({root_cause(error)}). The "
             "directory is incomplete or was changed; copy it again, or save the model again."
         ) from error
     if not np.isfinite(theta).all():
-        raise ModelFormatError(f"The parameters in {path}/theta hold NaN or infinite values.")
-    if checksum(theta) != section["sha256"]:
+        raise ModelFormatError(f"The parameters in {path}/theta have NaN or infinite values.")
+    if theta_checksum(theta) != section["sha256"]:
         raise ModelFormatError(
             f"The parameters in {path}/theta do not match their checksum: they were changed after "
             "the model was saved."
@@ -360,34 +334,27 @@ def _theta(
 
 
 def _restore(stage: Params, metadata: dict[str, Any]) -> None:
-    """Give a stage its uid and params; those that it does not know are left out with a warning."""
-    unknown = []
-    for name, value in metadata["defaultParamMap"].items():
-        if stage.hasParam(name):
-            stage._setDefault(**{name: value})
-        else:
-            unknown.append(name)
-    for name, value in metadata["paramMap"].items():
-        if stage.hasParam(name):
-            stage._set(**{name: value})
-        elif name not in unknown:
-            unknown.append(name)
+    """Set uid and params of a stage; warn of params that it does not have."""
+    defaults, values = metadata["defaultParamMap"], metadata["paramMap"]
+    unknown = {name for name in (*defaults, *values) if not stage.hasParam(name)}
     if unknown:
         warnings.warn(
             f"{type(stage).__name__} was saved by sparknn {metadata[SECTION].get('version')}; "
             f"sparknn {__version__} does not know its params {', '.join(sorted(unknown))} and "
-            "leaves them out.",
+            "ignores them.",
             stacklevel=3,
         )
+    stage._setDefault(**{name: defaults[name] for name in defaults if name not in unknown})
+    stage._set(**{name: values[name] for name in values if name not in unknown})
     stage._resetUid(metadata["uid"])
 
 
-def _remove_begun(spark: SparkSession, path: str) -> None:
+def _remove_partial(spark: SparkSession, path: str) -> None:
     try:
         remove(spark, path)
     except Exception as error:
-        # Must not stand in the way of why the save failed.
-        log.warning("What was begun at %s is still there (%s).", path, root_cause(error))
+        # The error of the save is the one to raise.
+        log.warning("The incomplete %s could not be removed: %s", path, root_cause(error))
 
 
 def _taken(path: str) -> str:
@@ -403,9 +370,8 @@ def _check_path(path: object) -> None:
 
 
 def _active_session() -> SparkSession:
-    """The session in use. Unlike Spark's readers, none is started as a side effect."""
+    """Return the active session, of this thread or the process; start none, unlike Spark's."""
     try:
-        # In another thread, the process's.
         return SparkSession.active()
     except PySparkRuntimeError:
         raise RuntimeError(

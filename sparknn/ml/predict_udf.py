@@ -1,4 +1,4 @@
-"""What executors do with a column of features: decode it, predict, and hand columns back.
+"""Decode a column of features on the executors, predict, and return the output columns.
 
 Module-level functions of arrow arrays. Rows are made dense a few megabytes at a time, so that
 wide sparse vectors are never dense in memory all at once.
@@ -21,32 +21,32 @@ from sparknn.core.types import Float64Array, FloatArray, IntArray
 if TYPE_CHECKING:
     from pyspark import Broadcast
 
-# DecodedRows are made dense in pieces of about this size, a whole number of the predictor's blocks.
+# Rows are made dense in pieces of about this size, a whole number of the predictor's blocks.
 _PIECE_BYTES = 16 << 20
 
 BoolArray = NDArray[np.bool_]
 
 
 class FeaturesError(ValueError):
-    """Features in a DataFrame that the model cannot take; the message says which and why."""
+    """Rows whose features the model cannot predict from; the message says which and why."""
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What to predict from a column; travels to the executors.
+    """Describe what to predict from a column; sent to the executors.
 
     Parameters
     ----------
     sent : LocalPredictor, or a broadcast of one
-        Its thresholds do not count.
+        Its thresholds are ignored.
     thresholds : tuple of float, optional
-        One a class.
+        One per class.
     column : str
-        Name of the column of features, for messages.
+        Name of the features column, for messages.
     outputs : tuple of str
         Which of ``raw``, ``probability`` and ``prediction`` to return, in this order.
     nulls : bool
-        Whether invalid rows become null. If not, they are an error.
+        Whether invalid rows become null. If not, they raise an error.
     """
 
     sent: LocalPredictor | Broadcast[LocalPredictor]
@@ -64,13 +64,13 @@ class Scorer:
 
 @dataclass(frozen=True)
 class ListColumn:
-    """A column of lists: all entries one after another.
+    """Hold a column of lists: all entries one after another.
 
     Parameters
     ----------
     values : ndarray, shape (N,)
     starts : ndarray, shape (n + 1,), int64
-        Row i owns entries ``starts[i]`` to ``starts[i + 1]``.
+        Row i has entries ``starts[i]`` to ``starts[i + 1]``.
     """
 
     values: FloatArray
@@ -81,21 +81,21 @@ class ListColumn:
         return np.diff(self.starts)
 
     def cut(self, start: int, stop: int) -> ListColumn:
-        """DecodedRows ``start`` to ``stop``."""
+        """Return rows ``start`` to ``stop``."""
         first, last = self.starts[start], self.starts[stop]
         return ListColumn(self.values[first:last], self.starts[start : stop + 1] - first)
 
 
 @dataclass(frozen=True)
 class DecodedRows:
-    """Decoded features, not dense yet.
+    """Hold decoded features, not dense yet.
 
     Parameters
     ----------
     values : ListColumn
-        Entries of every row; those of a null row do not matter.
+        Entries of every row; those of a null row are ignored.
     present : ndarray, shape (n,), bool
-        DecodedRows that are not null.
+        Rows that are not null.
     sizes : ndarray, shape (n,)
         Number of features of each row.
     indices : ListColumn, optional
@@ -110,7 +110,7 @@ class DecodedRows:
     is_sparse: BoolArray | None = None
 
     def dense(self, start: int, stop: int, n_features: int) -> FloatArray:
-        """DecodedRows ``start`` to ``stop``, shape (n, d); a null row is NaN."""
+        """Return rows ``start`` to ``stop``, shape (n, d); a null row is NaN."""
         n = stop - start
         part, present = self.values.cut(start, stop), self.present[start:stop]
         if self.indices is None or self.is_sparse is None:
@@ -141,7 +141,7 @@ def score(scorer: Scorer, *columns: pa.Array) -> pa.StructArray:
     ----------
     scorer : Scorer
     *columns : arrow arrays
-        Arrays of numbers; of vectors, their values, types (0 sparse, 1 dense), sizes and indices.
+        Arrays of numbers; for vectors, their values, types (0 sparse, 1 dense), sizes and indices.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def score(scorer: Scorer, *columns: pa.Array) -> pa.StructArray:
 
 
 def score_pandas(scorer: Scorer, *columns: pd.Series) -> pd.DataFrame:
-    """``score`` for Spark versions that hand over pandas: lists arrive as objects, one a row."""
+    """Predict like ``score`` on Spark versions that pass pandas: lists arrive as objects."""
     raw = _predict(scorer, decode_pandas(*columns))
     valid = ~np.isnan(raw[:, 0])
     return pd.DataFrame(
@@ -174,7 +174,7 @@ def score_pandas(scorer: Scorer, *columns: pd.Series) -> pd.DataFrame:
 
 
 def decode(values: pa.ListArray, *vector: pa.Array) -> DecodedRows:
-    """Arrays of numbers, or the fields of vectors. A null entry becomes NaN."""
+    """Decode arrays of numbers, or the fields of vectors. A null entry becomes NaN."""
     present = np.ones(len(values), dtype=bool)
     if values.null_count:
         present = values.is_valid().to_numpy(zero_copy_only=False).astype(bool)
@@ -190,7 +190,7 @@ def decode(values: pa.ListArray, *vector: pa.Array) -> DecodedRows:
 
 
 def decode_pandas(values: pd.Series, *vector: pd.Series) -> DecodedRows:
-    """``decode`` of pandas columns, whose lists are objects."""
+    """Decode pandas columns, whose lists are objects."""
     present = values.notna().to_numpy()
     lists = _concatenate(values, present)
     if not vector:
@@ -209,7 +209,7 @@ def _predict(scorer: Scorer, rows: DecodedRows) -> Float64Array:
     wrong = rows.sizes[rows.present & (rows.sizes != d)]
     if len(wrong):
         raise FeaturesError(
-            f"Column '{scorer.column}' holds rows of {int(wrong[0])} features; the model was "
+            f"Column '{scorer.column}' has rows of {int(wrong[0])} features; the model was "
             f"trained on {d}. Assemble the same columns, in the same order, as for training."
         )
     raw = np.empty((n, predictor.n_outputs), dtype=np.float64)
@@ -219,10 +219,10 @@ def _predict(scorer: Scorer, rows: DecodedRows) -> Float64Array:
     if invalid.any() and not scorer.nulls:
         n_null = int((~rows.present).sum())
         raise FeaturesError(
-            f"Column '{scorer.column}' cannot be predicted from in {int(invalid.sum())} of {n} "
-            f"rows of a batch: {n_null} null, {int(invalid.sum()) - n_null} with null, NaN, "
-            "infinite or too large values. Impute them, or set the model's handleInvalid to 'skip' "
-            "(leave them out) or 'keep' (null outputs)."
+            f"Column '{scorer.column}' has {int(invalid.sum())} invalid rows in a batch of {n}: "
+            f"{n_null} null, {int(invalid.sum()) - n_null} with null, NaN, infinite or too large "
+            "values. Impute them, or set the model's handleInvalid to 'skip' (drop the rows) or "
+            "'keep' (null outputs)."
         )
     return raw
 
@@ -252,7 +252,7 @@ def _lists(column: pa.ListArray) -> ListColumn:
 
 
 def _arrow(values: FloatArray, valid: BoolArray) -> pa.Array:
-    """Numbers, shape (n,), or lists of equal length, shape (n, k); null where not valid."""
+    """Convert numbers, shape (n,), or lists, shape (n, k); null where not valid."""
     mask = None if valid.all() else pa.array(~valid)
     if values.ndim == 1:
         return pa.array(values, mask=None if mask is None else ~valid)
@@ -263,7 +263,7 @@ def _arrow(values: FloatArray, valid: BoolArray) -> pa.Array:
 
 
 def _objects(values: FloatArray, valid: BoolArray) -> pd.Series:
-    """Lists or numbers as pandas takes them, None where not valid."""
+    """Convert numbers or lists to a pandas column, None where not valid."""
     column = pd.Series(list(values) if values.ndim == 2 else values, dtype=object)
     column[~valid] = None
     return column

@@ -1,4 +1,4 @@
-"""One log record a finished round: logger ``sparknn``, level INFO."""
+"""Log one record per finished round: logger ``sparknn``, level INFO."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ log = logging.getLogger("sparknn")
 
 @dataclass(frozen=True)
 class Progress:
-    """Logs the rounds of one fit.
+    """Log the rounds of one fit.
 
-    The record carries ``sparknn_round``, the RoundRecord, and ``sparknn_uid``, the estimator's uid.
+    Log records have attributes ``sparknn_round``, the RoundRecord, and ``sparknn_uid``, the uid of
+    the estimator.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class Progress:
     name: str = ""
 
     def __call__(self, fit: FitState, record: RoundRecord) -> None:
-        """A round has ended."""
+        """Log a round that has ended; called as ``FitState.on_round_end``."""
         record = in_target_units(record, fit.config)
         line = round_line(record, fit)
         log.info(
@@ -41,12 +42,17 @@ class Progress:
 
 
 def round_line(record: RoundRecord, fit: FitState) -> str:
-    """``round  3/20  loss 0.1234  validation loss 0.1100, accuracy 97.10 %  81,000 rows/s ...``"""
-    n_rounds = fit.config.max_iter
-    parts = [
-        f"round {record.round + 1:>{len(str(n_rounds))}}/{n_rounds}",
-        f"loss {record.loss:.4f}",
-    ]
+    """Return ``round  3/20  loss 0.1234  validation loss 0.1100, accuracy 97.10 %  0.5 s ...``.
+
+    With ``period='auto'`` a round takes one or more of ``maxIter`` units of local work, and the
+    line has both counts: ``round  3  7/20 units``.
+    """
+    n_units, width = fit.config.max_iter, len(str(fit.config.max_iter))
+    if fit.adapt_round_length:
+        parts = [f"round {record.round + 1:>{width}}", f"{fit.n_done:>{width}}/{n_units} units"]
+    else:
+        parts = [f"round {record.round + 1:>{width}}/{n_units}"]
+    parts.append(f"loss {record.loss:.4f}")
     if not math.isnan(record.validation_loss):
         classifies = fit.config.network.loss_fn.classifies
         metric = (
@@ -55,11 +61,10 @@ def round_line(record: RoundRecord, fit: FitState) -> str:
             else f"squared error {record.validation_metric:.4g}"
         )
         parts.append(f"validation loss {record.validation_loss:.4f}, {metric}")
-    seconds = [past.seconds for past in fit.history]
     if record.seconds > 0:
         parts.append(f"{record.n_rows / record.seconds:,.0f} rows/s")
     parts.append(f"{record.seconds:.1f} s")
-    left = (n_rounds - record.round - 1) * sum(seconds) / len(seconds)
+    left = (n_units - fit.n_done) * sum(past.seconds for past in fit.history) / fit.n_done
     if left > 0:
         parts.append(f"{left:.0f} s left")
     return "  ".join(parts)

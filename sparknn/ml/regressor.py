@@ -1,4 +1,4 @@
-"""The neural network regressor and its model."""
+"""Train and use a neural network that predicts numbers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sparknn.ml.training_setup import Target
 
 log = logging.getLogger("sparknn")
 
-# Deviations that a target's mean may be away from 0 before float32 is too coarse for it.
-_FARTHEST = 1e6
-# Labels between these sizes leave room for errors above and below them in float32, whose whole
-# precision is between 1.2e-38 and 3e38.
+# Largest mean of a target, in deviations from 0, for which float32 is precise enough.
+_MAX_OFFSET = 1e6
+# Sizes of labels that leave room for errors above and below them in float32, which has its full
+# precision between 1.2e-38 and 3e38.
 _SMALLEST, _LARGEST = 1e-37, 1e37
 
 
 class NeuralNetRegressionModel(RegressionNetworkModel, RegressionModel[Any], RegressorParams):
-    """A trained network that predicts numbers; ``NeuralNetRegressor.fit`` makes it."""
+    """A fitted network that predicts numbers; ``NeuralNetRegressor.fit`` returns it."""
 
     handleInvalid = model_handle_invalid()
 
@@ -62,10 +62,10 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
         self._set(**params)
 
     def setParams(self, **params: Unpack[RegressorKeywords]) -> Self:
-        """Set several params at once; all that are wrong are reported together."""
+        """Set several params; one error reports all that are wrong."""
         return self._set(**params)
 
-    def _outputs(self) -> list[str]:
+    def _output_names(self) -> list[str]:
         return [self.getPredictionCol()]
 
     def _target(self, engine: Engine, label: StructField, initial: Network | None) -> Target:
@@ -76,15 +76,15 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
         if beyond.any():
             size = sizes[beyond][0]
             raise DataError(
-                f"Labels in column '{label.name}' are about {size:.2g}; the network predicts "
-                f"float32 numbers, from {_SMALLEST:g} to {_LARGEST:g}. "
+                f"Labels in column '{label.name}' are about {size:.2g}; expected sizes from "
+                f"{_SMALLEST:g} to {_LARGEST:g}, as predictions are float32. "
                 f"{'Divide' if size > 1 else 'Multiply'} the labels by a constant."
             )
-        far = (spread > 0) & (np.abs(found.target_mean) > _FARTHEST * spread)
+        far = (spread > 0) & (np.abs(found.target_mean) > _MAX_OFFSET * spread)
         if far.any():
             log.warning(
-                "The labels in column '%s' differ by little (%.3g) for their size (%.3g): "
-                "predictions are float32, and lose much of that. Subtract a constant from them.",
+                "Labels in column '%s' vary little (%.3g) for their size (%.3g): predictions are "
+                "float32, and lose much of that. Subtract a constant from the labels.",
                 label.name,
                 spread[far][0],
                 found.target_mean[far][0],

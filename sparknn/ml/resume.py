@@ -1,4 +1,4 @@
-"""Which checkpoints belong to a fit, and how it goes on from the last one."""
+"""Find the checkpoints of a fit, and continue it from the last one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from sparknn import __version__
 from sparknn.core.training.fit_state import FitState
-from sparknn.engine.interface import Engine
+from sparknn.engine.interface import DataSpec, Engine
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.checkpoint import FORMAT_VERSION, Checkpoints, probe
 from sparknn.ml.params import NetworkParams
@@ -27,25 +27,25 @@ log = logging.getLogger("sparknn")
 
 Reserve = Callable[[str], str]
 
-# Places where fits of this process now keep their checkpoints, and the lock on them.
+# Directories in use by the fits of this process, and the lock on them.
 _reserved: set[str] = set()
-_reserving = threading.Lock()
+_lock = threading.Lock()
 
 
 @contextmanager
 def reserve_dirs() -> Iterator[Reserve]:
-    """Keep fits that train alike from writing over each other, as long as the block lasts.
+    """Keep identical fits from overwriting each other's checkpoints while the block lasts.
 
-    Two maps may differ in nothing but thresholds, and Spark's tuning fits pipelines in threads. The
-    second that wants a place gets ``PLACE-2``, and later finds it again: which is which of fits
-    that are the same does not matter.
+    Two maps may differ in thresholds only, and Spark's tuning fits pipelines in threads. The second
+    fit that reserves DIR gets ``DIR-2``, and finds it again when it is repeated: the checkpoints of
+    identical fits are interchangeable.
     """
     mine: set[str] = set()
 
     def reserve(path: str) -> str:
-        with _reserving:
-            places = chain([path], (f"{path}-{n}" for n in count(2)))
-            free = next(place for place in places if place not in _reserved)
+        with _lock:
+            candidates = chain([path], (f"{path}-{n}" for n in count(2)))
+            free = next(candidate for candidate in candidates if candidate not in _reserved)
             _reserved.add(free)
         mine.add(free)
         return free
@@ -53,18 +53,18 @@ def reserve_dirs() -> Iterator[Reserve]:
     try:
         yield reserve
     finally:
-        with _reserving:
+        with _lock:
             _reserved.difference_update(mine)
 
 
 def wants_checkpoints(params: NetworkParams) -> bool:
-    """Whether there is somewhere to write them to, and a time to do it."""
+    """Return whether both a directory and an interval are set."""
     return bool(params.getCheckpointDir()) and params.getCheckpointInterval() >= 1
 
 
 @defer_interrupts()
 def probe_all(spark: SparkSession, estimators: Iterable[NetworkParams]) -> None:
-    """See that every folder that checkpoints are wanted in can hold them.
+    """Check that every checkpoint directory can be written, read and removed.
 
     Raises
     ------
@@ -77,64 +77,69 @@ def probe_all(spark: SparkSession, estimators: Iterable[NetworkParams]) -> None:
 def resume_all(
     spark: SparkSession,
     engine: Engine,
+    spec: DataSpec,
     fits: Sequence[tuple[NetworkParams, FitState]],
     reserve: Reserve,
 ) -> None:
-    """Give every fit that wants checkpoints a place for them, and let it go on from the last one.
+    """Continue every fit that has a checkpoint, and let all that want checkpoints write them.
 
-    The place is named after all that decides the fit, so that fits which would differ in a single
-    bit, those of a grid or of a CrossValidator's folds, can share a ``checkpointDir``.
+    A directory is named after everything that decides the bytes of the fit, so that different fits,
+    those of a grid or of the folds of a CrossValidator, can share a ``checkpointDir``.
     """
     wanting = [(params, fit) for params, fit in fits if wants_checkpoints(params)]
     if not wanting:
         return
     digest = engine.digest()
     for params, fit in wanting:
-        path = reserve(os.path.join(params.getCheckpointDir(), fingerprint(fit, digest)))
+        path = reserve(os.path.join(params.getCheckpointDir(), fingerprint(fit, spec, digest)))
         checkpoints = Checkpoints(spark, path, params.getCheckpointInterval())
         saved = checkpoints.latest()
         if saved is None:
             log.info(
-                "There is no checkpoint of these settings and rows in %s: starting at round 1.",
+                "No checkpoint for these settings and rows in %s: starting at round 1.",
                 params.getCheckpointDir(),
             )
         else:
             fit.restore(saved)
-            n_done = len(saved.history)
             log.info(
-                "Continuing from round %d of %d, checkpoint %s.",
-                n_done + 1,
+                "Continuing from %s %d of %d, checkpoint %s.",
+                "unit" if fit.adapt_round_length else "round",
+                fit.n_done + 1,
                 fit.config.max_iter,
-                checkpoints.folder(n_done),
+                checkpoints.folder(len(saved.history)),
             )
         fit.on_checkpoint = checkpoints
 
 
-def fingerprint(fit: FitState, digest: str) -> str:
-    """A name for all that decides how a fit that has not begun will end.
+def fingerprint(fit: FitState, spec: DataSpec, digest: str) -> str:
+    """Return a hash of everything that decides the result of a fit, before its first round.
 
     Parameters
     ----------
     fit : FitState
-        Its plan, its averaging and the network it starts from.
+        Its config, its averaging and the network it starts from.
+    spec : DataSpec
+        How its rows are split.
     digest : str
-        Of its rows.
+        Hash of its rows.
 
     Notes
     -----
-    What is computed from the rows (means, scales, weights of classes) counts as float32: the last
-    bits of a sum depend on the order in which Spark returns the rows.
+    Values computed from the rows (means, scales, class weights) are hashed as float32: the last
+    bits of a sum depend on the order in which Spark returns the rows. The values of a validation
+    indicator are in ``digest``.
     """
     decisive = [FORMAT_VERSION, __version__, fit.config, fit.averaging, fit.n_workers]
     decisive += [fit.adapt_round_length, fit.current, digest]
+    decisive += [spec.n_workers, spec.validation_fraction, spec.validation_indicator is not None]
     text = json.dumps(decisive, default=_plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for, as something that it has one for."""
+    """Convert dataclasses and arrays to values that JSON can represent."""
     if is_dataclass(value):
         return {item.name: getattr(value, item.name) for item in fields(value)}
     if isinstance(value, np.ndarray):
         return [value.shape, hashlib.sha256(value.astype("<f4").tobytes()).hexdigest()]
-    raise TypeError(f"A {type(value).__name__} has no place in a fingerprint.")
+    raise TypeError(f"A {type(value).__name__} cannot be part of a fingerprint.")

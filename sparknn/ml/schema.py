@@ -1,4 +1,4 @@
-"""Columns are there and of a usable type: checked on the schema, before any job runs."""
+"""Check that columns exist and have usable types: on the schema, before any job runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SchemaProblem:
 
 
 class SchemaError(ValueError):
-    """Columns that are missing, of the wrong type, or in the way; all of them at once.
+    """Columns that are missing, of the wrong type, or exist already; all of them at once.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class SchemaError(ValueError):
 
 
 def check_is_dataframe(data: object, method: str, otherwise: str = "") -> None:
-    """Raise TypeError if something else than a Spark DataFrame arrived.
+    """Raise TypeError if ``data`` is not a Spark DataFrame.
 
     Parameters
     ----------
     method : str
-        Whose argument ``data`` is, for the message.
+        Name of the method for the message.
     otherwise : str
-        Another thing to do about it.
+        Another hint for the message.
     """
     # On pyspark 3.5 Spark Connect has a DataFrame of its own.
     if isinstance(data, DataFrame) or is_connect(data):
@@ -90,8 +90,8 @@ def check_training_schema(
     case_matters : bool
         See ``case_matters``.
     outputs : sequence of str
-        Columns that the model will add. As in Spark's own estimators, the training data must not
-        have them: transform would fail after the fit.
+        Columns that the model will add. As with Spark's estimators, the training data must not have
+        them: transform would fail after the fit.
     """
     problems = [
         feature_problem(schema, features),
@@ -127,7 +127,7 @@ def raise_all(problems: Iterable[SchemaProblem | None]) -> None:
 
 
 def feature_problem(schema: StructType, name: str) -> SchemaProblem | None:
-    """What is wrong with a column of features, if anything is."""
+    """Return what is wrong with a column of features, or None."""
     if missing := missing_problem(schema, name, "featuresCol", "features"):
         return missing
     found = schema[name].dataType
@@ -143,14 +143,14 @@ def feature_problem(schema: StructType, name: str) -> SchemaProblem | None:
 
 
 def case_matters(session: SparkSession) -> bool:
-    """Whether 'prediction' and 'PREDICTION' are two columns; they are one unless Spark is told."""
+    """Return whether Spark distinguishes 'prediction' and 'PREDICTION'; by default it does not."""
     return str(session.conf.get("spark.sql.caseSensitive")).lower() == "true"
 
 
 def output_problems(
     schema: StructType, outputs: Sequence[str], case_matters: bool
 ) -> list[SchemaProblem]:
-    """Columns to be added that exist already, or that two params name."""
+    """Return the output columns that exist already, or that two params name."""
     key = str if case_matters else str.lower
     existing = {key(name): name for name in schema.names}
     named: dict[str, list[str]] = defaultdict(list)
@@ -222,7 +222,7 @@ def _problem(
 
 
 def missing_problem(schema: StructType, name: str, param: str, holds: str) -> SchemaProblem | None:
-    """What is wrong with a column that must be there once, if anything is."""
+    """Return what is wrong with a column that must exist once, or None."""
     count = schema.names.count(name)
     if count == 1:
         return None

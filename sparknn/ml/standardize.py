@@ -1,7 +1,7 @@
-"""Features and targets are standardised inside a fit; a model takes and gives them as they are.
+"""Standardise features and targets for a fit, and fold the scaling into the fitted network.
 
-Standardising is affine, so it can be moved into a network's first and last layer and out of them
-again. All arithmetic is float64.
+Standardising is affine, so a network's first and last layer can absorb it: a model takes features
+and returns predictions in their original units. All arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from sparknn.engine.interface import FeatureStatistics
 
 log = logging.getLogger("sparknn")
 
-# Numbers of float32 within a feature's range, below which it is said to be coarse: rounding is then
-# 0.4 % of what it has to tell.
-_FEWEST_STEPS = 256
-# From here on float32 does not tell whole numbers apart.
-_LAST_WHOLE = float(1 << 24)
+# A feature whose range holds fewer float32 numbers is coarse: rounding is then 0.4 % of its range.
+_MIN_STEPS = 256
+# From here on float32 cannot represent every whole number.
+_LARGEST_WHOLE = float(1 << 24)
 # A feature's range is at most this many of its scales.
-_LARGEST_RANGE = 6.0
-# Features whose ranges are within this factor of the largest one are of one kind.
-_ONE_KIND = 2.0
-# Where these are the share of all features, those that hardly ever vary are of their kind too: the
-# pixels at an image's edge. (MNIST: 94 %, and the others deviate by less than 0.01 of their range.)
-_MOSTLY, _HARDLY = 0.75, 0.1
-# A row's mean squared distance from the mean row is at most this.
-_LARGEST_NORM = 100.0
+_MAX_RANGE = 6.0
+# Features whose ranges are within this factor of the largest one are of the same kind.
+_SAME_KIND = 2.0
+# If at least this share of the features is of one kind, features that hardly ever vary count as
+# that kind too: the pixels at an image's edge. (MNIST: 94 %, and the others deviate by less than
+# 0.01 of their range.)
+_MOST, _HARDLY_VARYING = 0.75, 0.1
+# Upper bound of a row's mean squared distance from the mean row.
+_MAX_SQUARED_NORM = 100.0
 
 
 def robust_standardizer(
     statistics: FeatureStatistics, *, keep_constant: bool = False
 ) -> Standardizer:
-    """Features around 0 on scales that suit one step size, whatever units they came in.
+    """Center features at 0, on scales that suit one step size whatever their units.
 
     Features of different kinds each get their own scale, features of one kind (pixels, one-hot
     columns, percentages) share one:
 
         own: max(deviation, (high - low) / 6);  shared: the same of sqrt(mean(deviation^2))
 
-    An age beside an income must not share its scale, or it would vanish.
+    An age must not share the scale of an income, or it would vanish.
     A pixel at the edge that is inked in one row of ten thousand has a tiny deviation; dividing by
-    it would make that row's value a hundred times larger than any other, and a training step on
-    that row too. And many features together must not make long rows, whose steps are long: all
-    scales grow until the mean squared norm of a row is at most 100.
+    it would make that row's value, and its training step, a hundred times larger than any other.
+    Rows of many features are long, and so are their steps: all scales grow until the mean squared
+    norm of a row is at most 100.
 
     Parameters
     ----------
     statistics : FeatureStatistics
     keep_constant : bool
-        A constant feature says nothing, and its weights stay as random as they began: it is
-        multiplied by 0. A warm start has learned weights to keep: it is multiplied by 1.
+        Multiply constant features by 1, to keep the learned weights of a warm start. By default
+        they are multiplied by 0: their weights would stay as random as they began.
 
     Returns
     -------
@@ -69,36 +69,34 @@ def robust_standardizer(
     """
     ranges = statistics.high - statistics.low
     varying = ranges > 0
-    scale = np.maximum(statistics.deviation, ranges / _LARGEST_RANGE)
-    alike = varying & (ranges >= ranges.max(initial=0) / _ONE_KIND)
-    if alike.sum() >= _MOSTLY * varying.sum():
-        alike |= varying & (statistics.deviation < _HARDLY * ranges)
-    if alike.any():
-        shared = np.sqrt(np.mean(np.square(statistics.deviation[alike])))
-        scale[alike] = max(shared, ranges.max() / _LARGEST_RANGE)
-    norm = float(np.square(statistics.deviation[varying] / scale[varying]).sum())
-    scale *= max(1.0, np.sqrt(norm / _LARGEST_NORM))
-    of_constant = 1.0 if keep_constant else 0.0
-    return Standardizer(
-        statistics.mean.astype(np.float32), _factor(scale, statistics.mean, of_constant)
-    )
+    scale = np.maximum(statistics.deviation, ranges / _MAX_RANGE)
+    same_kind = varying & (ranges >= ranges.max(initial=0) / _SAME_KIND)
+    if same_kind.sum() >= _MOST * varying.sum():
+        same_kind |= varying & (statistics.deviation < _HARDLY_VARYING * ranges)
+    if same_kind.any():
+        shared = np.sqrt(np.mean(np.square(statistics.deviation[same_kind])))
+        scale[same_kind] = max(shared, ranges.max() / _MAX_RANGE)
+    squared_norm = float(np.square(statistics.deviation[varying] / scale[varying]).sum())
+    scale *= max(1.0, np.sqrt(squared_norm / _MAX_SQUARED_NORM))
+    factor = _factor(scale, statistics.mean, of_constant=1.0 if keep_constant else 0.0)
+    return Standardizer(statistics.mean.astype(np.float32), factor)
 
 
 def warn_of_coarse_features(column: str, statistics: FeatureStatistics) -> None:
-    """Say so where features differ by little for their size, such as times in seconds since 1970.
+    """Warn of features that vary little for their size, such as times in seconds since 1970.
 
-    They may have lost it already as they became float32: constant ones, too, if they are large.
+    Conversion to float32 may have rounded the variation away, so large constant features count too.
     """
     largest = np.maximum(np.abs(statistics.low), np.abs(statistics.high))
     step = np.spacing(largest.astype(np.float32)).astype(np.float64)
     ranges = statistics.high - statistics.low
-    coarse = np.where(ranges > 0, ranges < _FEWEST_STEPS * step, largest >= _LAST_WHOLE)
+    coarse = np.where(ranges > 0, ranges < _MIN_STEPS * step, largest >= _LARGEST_WHOLE)
     if coarse.any():
         first = int(np.argmax(coarse))
         log.warning(
-            "%d of %d features in column '%s' differ by little for their size (feature %d is "
-            "between %.9g and %.9g): the network works in float32, which has steps of %.3g there. "
-            "Subtract a constant from them first.",
+            "%d of %d features in column '%s' vary little for their size (feature %d is between "
+            "%.9g and %.9g): the network uses float32, whose precision there is %.3g. Subtract a "
+            "constant from them first.",
             int(coarse.sum()),
             len(coarse),
             column,
@@ -110,13 +108,13 @@ def warn_of_coarse_features(column: str, statistics: FeatureStatistics) -> None:
 
 
 def target_standardizer(statistics: FeatureStatistics) -> Standardizer:
-    """Mean 0 and deviation 1 for every target; a constant one is only shifted. Shape (k,)."""
-    factor = _factor(statistics.target_deviation, statistics.target_mean, 1.0)
+    """Scale every target to mean 0 and deviation 1; only shift constant ones. Shape (k,)."""
+    factor = _factor(statistics.target_deviation, statistics.target_mean, of_constant=1.0)
     return Standardizer(statistics.target_mean, factor.astype(np.float64))
 
 
 def _factor(scale: Float64Array, mean: Float64Array, of_constant: float) -> Float32Array:
-    """``1 / scale``; ``of_constant`` where the scale is nothing but rounding."""
+    """Return ``1 / scale``, or ``of_constant`` where the scale is only rounding error."""
     with np.errstate(divide="ignore", over="ignore"):
         factor = (1 / scale).astype(np.float32)
     varies = scale > np.finfo(np.float32).eps * np.abs(mean)
@@ -130,7 +128,7 @@ def fold(
     features: Standardizer | None,
     targets: Standardizer | None,
 ) -> Float32Array:
-    """The parameters that do to raw rows what ``theta`` does to standardised ones.
+    """Return the parameters that compute on raw rows what ``theta`` computes on standardised ones.
 
         first layer:  W <- diag(f) W;   b <- b - (s f) W        for (X - s) f
         last layer:   W <- W diag(1/f); b <- b / f + s          for (y - s) f
@@ -164,7 +162,7 @@ def unfold(
     features: Standardizer | None,
     targets: Standardizer | None,
 ) -> Float32Array:
-    """The inverse of ``fold``, for a warm start: training begins with the model's own function.
+    """Invert ``fold``, for a warm start: training begins with the function of the model.
 
     No factor of ``features`` may be 0.
     """

@@ -1,4 +1,4 @@
-"""What a fit went through, round by round: kept with the model, saved and loaded with it."""
+"""The history of a fit, round by round: kept with the model, saved and loaded with it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = {item.name: str(item.type) for item in fields(RoundRecord)}
-#: In JSON; null stands for NaN.
+#: As JSON strings; null is NaN.
 _INFINITE = {math.inf: "inf", -math.inf: "-inf"}
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """The history of a fit, and what it learned about its rows.
+    """The history of a fit, and the size of its data.
 
     Parameters
     ----------
     records : sequence of RoundRecord
-        One a round.
+        One per round.
     n_rows, n_validation, n_features, n_workers : int
-        Training rows, validation rows, features, and the shards that the rows were dealt to.
+        Training rows, validation rows, features, and shards.
     seconds, ingest_s : float
-        Wall time of the fit, and of its ingest (which ``seconds`` contains). Fits that shared an
-        ingest and their rounds each report the whole. NaN if unknown.
+        Wall time of the fit, and of its ingest (part of ``seconds``). Fits that shared ingest and
+        rounds each report the time of all. NaN if unknown.
     """
 
     records: Sequence[RoundRecord] = field(repr=False)
@@ -44,20 +44,20 @@ class TrainingSummary:
 
     @property
     def totalIterations(self) -> int:
-        """Rounds run."""
+        """Number of rounds."""
         return len(self.records)
 
     @property
     def objectiveHistory(self) -> list[float]:
-        """Training loss of each round: the mean over its rows, each seen just before its step."""
+        """Training loss of each round: the mean over its rows, each just before its step."""
         return [record.loss for record in self.records]
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row a round: ``RoundRecord``'s fields, then ``aggregation_s`` and ``rows_per_s``.
+        """One row per round: the fields of ``RoundRecord``, ``aggregation_s`` and ``rows_per_s``.
 
-        ``aggregation_s`` is what a round's job took beyond the slowest worker's training: sending
-        tasks out, scoring, adding the networks up; and the training of others in the same rounds.
+        ``aggregation_s`` is the time of a round's job beyond the training of the slowest worker:
+        scheduling, scoring, summing the networks, and training other fits of the same rounds.
         """
         table = pd.DataFrame([asdict(record) for record in self.records], columns=list(_COLUMNS))
         seconds = table["seconds"].astype("float64")
@@ -73,7 +73,7 @@ class TrainingSummary:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw; by default a new figure, which ``plot().figure`` gives.
+            By default of a new figure, which is ``plot().figure``.
 
         Raises
         ------
@@ -88,7 +88,7 @@ class TrainingSummary:
                     "plot needs matplotlib: pip install 'sparknn[plot]'. "
                     "The numbers themselves are in summary.history."
                 ) from error
-            # Not pyplot: no window system is asked for, no global figure stays behind.
+            # Unlike pyplot, this needs no window system and keeps no global figure.
             ax = Figure(figsize=(7, 4), layout="constrained").subplots()
         table = self.history
         rounds = table["round"] + 1
@@ -102,7 +102,7 @@ class TrainingSummary:
         return ax
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that JSON can hold, by column."""
+        """Return plain values for JSON, by column."""
         info = {item.name: json_number(getattr(self, item.name)) for item in fields(self)[1:]}
         history = {
             name: [json_number(getattr(record, name)) for record in self.records]
@@ -112,12 +112,12 @@ class TrainingSummary:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> TrainingSummary:
-        """The inverse of ``to_json``, also of another version's: what is unknown is left out.
+        """Invert ``to_json``, also of another version: unknown names are ignored.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            If ``saved`` is not such a value.
+            If ``saved`` is something else.
         """
         history = saved["history"]
         n_rounds = len(history["round"])
@@ -136,7 +136,7 @@ class TrainingSummary:
 
 
 def json_number(value: float | int | str) -> float | int | str | None:
-    """A number in JSON, which has no word for those that are not finite."""
+    """Return a number as JSON can represent it: infinities as strings, NaN as null."""
     if isinstance(value, float) and not math.isfinite(value):
         return _INFINITE.get(value)
     return value
@@ -147,4 +147,4 @@ def _from_json(value: Any, kind: str) -> Any:
         return math.nan if value is None else float(value)
     if kind == "int":
         return 0 if value is None else int(value)
-    raise TypeError(f"A history of rounds holds numbers, not {kind}.")
+    raise TypeError(f"The history has a column of type {kind}; expected float or int.")

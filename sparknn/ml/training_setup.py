@@ -1,4 +1,4 @@
-"""From Params and ingested rows to a fit that is ready to run, and from its end to theta."""
+"""Build a fit from Params and ingested rows, and get the model's theta from a finished fit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sparknn.ml.defaults import resolve_defaults
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.standardize import fold, robust_standardizer, unfold
 
-# A mistyped size would end in numpy's word for no memory, or in the machine's having none.
-_MOST_PARAMS = 1 << 31
+# A mistyped size must not end in a MemoryError, or exhaust the machine.
+_MAX_PARAMS = 1 << 31
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a network is to predict, as classifier and regressor see it.
+    """Describe what a network predicts, as classifier and regressor define it.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Target:
     loss : str
         A key of ``LOSSES``.
     standardizer : Standardizer, optional
-        Of a regression's targets, shape (k,).
+        Of the targets of a regression, shape (k,).
     class_weight : ndarray, shape (k,), optional
     """
 
@@ -50,17 +50,17 @@ def make_fit(
     initial: tuple[Network, Float32Array] | None,
     on_round_end: Callable[[FitState, RoundRecord], None],
 ) -> FitState:
-    """A fit that is ready to run.
+    """Return a fit that is ready to run.
 
     Parameters
     ----------
     params : NetworkParams
     info : DatasetInfo
     statistics : callable
-        Called only if something is standardised.
+        Called only if features are standardised.
     target : Target
     initial : (Network, theta), optional
-        Where to start.
+        Network to continue from.
     on_round_end : callable
         See ``FitState``.
 
@@ -79,24 +79,26 @@ def make_fit(
         classifies=target.standardizer is None,
         continues=initial is not None,
     )
-    if info.n_validation == 0 and _wants_validation(params):
+    if info.n_validation == 0 and (names := params_that_need_validation(params)):
+        values = " and ".join(f"{name}={params.getOrDefault(name)!r}" for name in names)
         raise DataError(
-            f"There is no validation row, but {_wants_validation(params)} needs some. No row of "
-            f"the validationIndicatorCol is true, or validationFraction drew none."
+            f"There are no validation rows, but {values} needs some. No row of the "
+            "validationIndicatorCol is true, or validationFraction drew none: raise it, or change "
+            "the seed."
         )
     hidden, activation = params.getHiddenLayers(), params.getActivation()
     if initial is not None:
-        # What is not set is as it was.
+        # Params that are not set come from the initial network.
         old, _ = initial
         hidden = hidden if params.isSet("hiddenLayers") else list(old.layers[1:-1])
         activation = activation if params.isSet("activation") else old.activation
     layers = (info.n_features, *hidden, target.n_outputs)
     network = Network(layers, activation, target.loss)
-    if network.n_params > _MOST_PARAMS:
+    if network.n_params > _MAX_PARAMS:
         raise DataError(
             f"A network {'-'.join(map(str, layers))} (features, hiddenLayers, outputs) has "
-            f"{network.n_params:.2g} parameters; expected at most {_MOST_PARAMS:.2g}, which take "
-            f"{4 * _MOST_PARAMS >> 30} GiB. Set smaller hiddenLayers, or look why there are so "
+            f"{network.n_params:.2g} parameters; expected at most {_MAX_PARAMS:.2g}, which take "
+            f"{4 * _MAX_PARAMS >> 30} GiB. Set smaller hiddenLayers, or check why there are so "
             "many features or classes."
         )
     standardizer = None
@@ -130,7 +132,7 @@ def make_fit(
         patience=params.getPatience(),
         tol=params.getTol(),
     )
-    theta = None if initial is None else _start(network, *initial, config)
+    theta = None if initial is None else _initial_theta(network, *initial, config)
     return FitState(
         config,
         averaging,
@@ -141,36 +143,37 @@ def make_fit(
     )
 
 
-def _wants_validation(params: NetworkParams) -> str | None:
-    """The param, and its value, that makes no sense without validation rows."""
-    if params.getPatience() > 0:
-        return f"patience={params.getPatience()}"
-    if params.getFinalWeights() in ("best", "combine"):
-        return f"finalWeights='{params.getFinalWeights()}'"
-    return None
+def params_that_need_validation(params: NetworkParams) -> list[str]:
+    """Return the names of the params whose values have no effect without validation rows."""
+    needs = {
+        "patience": params.getPatience() > 0,
+        "tol": params.getTol() > 0,
+        "finalWeights": params.getFinalWeights() in ("best", "combine"),
+    }
+    return [name for name, needed in needs.items() if needed]
 
 
-def _start(
+def _initial_theta(
     network: Network, old: Network, theta: Float32Array, config: TrainConfig
 ) -> Float32Array:
-    """``theta`` as a network that sees standardised rows must have it to be the same function."""
+    """Convert a model's ``theta`` to the same function of standardised rows."""
     if (old.layers, old.activation) != (network.layers, network.activation):
         raise ValueError(
             f"The initial model has layers {list(old.layers)} and activation '{old.activation}'; "
             f"this fit has layers {list(network.layers)} and activation '{network.activation}'. "
-            f"Sizes come from the features, hiddenLayers and the labels: make them agree, or clear "
-            f"initialModel."
+            "Sizes come from the features, hiddenLayers and the labels: make them equal, or clear "
+            "initialModel."
         )
     return unfold(network, theta, config.standardizer, config.target_standardizer)
 
 
 def fitted_theta(fit: FitState) -> Float32Array:
-    """The parameters of a fit that has run, for rows as they come. Shape (P,), float32.
+    """Return the parameters of a finished fit, for unscaled rows. Shape (P,), float32.
 
     Raises
     ------
     DataError
-        If they are beyond float32.
+        If they exceed the range of float32.
     """
     assert fit.theta is not None
     config = fit.config
@@ -178,18 +181,18 @@ def fitted_theta(fit: FitState) -> Float32Array:
         theta = fold(config.network, fit.theta, config.standardizer, config.target_standardizer)
     if not np.isfinite(theta).all():
         raise DataError(
-            "The network's weights do not fit into float32, which ends at 3e38: the labels are too "
-            "large for it, or features differ by too little. Multiply them by a constant."
+            "The network's weights exceed the range of float32 (3e38): labels are too large, or "
+            "features vary too little. Multiply them by a constant."
         )
     return center_logits(config.network, theta) if config.network.loss_fn.classifies else theta
 
 
 def center_logits(network: Network, theta: Float32Array) -> Float32Array:
-    """The same classifier, with logits whose mean over the classes is 0. Shape (P,), float32.
+    """Return the same classifier, with logits of mean 0 over the classes. Shape (P,), float32.
 
-    Softmax does not see what is added to all logits of a row, but whoever looks at one logit does:
-    BinaryClassificationEvaluator and OneVsRest rank rows by the second of two. Centred, as in
-    Spark's logistic regression, that is half the log-odds.
+    Adding a number to all logits of a row does not change its softmax, but it changes each logit:
+    BinaryClassificationEvaluator and OneVsRest rank rows by the second of two. Centered, as in
+    Spark's logistic regression, that logit is half the log-odds.
     """
     moved = theta.astype(np.float64)
     last = network.blocks(moved)[-1].both
@@ -198,10 +201,10 @@ def center_logits(network: Network, theta: Float32Array) -> Float32Array:
 
 
 def in_target_units(record: RoundRecord, config: TrainConfig) -> RoundRecord:
-    """A record whose ``validation_metric`` is the mean squared error of the label itself.
+    """Return the record with ``validation_metric`` as squared error in the label's units.
 
-    A fit sees standardised targets. Losses stay as the fit saw them; so does the squared error of
-    several targets, which is summed over targets of different units.
+    A fit sees standardised targets. Losses keep those units; so does the squared error of several
+    targets, which is a sum over targets of different units.
     """
     targets = config.target_standardizer
     if targets is None or len(targets.factor) != 1:

@@ -1,7 +1,7 @@
-"""A model's columns, added to a DataFrame by expressions alone: no RDD, no JVM objects of ours.
+"""Add a model's columns to a DataFrame, with column expressions only: no RDD, no JVM objects.
 Only a large network is broadcast, by ``CachedBroadcast``, where Spark has broadcasts.
 
-The features cross to Python once, as they lie in memory; all outputs come back in one struct.
+The features are sent to Python once, in arrow's layout; all outputs return in one struct.
 CPU seconds, Spark's and Python's, for 10,000 cached vectors of 784 and a network 784-300-10:
 
     ============================================  ===========  =============
@@ -14,7 +14,7 @@ CPU seconds, Spark's and Python's, for 10,000 cached vectors of 784 and a networ
     fields to Python and nothing computed         0.52         0.49
     ============================================  ===========  =============
 
-``mapInArrow`` would have to carry every other column to Python and back, vectors included.
+``mapInArrow`` would send every other column to Python and back, vectors included.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _SCORES = "__sparknn_scores"
 
 @dataclass(frozen=True)
 class Outputs:
-    """Names of the columns to add; an empty name leaves one out."""
+    """Names of the columns to add; an empty name omits the column."""
 
     prediction: str
     probability: str = ""
     raw: str = ""
 
     def named(self) -> dict[str, str]:
-        """From an output to its column, in the order in which Spark's own models add them."""
+        """Map outputs to their columns, in the order in which Spark's models add them."""
         every = {"raw": self.raw, "probability": self.probability, "prediction": self.prediction}
         return {output: name for output, name in every.items() if name}
 
@@ -85,7 +85,7 @@ def append_predictions(
     df : DataFrame
     predictor : LocalPredictor
     broadcast : CachedBroadcast
-        Of this network, whatever its thresholds.
+        Of this network, for any thresholds.
     features : str
         A column of vectors, dense or sparse, or of arrays of any numeric type.
     outputs : Outputs
@@ -95,7 +95,7 @@ def append_predictions(
     Raises
     ------
     TypeError
-        If ``df`` is no Spark DataFrame.
+        If ``df`` is not a Spark DataFrame.
     SchemaError
         If the features are missing, of another type, or declared with another number of features;
         or if an output column exists.
@@ -117,22 +117,22 @@ def append_predictions(
     rows, columns = _row_by_row(df, features), _feature_columns(df, features)
     nulls, skips = handle_invalid == "keep", handle_invalid == "skip"
     if not (skips or is_connect(df.sparkSession)):
-        # The same call in every column: Spark evaluates it once.
-        return rows.select("*", *_added(scoring(*columns), named, predictor, nulls))
+        # Spark evaluates the same call once, although every column has it.
+        return rows.select("*", *_output_columns(scoring(*columns), named, predictor, nulls))
     # Spark Connect would send the network with each column.
-    name, taken = _SCORES, {column.lower() for column in df.columns}
-    while name in taken:
+    name, existing = _SCORES, {column.lower() for column in df.columns}
+    while name in existing:
         name += "_"
     if skips:
-        # Spark would move the filter below the prediction, and predict twice.
+        # Spark would push the filter below the prediction, and predict twice.
         scoring = scoring.asNondeterministic()
     scored = rows.withColumn(name, scoring(*columns))
     if skips:
         scored = scored.where(F.col(name)[next(iter(named))].isNotNull())
-    return scored.select("*", *_added(F.col(name), named, predictor, nulls)).drop(name)
+    return scored.select("*", *_output_columns(F.col(name), named, predictor, nulls)).drop(name)
 
 
-def _added(
+def _output_columns(
     scores: Column, named: dict[str, str], predictor: LocalPredictor, nulls: bool
 ) -> list[Column]:
     return [
@@ -144,7 +144,7 @@ def _added(
 
 
 def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: int) -> None:
-    """Everything that can be known before a job runs.
+    """Check what the schema shows before any job runs.
 
     Raises
     ------
@@ -156,15 +156,14 @@ def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: i
     declared = _declared_size(schema[features])
     if declared is not None and declared != n_features:
         message = (
-            f"Column '{features}' has {declared} features, its metadata says; the model was "
-            f"trained on {n_features}. Assemble the same columns, in the same order, as for "
-            "training."
+            f"Column '{features}' has {declared} features by its metadata; the model was trained "
+            f"on {n_features}. Assemble the same columns, in the same order, as for training."
         )
         raise SchemaError(SchemaProblem(features, "featuresCol", message))
 
 
 def _declared_size(field: StructField) -> int | None:
-    """The number of features in a vector column's metadata, as VectorAssembler leaves it there."""
+    """Return the number of features in a vector column's metadata, as VectorAssembler sets it."""
     attributes = (field.metadata or {}).get("ml_attr", {})
     size = attributes.get("num_attrs")
     if size is None and "attrs" in attributes:
@@ -173,7 +172,7 @@ def _declared_size(field: StructField) -> int | None:
 
 
 def _feature_columns(df: DataFrame, features: str) -> list[Column]:
-    """What crosses to Python: numbers of at most 4 bytes."""
+    """Return the columns to send to Python, with numbers of at most 4 bytes."""
     column = F.col(quote_column(features))
     kind = df.schema[features].dataType
     if isinstance(kind, VectorUDT):
@@ -187,11 +186,11 @@ def _feature_columns(df: DataFrame, features: str) -> list[Column]:
 
 
 def _row_by_row(df: DataFrame, features: str) -> DataFrame:
-    """The same rows; behind a filter that keeps all of them, if there are vectors.
+    """Put rows with vectors behind a filter that keeps all of them.
 
-    Spark 4.3 hands what a parquet scan reads to Python in columns, and fails where one of them is a
-    vector (UNSUPPORTED_DATATYPE). A filter makes rows of them, and holds no other filter up.
-    Spark 3 does not need it, and would run twice what made the features, another model for one.
+    Spark 4.3 passes columnar batches from a parquet scan to Python, and fails if a column holds
+    vectors (UNSUPPORTED_DATATYPE). A filter converts them to rows, and blocks no other filter.
+    Spark 3 does not need it, and would compute the features twice.
     """
     has_vectors = any(isinstance(item.dataType, UserDefinedType) for item in df.schema)
     if not has_vectors or df.sparkSession.version.startswith("3."):
@@ -209,7 +208,7 @@ def _ddl(predictor: LocalPredictor, outputs: tuple[str, ...]) -> str:
 
 
 def _scoring_udf(scorer: Scorer, ddl: str) -> Any:
-    """A function of a column that returns a struct: over arrow arrays where Spark has it (4.1)."""
+    """Return a column function whose result is a struct; it uses arrow arrays on Spark 4.1+."""
     if hasattr(F, "arrow_udf"):
 
         def over_arrow(*columns: pa.Array) -> pa.Array:
@@ -228,12 +227,12 @@ def _scoring_udf(scorer: Scorer, ddl: str) -> Any:
 def _output(value: Column, output: str, predictor: LocalPredictor, nulls: bool) -> Column:
     if output == "prediction" and (predictor.classifies or predictor.n_outputs == 1):
         return value
-    # Spark's function does not take nulls.
+    # array_to_vector does not accept nulls.
     return F.when(value.isNotNull(), array_to_vector(value)) if nulls else array_to_vector(value)
 
 
 def _metadata(output: str, predictor: LocalPredictor) -> dict[str, Any]:
-    """What Spark's own classifiers say of their columns (``ml_attr``)."""
+    """Return the metadata that Spark's classifiers give their columns (``ml_attr``)."""
     if not predictor.classifies:
         return {}
     if output == "prediction":

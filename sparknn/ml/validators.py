@@ -1,4 +1,4 @@
-"""Which values a param takes, and a guess at what was meant by one that it does not."""
+"""Rules for the values of params, and guesses at misspelled words."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any, Protocol
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'relu'?``, or nothing if nothing known resembles ``word``."""
+    """Return ``; did you mean 'relu'?``, or '' if no known word is similar."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[close[0]]}'?" if close else ""
 
 
 class Rule(Protocol):
-    """Which values a param takes."""
+    """A rule for the values of a param; its ``str`` describes them."""
 
     def problem(self, value: Any) -> str | None:
-        """What was expected instead of ``value``; None if it is fine."""
+        """Return what was expected instead of ``value``, or None if it is valid."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, finite in any case.
+    """Accept finite numbers from ``low`` to ``high``.
 
     Parameters
     ----------
     low, high : float
     open_low, open_high : bool
-        Whether the end itself is left out.
+        Whether the bound itself is excluded.
     """
 
     low: float = -math.inf
@@ -53,7 +53,7 @@ class Range:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of some words."""
+    """Accept one of some words."""
 
     words: tuple[str, ...]
 
@@ -63,20 +63,20 @@ class OneOf:
         return f"expected {self}{did_you_mean(str(value), self.words)}"
 
     def __str__(self) -> str:
-        quote_column = [f"'{word}'" for word in self.words]
-        return " or ".join([", ".join(quote_column[:-1]), quote_column[-1]])
+        *others, last = [f"'{word}'" for word in self.words]
+        return f"{', '.join(others)} or {last}"
 
 
 @dataclass(frozen=True)
 class Each:
-    """A list whose every entry follows a rule."""
+    """Accept lists whose entries all follow a rule."""
 
     rule: Rule
 
     def problem(self, value: Any) -> str | None:
         for entry in value:
             if problem := self.rule.problem(entry):
-                return f"{problem} in every place"
+                return f"{problem} for every entry"
         return None
 
     def __str__(self) -> str:

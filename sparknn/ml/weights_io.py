@@ -1,7 +1,7 @@
-"""Parameters to and from parquet, fast whatever the session's arrow settings are.
+"""Write and read parameters as parquet, fast with any arrow settings of the session.
 
-A row holds a chunk of ``CHUNK`` parameters. On the driver's side of Spark they travel as bytes,
-which Python workers turn into an array of floats, or of doubles, and back: not a bit is lost.
+A row holds a chunk of ``CHUNK`` parameters. Between driver and Spark they are bytes, which Python
+workers convert exactly to arrays of floats or doubles, and back.
 """
 
 from __future__ import annotations
@@ -23,21 +23,15 @@ from sparknn.engine.worker_errors import translate_worker_errors
 
 Number = TypeVar("Number", np.float32, np.float64)
 
-# 4 MB a chunk of floats: what a Spark task or a parquet row holds with ease.
+# 4 MB of floats per chunk: small enough for a Spark task and a parquet row.
 CHUNK = 1 << 20
 _CHUNKS_PER_FILE = 64
-# Little-endian types of numpy, by what Spark calls their elements.
+# Spark's names of numpy's little-endian types.
 _ELEMENTS = {"<f4": "float", "<f8": "double"}
 
 
 def write_weights(spark: SparkSession, theta: NDArray[Number], path: str, mode: str) -> None:
-    """Write a vector, shape (P,), as rows of (chunk, values); one file for 64 million values.
-
-    Raises
-    ------
-    WorkerEnvironmentError
-        If the workers' Python lacks what they need.
-    """
+    """Write a vector, shape (P,), as rows of (chunk, values); one file per 64 million values."""
     dtype = theta.dtype.newbyteorder("<").str
     flat = np.ascontiguousarray(theta, dtype=dtype)
     rows = [
@@ -59,10 +53,8 @@ def read_weights(
     Raises
     ------
     ValueError
-        If values are of another type, or chunks are missing, twice there, or of another size.
-        Nothing large was read by then.
-    WorkerEnvironmentError
-        If the workers' Python lacks what they need.
+        If values are of another type, or chunks are missing, duplicate, or of another size. It
+        is raised before anything large is read.
     """
     dtype = np.dtype(number).newbyteorder("<").str
     frame = spark.read.parquet(literal(path))
@@ -92,7 +84,7 @@ def read_weights(
 
 
 def bytes_to_numbers(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Bytes of a little-endian type of numpy to arrays of numbers."""
+    """Convert bytes of a little-endian numpy type to arrays of numbers."""
     freeze_gc()
     kind = pa.from_numpy_dtype(np.dtype(dtype))
     for batch in batches:
@@ -107,7 +99,7 @@ def bytes_to_numbers(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[
 
 
 def numbers_to_bytes(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Arrays of numbers to bytes of a little-endian type of numpy; a null becomes NaN."""
+    """Convert arrays of numbers to bytes of a little-endian numpy type; a null becomes NaN."""
     freeze_gc()
     for batch in batches:
         data = [

@@ -1,4 +1,4 @@
-"""What users of Spark ML may expect of any estimator, as checks that run on an instance of one.
+"""Check an estimator instance for everything that users of Spark ML may expect of any estimator.
 
 In the spirit of scikit-learn's ``check_estimator``:
 

@@ -1,4 +1,4 @@
-"""The estimator inside everything that Spark ML puts around estimators."""
+"""Check the estimator inside all of Spark ML's composites."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -98,7 +98,7 @@ def continuation(subject: Subject) -> Fitted:
 
 @cache
 def one_vs_rest(subject: Subject) -> Fitted:
-    """Binary networks, side by side."""
+    """Several binary networks."""
     estimator = subject.other()
     columns = {"featuresCol": estimator.getFeaturesCol(), "labelCol": estimator.getLabelCol()}
     return _fitted(subject, OneVsRest(classifier=estimator, parallelism=2, **columns))
@@ -155,18 +155,18 @@ def check_train_validation_split(subject: Subject) -> None:
 
 
 def check_continuation(subject: Subject) -> None:
-    """By steps of nothing, so that what comes out is what went in, and is better than nothing."""
+    """With tiny steps, so that a model stays like its initial model, and beats a new network."""
     fitted = continuation(subject)
-    afresh, model, path = fitted.model.avgMetrics
+    from_scratch, model, path = fitted.model.avgMetrics
     # Spark adds a metric's terms up in whatever order tasks end.
     assert model == pytest.approx(path, rel=1e-12)
-    assert model > afresh + 0.1
+    assert model > from_scratch + 0.1
     known = subject.model.toLocal().predict(subject.X)
     for _, *continued in fitted.model.subModels:
         for submodel in continued:
             assert np.allclose(submodel.toLocal().predict(subject.X), known, rtol=1e-3)
             assert not isinstance(submodel.getInitialModel(), Model)
-    # What is written of a grid is read again, the model in it too.
+    # A saved grid is loaded again, with the model in it.
     saved = str(subject.folder / "continuation")
     fitted.estimator.write().overwrite().save(saved)
     for paramMap in CrossValidator.load(saved).getEstimatorParamMaps()[1:2]:

@@ -1,4 +1,4 @@
-"""What cannot work is an error that says what arrived, what was expected, and what to do."""
+"""Check that errors state what arrived, what was expected, and what to do."""
 
 import re
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ def check_wrong_columns_fail_before_any_job(subject: Subject) -> None:
 
 
 def check_rows_that_cannot_be_used_are_counted(subject: Subject) -> None:
-    """All that is wrong with the rows, in one error; of rows with nothing usable, why."""
+    """One error reports all invalid rows, and why no row is usable."""
     d = subject.X.shape[1]
     good = Vectors.dense(np.ones(d))
     rows = [(good, 1.0, 1.0)] * 5 + [

@@ -1,4 +1,4 @@
-"""What ``fit`` may change, and what it may not."""
+"""Check what ``fit`` may change."""
 
 import numpy as np
 
@@ -34,9 +34,9 @@ def check_fit_with_maps_equals_single_fits(subject: Subject) -> None:
     assert len(together) == len(maps)
     assert same_model(together[0], subject.model)
     for model, paramMap in zip(together[1:], maps[1:], strict=True):
-        alone = estimator.fit(subject.data, paramMap)
-        assert same_model(model, alone)
-        assert model.extractParamMap() == alone.extractParamMap()
+        single = estimator.fit(subject.data, paramMap)
+        assert same_model(model, single)
+        assert model.extractParamMap() == single.extractParamMap()
         assert model.uid == estimator.uid
     assert estimator.fit(subject.data, []) == []
 
@@ -70,7 +70,7 @@ def check_predict_equals_transform(subject: Subject) -> None:
 
 
 def check_it_learns(subject: Subject) -> None:
-    """Better than saying the same of every row, and the history says so."""
+    """Better than a constant prediction, also by the history."""
     score = subject.evaluator().evaluate(subject.model.transform(subject.data))
     floor = max(np.unique(subject.y, return_counts=True)[1]) / len(subject.y)
     assert score > (floor if subject.classifies else 0) + 0.1

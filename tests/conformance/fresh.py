@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 
 def main(folder: Path) -> None:
-    """Load every task's stage, transform the rows with models, and write down what came out."""
+    """Load every task's stage, transform the rows with models, and write the results."""
     config = json.loads((folder / "plan.json").read_text())
     found: dict[str, Any] = {}
     spark = (
@@ -46,16 +46,16 @@ def main(folder: Path) -> None:
 
 
 def describe(stage: Any) -> dict[str, Any]:
-    """What JSON can hold of a stage."""
-    told: dict[str, Any] = {"uid": stage.uid}
+    """Describe a stage with JSON values."""
+    facts: dict[str, Any] = {"uid": stage.uid}
     if hasattr(stage, "theta") or hasattr(stage, "hiddenLayers"):
-        told["params"] = {param.name: value for param, value in stage._paramMap.items()}
+        facts["params"] = {param.name: value for param, value in stage._paramMap.items()}
     for name in ("avgMetrics", "validationMetrics"):
         if hasattr(stage, name):
-            told["metrics"] = getattr(stage, name)
+            facts["metrics"] = getattr(stage, name)
     if hasattr(stage, "avgMetrics"):
-        told["submodels"] = [[model.layers for model in fold] for fold in stage.subModels]
-    return told
+        facts["submodels"] = [[model.layers for model in fold] for fold in stage.subModels]
+    return facts
 
 
 def write(folder: Path, name: str, predicted: Any) -> None:
@@ -68,7 +68,7 @@ def write(folder: Path, name: str, predicted: Any) -> None:
 
 
 def constructions(estimator: str) -> int:
-    """Sessions that are there after the estimator was constructed in every way."""
+    """Return the sessions after constructing the estimator in every way."""
     import sparknn
 
     cls = getattr(sparknn, estimator)

@@ -1,4 +1,4 @@
-"""Columns of every kind, and tables of unusual sizes."""
+"""Check columns of every type, and tables of unusual sizes."""
 
 import numpy as np
 from pyspark.sql import functions as F
@@ -8,7 +8,7 @@ from conformance.subject import Subject, answers, same_model
 
 
 def check_kinds_of_features(subject: Subject) -> None:
-    """The same numbers are the same to a fit and to a model, however a column holds them."""
+    """Fits and models treat equal numbers equally, whatever the type of their column."""
     frame = subject.table(array).coalesce(1)
     column, label = subject.estimator.getFeaturesCol(), subject.estimator.getLabelCol()
     vectors = subject.table(_mixed).coalesce(1)

@@ -1,4 +1,4 @@
-"""Nothing is left behind: persisted RDDs, broadcasts, files, threads, or a job's description."""
+"""Check that no RDDs, broadcasts, files, threads or job descriptions remain."""
 
 import os
 import threading
@@ -42,7 +42,7 @@ def traces(spark: SparkSession) -> dict[str, set[Any]]:
 
 
 def _of_pyspark(thread: threading.Thread) -> bool:
-    """Of the pools that pyspark's tuning leaves to the garbage collector."""
+    """Threads of the pools that pyspark's tuning leaves to the garbage collector."""
     return "(_handle_" in thread.name or "(worker" in thread.name
 
 

@@ -1,4 +1,4 @@
-"""An estimator is its params: constructed, stored, copied, explained. Nothing is fitted."""
+"""Check params: constructed, stored, copied, explained. Nothing is fitted."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ def check_constructible_without_arguments(subject: Subject) -> None:
 
 
 def check_constructor_only_stores(subject: Subject) -> None:
-    """What is passed is what is kept, under the param, and nothing else is."""
+    """The constructor sets exactly the params that are passed."""
     cls = type(subject.estimator)
     plain = cls()
     given = {p.name: plain.getOrDefault(p) for p in plain.params if plain.hasDefault(p)}
@@ -88,7 +88,7 @@ def check_params_of_the_model(subject: Subject) -> None:
     assert {param.parent for param in model.params} == {model.uid}
     for param in estimator.params:
         if param.name == "numClasses":
-            # What the model found out is a property, as of Spark's own models.
+            # A property, as in Spark's own models.
             assert isinstance(model.numClasses, int)
             continue
         assert model.hasParam(param.name), param.name

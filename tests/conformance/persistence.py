@@ -1,4 +1,4 @@
-"""What is saved is the same when it is loaded: here, and in a process that never saw it."""
+"""Check that saved stages are equal when loaded, here and in a fresh process."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def _assert_same_params(loaded: Any, saved: Any) -> None:
 
 @cache
 def _in_a_fresh_process(subject: Subject) -> dict[str, Any]:
-    """Save everything there is, and let one process load all of it and say what it found."""
+    """Save all stages, let one process load them all, and return its results."""
     folder = subject.folder / "fresh"
     folder.mkdir(exist_ok=True)
     stages = {"estimator": subject.estimator, "model": subject.model}

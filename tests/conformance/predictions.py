@@ -1,4 +1,4 @@
-"""Predictions belong to rows, not to where the rows were or how they travelled."""
+"""Check that predictions depend on the row only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""An estimator under test, its data, and the fits that several checks share."""
+"""Hold an estimator under test, its data, and the fits that several checks share."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -79,7 +79,7 @@ class Subject:
 
     @cached_property
     def answers(self) -> Array:
-        """What ``model`` says of ``data``."""
+        """Predictions of ``model`` for ``data``."""
         return answers(self.model.transform(self.data))
 
     def other(self, **params: Any) -> Any:
@@ -91,7 +91,7 @@ class Subject:
         return {self.estimator.getParam(name): value for name, value in params.items()}
 
     def full_batch(self, **params: Any) -> Any:
-        """One worker, one plain step a round: nothing depends on the order of rows."""
+        """One worker, one plain step per round: nothing depends on the order of rows."""
         plain = {"numWorkers": 1, "batchSize": 100_000, "solver": "sgd", "shuffle": False}
         return self.other(**plain, maxIter=3, stepSize=0.1, **params)
 

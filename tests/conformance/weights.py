@@ -1,4 +1,4 @@
-"""Weights of rows: 0 is dropping the row, 2 is having it twice."""
+"""Check row weights: 0 drops a row, 2 repeats it."""
 
 import numpy as np
 

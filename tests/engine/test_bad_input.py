@@ -191,7 +191,7 @@ TARGETS: dict[str, tuple[DataType, list[Any], str]] = {
         "'label' is null in 1 of 3 rows",
     ),
     "infinite": (DoubleType(), [1.0, INF, 2.0], "'label' is NaN or infinite in 1 of 3 rows"),
-    "empty arrays": (NUMBERS, [[], [], []], "'label' holds rows without any targets"),
+    "empty arrays": (NUMBERS, [[], [], []], "'label' has rows without any targets"),
 }
 
 
@@ -214,15 +214,15 @@ def test_no_rows_at_all(spark: SparkSession, n_partitions: int) -> None:
 def test_no_row_left_to_train_on(spark: SparkSession) -> None:
     held_out = table(spark, *[([1.0, 2.0], 0.0, 1.0, True)] * 3, n_good=0)
     said = error_of(held_out, **COLUMNS)
-    assert "of 3 rows 3 are validation rows" in said
+    assert "of 3 rows, 3 are validation rows" in said
     assert "'held_out'" in said
     assert "weight" not in said
     weightless = table(spark, *[([1.0, 2.0], 0.0, 0.0, False)] * 3, n_good=0)
     said = error_of(weightless, **COLUMNS)
-    assert "of 3 rows 3 have weight 0 in column 'w'" in said
+    assert "of 3 rows, 3 have weight 0 in column 'w'" in said
     nothing_valid = table(spark, *[(None, 0.0, 1.0, False)] * 3, n_good=0)
     said = error_of(nothing_valid, skip_invalid=True, **COLUMNS)
-    assert "of 3 rows 3 were skipped as invalid" in said
+    assert "of 3 rows, 3 were skipped as invalid" in said
 
 
 @pytest.mark.parametrize("kind", ["arrays", "vectors"])
@@ -231,4 +231,4 @@ def test_rows_without_features(spark: SparkSession, kind: str) -> None:
     rows = [(empty, 0.0), (empty, 1.0), (None, 1.0)]
     df = frame(spark, [rows], features=type_, label=DoubleType())
     said = error_of(df, skip_invalid=True)
-    assert "Column 'features' holds rows without any features" in said
+    assert "Column 'features' has rows without any features" in said

@@ -1,4 +1,4 @@
-"""A large value is broadcast once, and its file goes when nothing needs it."""
+"""A large value is broadcast once, and its file is removed when nothing needs it."""
 
 import gc
 import logging
@@ -37,7 +37,7 @@ def test_threads_share_one_broadcast(spark: SparkSession) -> None:
     assert all(each is found[0] for each in found)
 
 
-def test_a_pickled_one_starts_afresh(spark: SparkSession) -> None:
+def test_a_pickled_copy_makes_a_broadcast_of_its_own(spark: SparkSession) -> None:
     broadcast = CachedBroadcast[Any]()
     sent = of(broadcast, spark)
     again = of(pickle.loads(pickle.dumps(broadcast)), spark)
@@ -47,7 +47,7 @@ def test_a_pickled_one_starts_afresh(spark: SparkSession) -> None:
 
 def collected_garbage(spark: SparkSession) -> None:
     gc.collect()
-    # Python tells the JVM what it let go of when it next speaks to it.
+    # Python reports released objects to the JVM at its next call.
     spark.sparkContext._jvm.System.gc()
     time.sleep(0.1)
 
@@ -74,7 +74,7 @@ def test_the_file_stays_as_long_as_a_plan_needs_it_and_no_longer(spark: SparkSes
     assert not file.exists()
 
 
-def test_a_platform_that_forbids_the_clean_up_is_told_of(
+def test_a_platform_that_forbids_the_clean_up_is_logged(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Forbidden:
@@ -90,7 +90,7 @@ def test_a_platform_that_forbids_the_clean_up_is_told_of(
     monkeypatch.setattr(spark.sparkContext, "_jvm", OnlySpark())
     with caplog.at_level(logging.INFO, "sparknn"):
         sent = of(CachedBroadcast[Any](), spark)
-    assert "is left until the session ends (TypeError: 'JavaPackage'" in caplog.text
+    assert "stays until the session ends (TypeError: 'JavaPackage'" in caplog.text
     monkeypatch.undo()
     sent.destroy()
 

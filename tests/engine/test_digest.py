@@ -1,4 +1,4 @@
-"""A digest knows rows by what is in them, and not by where they stand."""
+"""A digest depends on the values of rows, not on their order."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_order_and_division_do_not_matter(k: int | None, monkeypatch: pytest.Mon
     assert digest(part(every, np.random.default_rng(1).permutation(50))) == found
     halves = [part(every, slice(20)), part(every, slice(20, None))]
     assert sum(digest(half) for half in halves) % WHOLE == found
-    monkeypatch.setattr("sparknn.engine.digest._PIECE_BYTES", 100)
+    monkeypatch.setattr("sparknn.engine.digest._CHUNK_BYTES", 100)
     assert digest(every) == found
 
 

@@ -50,13 +50,13 @@ def session(master, **settings):
     spark.sparkContext.setLogLevel("OFF")
     return spark
 
-def fitted(spark, on_checkpoint=lambda n: None, n_workers=4):
+def fitted(spark, on_round=lambda n: None, n_workers=4):
     X, y = blobs(200)
     df = vectors(spark, X, y, sizes=[50, 150])
     with open_engine(df, spec(n_workers=n_workers, validation_fraction=0.2)) as engine:
         config = TrainConfig(network_for(engine.info), max_iter=4, batch_size=16)
-        told = lambda fit, record: on_checkpoint(record.round)
-        fits = [FitState(config, AveragingConfig("nesterov", 0.5), n_workers, on_round_end=told)]
+        ended = lambda fit, record: on_round(record.round)
+        fits = [FitState(config, AveragingConfig("nesterov", 0.5), n_workers, on_round_end=ended)]
         run(engine, fits)
         return outcome(fits)
 """
@@ -94,15 +94,15 @@ def test_a_lost_shard_is_written_again_and_once(
             return outcome([fit]), statistics.mean.tobytes(), statistics.deviation.tobytes(), digest
 
     def some(round_: int, engine: Any) -> None:
-        # One before the moments are taken, the others when round 1 has scored round 0.
+        # One before the statistics are computed, the others when round 1 has scored round 0.
         lost = {-1: slice(1), 0: slice(1, None)}.get(round_, slice(0))
         for handle in handles_of(engine)[lost]:
             damage(handle.folder)
 
     expected = fitted(lambda round_, engine: None)
     assert fitted(some) == expected
-    said = [record.getMessage() for record in caplog.records if "writing them again" in record.msg]
-    # The first was there again when its moments had been taken.
+    said = [record.getMessage() for record in caplog.records if "writing again" in record.msg]
+    # The first was written again for the statistics.
     assert [message.split(" shards")[0] for message in said] == ["Round 3: 2"]
     assert leftovers(spark) == []
 
@@ -118,8 +118,8 @@ expected = fitted(spark)
 
 train, from_json = tasks.train, rdd.ShardHandle.from_json
 
-def flaky_train(broadcast, round_, unit, shape, handles):
-    for result in train(broadcast, round_, unit, shape, handles):
+def flaky_train(broadcast, round_, weight_scale, shape, handles):
+    for result in train(broadcast, round_, weight_scale, shape, handles):
         # After the work was done, so that doing it twice would show.
         if TaskContext.get().attemptNumber() == 0 and round_ % 2:
             raise RuntimeError("lost on the way")
@@ -164,7 +164,11 @@ def executors():
 
 while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:
     time.sleep(0.1)
+counted, warn = [], rdd._warn_if_skewed
+rdd._warn_if_skewed = lambda handles, n_executors: counted.append(n_executors)
 expected = fitted(spark)
+assert counted == [2]
+rdd._warn_if_skewed = warn
 killed = []
 
 def kill(round_):
@@ -211,7 +215,7 @@ def said():
     df = spark.range(10).selectExpr("array(double(id)) as features", "id % 2 as label")
     saved = spark.range(1).selectExpr("int(id) as chunk", "array(float(1)) as values")
     saved.write.mode("overwrite").parquet("saved")
-    told = []
+    messages = []
     for call in (
         lambda: open_engine(df, spec()),
         lambda: read_weights(spark, "saved", 1, np.float32),
@@ -220,10 +224,10 @@ def said():
         try:
             call()
         except WorkerEnvironmentError as error:
-            told.append(str(error))
+            messages.append(str(error))
     seconds = time.monotonic() - started
     spark.stop()
-    return [told, seconds]
+    return [messages, seconds]
 
 # A path file lends the bare Python sparknn alone, then, in its place, all packages but sparknn
 # (the other environment's own path files play no part).
@@ -243,11 +247,11 @@ print(json.dumps([first, said()]))
     assert "could not be removed" not in done.stderr
     # A fit, a load and a save.
     assert (len(numpy_less), len(sparknn_less)) == (3, 3)
-    for told in numpy_less:
-        assert "which sparknn needs" in told
-        assert "set PYSPARK_PYTHON" in told
-    for told in sparknn_less:
-        assert "cannot import sparknn" in told
-        assert "set PYSPARK_PYTHON" in told
-        assert "--py-files" in told
+    for message in numpy_less:
+        assert "which sparknn needs" in message
+        assert "Set PYSPARK_PYTHON" in message
+    for message in sparknn_less:
+        assert "cannot import sparknn" in message
+        assert "Set PYSPARK_PYTHON" in message
+        assert "--py-files" in message
     assert max(numpy_s, sparknn_s) < 100

@@ -228,7 +228,7 @@ def test_two_ingests_write_the_same_bytes(spark: SparkSession) -> None:
         assert engine.digest() == digest
     with open_engine(df, spec(n_workers=3, validation_fraction=0.2, seed=4)) as engine:
         assert shard_bytes(engine) != first
-        # Dealt otherwise, they are the same rows.
+        # Distributed differently, they are the same rows.
         assert engine.digest() == digest
 
 
@@ -377,7 +377,7 @@ def test_blocks_as_rows_make_the_same_shards_as_arrow_batches(
     assert written[True] == written[False]
 
 
-def test_rows_of_weight_0_are_as_good_as_not_there(spark: SparkSession) -> None:
+def test_rows_of_weight_0_count_as_absent(spark: SparkSession) -> None:
     """Whatever else they hold."""
     X, y = blobs(40)
     weight = np.arange(40) % 3.0

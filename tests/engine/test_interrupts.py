@@ -1,4 +1,4 @@
-"""Control-C is held back while the JVM is talked to, and raised when that has ended."""
+"""Control-C is deferred until a call of the JVM has returned, and raised then."""
 
 import signal
 import threading
@@ -90,7 +90,7 @@ def test_a_jvm_that_is_gone_is_asked_a_few_times(monkeypatch: pytest.MonkeyPatch
         n_asked += 1
         if n_asked == 2:
             return
-        if n_asked == 2 + interrupts._MOST_FAILURES:
+        if n_asked == 2 + interrupts._MAX_FAILURES:
             given_up.set()
         raise ConnectionRefusedError
 
@@ -103,10 +103,10 @@ def test_a_jvm_that_is_gone_is_asked_a_few_times(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(KeyboardInterrupt):
         call()
-    assert n_asked == 2 + interrupts._MOST_FAILURES
+    assert n_asked == 2 + interrupts._MAX_FAILURES
 
 
-def test_whoever_waits_is_told_what_for(
+def test_a_long_wait_is_explained(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(interrupts, "_PAUSE_S", 0.0)
@@ -123,10 +123,10 @@ def test_whoever_waits_is_told_what_for(
     with caplog.at_level("WARNING", "sparknn"), pytest.raises(KeyboardInterrupt):
         call()
     (record,) = caplog.records
-    assert "waiting for Spark" in record.getMessage()
+    assert "waiting for" in record.getMessage()
 
 
-def test_a_short_wait_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_wait_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KeyboardInterrupt), defer_interrupts():
         press_control_c()
     assert caplog.records == []
@@ -146,7 +146,7 @@ def test_a_press_as_it_ends_is_raised_too(monkeypatch: pytest.MonkeyPatch) -> No
     assert threading.active_count() == n_threads
 
 
-def test_whoever_presses_on_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pressing_again_after_a_while_raises_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reached = []
 
     @defer_interrupts()
@@ -180,7 +180,7 @@ def test_patience_goes_on_with_what_follows_an_interrupt(
         call("a round")
     if between == "another call":
         call("uninterrupted", 0)
-    monkeypatch.setattr(interrupts, "_APART_S", 0.0 if between == "a while" else 60.0)
+    monkeypatch.setattr(interrupts, "_FOLLOW_UP_S", 0.0 if between == "a while" else 60.0)
     monkeypatch.setattr(interrupts, "_PATIENCE_S", 0.02)
     time.sleep(0.05)
     with pytest.raises(KeyboardInterrupt):

@@ -104,7 +104,7 @@ def test_after_an_interrupt_once_a_round_has_ended(
     def interrupted(*totals: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rdd, "_missing", interrupted)
+    monkeypatch.setattr(rdd, "_missing_partitions", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(data(spark))
 
@@ -176,7 +176,7 @@ def test_after_an_interrupt_while_a_round_runs(
     thread.join()
 
 
-def test_after_an_interrupt_while_rows_are_taken_in(
+def test_after_an_interrupt_during_ingest(
     spark: SparkSession, unseen_interrupt: Callable[[], None]
 ) -> None:
     def slow(label):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""The plain engine: a loop over workers, and workers that get lost."""
+"""The reference engine: a loop over workers, and workers whose results are lost."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ from sparknn.core.training.worker_round import run_worker
 from sparknn.engine.local import LocalEngine
 
 NETWORK = Network((4, 5, 3))
-PLAN = TrainConfig(NETWORK, max_iter=4, batch_size=8)
+CONFIG = TrainConfig(NETWORK, max_iter=4, batch_size=8)
 
 
-def theta_of(engine: LocalEngine, config: TrainConfig = PLAN) -> Array:
+def theta_of(engine: LocalEngine, config: TrainConfig = CONFIG) -> Array:
     fit = FitState(config, AveragingConfig(), engine.n_workers)
     run(engine, [fit])
     if fit.error is not None:
@@ -29,7 +29,7 @@ def theta_of(engine: LocalEngine, config: TrainConfig = PLAN) -> Array:
 def test_a_round_is_every_workers_work_added_up() -> None:
     X, y = blobs(50)
     engine = engine_of(X, y, [20, 30], validation=blobs(10, seed=3))
-    request = FitState(PLAN, AveragingConfig(), 2).request()
+    request = FitState(CONFIG, AveragingConfig(), 2).request()
     (total,) = engine.run_round([request], 1).totals
     none = ArrayRows(X[:0], y[:0])
     (first,) = run_worker(
@@ -46,10 +46,10 @@ def test_a_round_is_every_workers_work_added_up() -> None:
     assert [report.score for report in total.ordered()] == [first.reports[0].score, None]
 
 
-def test_workers_are_told_apart() -> None:
+def test_workers_differ_in_their_shuffles() -> None:
     """Equal rows on two workers are shuffled differently."""
     X, y = blobs(40)
-    request = FitState(PLAN, AveragingConfig(), 2).request()
+    request = FitState(CONFIG, AveragingConfig(), 2).request()
     (total,) = (
         engine_of(np.vstack([X, X]), np.hstack([y, y]), [40, 40]).run_round([request], 0).totals
     )
@@ -59,7 +59,7 @@ def test_workers_are_told_apart() -> None:
 def test_a_round_changes_nothing_and_repeats_itself() -> None:
     X, y = blobs(50)
     engine = engine_of(X, y, [20, 30])
-    request = FitState(PLAN, AveragingConfig(), 2).request()
+    request = FitState(CONFIG, AveragingConfig(), 2).request()
     request.state.flags.writeable = False
     once, again = (engine.run_round([request], 2).totals[0] for _ in range(2))
     np.testing.assert_array_equal(once.values, again.values)
@@ -100,7 +100,7 @@ def test_a_worker_that_is_always_lost_might_as_well_not_be_there() -> None:
 def test_a_lost_result_is_counted_in_its_round() -> None:
     X, y = blobs(60)
     lossy = engine_of(X, y, [30, 30], drop=lambda round_, partition: (round_, partition) == (1, 0))
-    fit = FitState(PLAN, AveragingConfig(), 2)
+    fit = FitState(CONFIG, AveragingConfig(), 2)
     run(lossy, [fit])
     assert [record.workers_left_out for record in fit.history] == [0, 1, 0, 0]
     assert [record.n_rows for record in fit.history] == [60, 30, 60, 60]
@@ -114,7 +114,7 @@ def test_a_lost_result_takes_its_score_along() -> None:
     lossy = engine_of(
         X, y, [30, 30], validation=blobs(9), drop=lambda round_, partition: partition == 0
     )
-    (total,) = lossy.run_round([FitState(PLAN, AveragingConfig(), 2).request()], 0).totals
+    (total,) = lossy.run_round([FitState(CONFIG, AveragingConfig(), 2).request()], 0).totals
     assert all(report.score is None for report in total.reports)
     assert [report.left_out for report in total.ordered()] == ["missing", ""]
 

@@ -1,4 +1,4 @@
-"""Python workers that Spark keeps are made fit for many short tasks."""
+"""Python workers that Spark reuses are prepared for many short tasks."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -15,13 +15,13 @@ from sparknn.engine import open_engine
 from sparknn.engine.python_worker import freeze_gc
 
 
-def test_a_worker_settles_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_frozen_once(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
     freeze_gc.cache_clear()
     freeze_gc()
     freeze_gc()
-    # Whoever calls it next in this process starts anew, as in a process of its own.
+    # The next caller in this process starts again, as in a new process.
     freeze_gc.cache_clear()
     assert frozen == [True]
 

@@ -1,10 +1,12 @@
 """Spark's engine does to the byte what the plain loop does over the same shards."""
 
+import logging
 from typing import Any
 
 import numpy as np
 import pytest
 from engines import (
+    handles_of,
     leftovers,
     network_for,
     outcome,
@@ -18,7 +20,8 @@ from pyspark.sql import SparkSession
 from toys import blobs, curve
 
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
-from sparknn.engine import open_engine
+from sparknn.engine import open_engine, rdd
+from sparknn.engine.spill import ShardHandle
 
 
 def config(network: Any, **changes: Any) -> TrainConfig:
@@ -106,3 +109,49 @@ def test_two_engines_at_once_and_two_runs_of_one(spark: SparkSession) -> None:
         for (a, _), (b, _) in zip(shards(one), shards(two), strict=True):
             np.testing.assert_array_equal(a.X, b.X)
     assert leftovers(spark) == []
+
+
+def shards_on(*executors: tuple[str, str]) -> list[ShardHandle]:
+    """Handles of shards by host and scratch folder."""
+    return [
+        ShardHandle(n, host, f"{scratch}/sparknn-f/{n}-0", scratch, classifies=True)
+        for n, (host, scratch) in enumerate(executors)
+    ]
+
+
+A, B = ("one", "/disk/a"), ("one", "/disk/b")
+ELSEWHERE = ("another", "/disk/a")
+
+
+@pytest.mark.parametrize(
+    ("executors", "n_executors", "counts"),
+    [
+        ([A] * 6 + [B] * 2, 2, "(6, 2)"),
+        ([A] * 3, 2, "(3, 0)"),
+        ([A] * 3 + [ELSEWHERE], 3, "(3, 1, 0)"),
+        # Executors that wrote a shard and are gone since.
+        ([A] * 3 + [B], 1, "(3, 1)"),
+        ([A] * 4 + [B] * 3, 2, ""),
+        ([A] * 2 + [ELSEWHERE] * 2, 2, ""),
+        ([A], 8, ""),
+        ([A] * 8, 1, ""),
+    ],
+)
+def test_uneven_shards_are_reported_per_executor(
+    executors: list[tuple[str, str]],
+    n_executors: int,
+    counts: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "sparknn"):
+        rdd._warn_if_skewed(shards_on(*executors), n_executors)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [counts in message for message in messages] == ([True] if counts else [])
+
+
+def test_the_shards_of_one_executor_are_never_uneven(
+    spark: SparkSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_engine(vectors(spark, *blobs(20)), spec(n_workers=3)) as engine:
+        assert len({handle.executor for handle in handles_of(engine)}) == 1
+    assert "unevenly" not in caplog.text

@@ -144,7 +144,7 @@ def test_small_windows_on_shards_are_small_windows_on_arrays(
         ]
         rows, _ = handles_of(engine)[0].rows(*shape)
         monkeypatch.setattr(batches, "WINDOW_BYTES", 20 * batches.row_bytes(rows))
-        assert len(batches.windows(0, rows.n_rows, batches.row_bytes(rows), 8)) >= 3
+        assert len(batches.split_range(0, rows.n_rows, batches.row_bytes(rows), 8)) >= 3
         assert outcome(trained(mapped, configs)) == outcome(trained(plain_engine(engine), configs))
         drawn = one_by_one(rows, configs[0], 0, np.random.default_rng(0))
         seen = np.concatenate([np.array(X) for X, *_ in drawn])
@@ -176,7 +176,7 @@ def address_space():
 d = 2000
 folder = Path(sys.argv[1])
 config = TrainConfig(Network((d, 2, 2)), max_iter=1, batch_size=512, local_state="reset")
-theta = plan.network.init(np.random.default_rng(0))
+theta = config.network.init(np.random.default_rng(0))
 np.ones((300, d), np.float32) @ np.ones((d, 300), np.float32)
 # Two windows of 64 MB, the one in use and the next, and as much again for all else.
 limit = address_space() + (256 << 20)

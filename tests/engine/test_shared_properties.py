@@ -23,7 +23,7 @@ def test_a_tag_does_not_reach_other_threads(
     # As pyspark.util.inheritable_thread_target does it from Spark 4 on.
     shared = context.getLocalProperties().clone()
     seen: list[Any] = []
-    looked = rdd._missing
+    looked = rdd._missing_partitions
 
     def look() -> None:
         context.setLocalProperties(shared)
@@ -47,6 +47,6 @@ def test_a_tag_does_not_reach_other_threads(
                 [FitState(TrainConfig(network_for(engine.info), max_iter=1), AveragingConfig(), 2)],
             )
 
-    monkeypatch.setattr(rdd, "_missing", while_a_round_is_described)
+    monkeypatch.setattr(rdd, "_missing_partitions", while_a_round_is_described)
     elsewhere(fit)
     assert seen == [1, (0, None)]

@@ -1,4 +1,4 @@
-"""Moments of shards against numpy's, in float64."""
+"""Statistics of shards against numpy's, in float64."""
 
 from typing import Any
 
@@ -9,8 +9,7 @@ from pyspark.sql import SparkSession
 from toys import CsrRows, blobs
 
 from sparknn.core.data.rows import ArrayRows, Rows
-from sparknn.engine import open_engine
-from sparknn.engine import statistics as moments_of_rows
+from sparknn.engine import open_engine, statistics
 from sparknn.engine.interface import FeatureStatistics
 from sparknn.engine.statistics import combine, measure
 
@@ -40,11 +39,11 @@ def rows_of(X: Array, y: Array, weight: Array, kind: str) -> Rows:
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 @pytest.mark.parametrize("offset", [0.0, 1e6, -1e6])
-@pytest.mark.parametrize("piece_bytes", [1, 1000, 8 << 20])
+@pytest.mark.parametrize("chunk_bytes", [1, 1000, 8 << 20])
 def test_weighted_moments_far_from_zero(
-    monkeypatch: pytest.MonkeyPatch, kind: str, offset: float, piece_bytes: int
+    monkeypatch: pytest.MonkeyPatch, kind: str, offset: float, chunk_bytes: int
 ) -> None:
-    monkeypatch.setattr(moments_of_rows, "_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(statistics, "_CHUNK_BYTES", chunk_bytes)
     rng = np.random.default_rng(2)
     X = (rng.normal(size=(300, 4)) + offset).astype(np.float32)
     X[:, 3] = offset

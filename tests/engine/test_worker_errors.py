@@ -1,10 +1,15 @@
-"""A worker's missing import becomes advice; other errors pass as they are."""
+"""Errors of executors' environments say what to set; other errors pass unchanged."""
 
 import pytest
+from pyspark.sql import SparkSession
 
-from sparknn.engine.worker_errors import WorkerEnvironmentError, translate_worker_errors
+from sparknn.engine.worker_errors import (
+    ShardWriteError,
+    WorkerEnvironmentError,
+    translate_worker_errors,
+)
 
-ADVICE = {
+HINTS = {
     "ModuleNotFoundError: No module named 'numpy'": "cannot import numpy.*PYSPARK_PYTHON",
     "No module named numpy": "cannot import numpy,.*PYSPARK_PYTHON",
     "No module named 'pyarrow'": "cannot import pyarrow,.*spark.pyspark.python",
@@ -18,11 +23,11 @@ ADVICE = {
 }
 
 
-@pytest.mark.parametrize("message", ADVICE)
+@pytest.mark.parametrize("message", HINTS)
 def test_what_sparknn_needs_is_explained(message: str) -> None:
     original = RuntimeError(f"Job aborted due to stage failure: {message}\n  at java.lang.Thread")
     with (
-        pytest.raises(WorkerEnvironmentError, match=ADVICE[message]) as caught,
+        pytest.raises(WorkerEnvironmentError, match=HINTS[message]) as caught,
         translate_worker_errors(),
     ):
         raise original
@@ -38,3 +43,19 @@ def test_other_errors_pass(message: str) -> None:
     with pytest.raises(RuntimeError) as caught, translate_worker_errors():
         raise RuntimeError(message)
     assert not isinstance(caught.value, WorkerEnvironmentError)
+
+
+def test_a_full_disk_is_recognised_by_its_error_class(spark: SparkSession) -> None:
+    def fail(error: Exception) -> None:
+        raise error from OSError(28, "No space left on device")
+
+    # Pickled by value, as workers cannot import this file.
+    fail.__module__ = "__main__"
+    full = spark.sparkContext.parallelize([ShardWriteError("no room on /disk")], 1)
+    with pytest.raises(WorkerEnvironmentError) as caught, translate_worker_errors():
+        full.map(fail).collect()
+    assert str(caught.value) == "no room on /disk"
+    other = spark.sparkContext.parallelize([RuntimeError("ShardWriteError: no room")], 1)
+    with pytest.raises(Exception, match="no room") as raised, translate_worker_errors():
+        other.map(fail).collect()
+    assert not isinstance(raised.value, WorkerEnvironmentError)

@@ -78,7 +78,7 @@ def test_one_vs_rest_of_a_class_without_rows(
     data = rare_top.where("label <> 1")
     with caplog.at_level(logging.WARNING, "sparknn"):
         model = OneVsRest(classifier=small(maxIter=4)).fit(data)
-    assert "'mc2b$1' holds one class only (0) of the 2 that its name" in caplog.text
+    assert "'mc2b$1' has one class only (0) of the 2 that its name" in caplog.text
     predicted = model.transform(data)
     assert predicted.where("prediction = 1").count() == 0
     assert accuracy(predicted) > 0.5
@@ -103,7 +103,7 @@ def test_one_class_of_several_declared(
 
 @pytest.mark.parametrize(
     ("n_classes", "says"),
-    [(3, r"holds class 3, but numClasses declares 3 classes \(0 to 2\). Raise"), (1, "holds cl")],
+    [(3, r"has class 3, but numClasses declares 3 classes \(0 to 2\). Raise"), (1, "has class 3")],
 )
 def test_labels_beyond_num_classes(rare_top: DataFrame, n_classes: int, says: str) -> None:
     with pytest.raises(DataError, match=says):
@@ -113,7 +113,7 @@ def test_labels_beyond_num_classes(rare_top: DataFrame, n_classes: int, says: st
 def test_thresholds_must_agree_with_num_classes(rare_top: DataFrame) -> None:
     model = small(maxIter=1, numClasses=5, thresholds=[0.2] * 5).fit(rare_top)
     assert model.numClasses == 5
-    with pytest.raises(ValueError, match="thresholds has 4 numbers; the labels have 5 classes"):
+    with pytest.raises(ValueError, match="thresholds has 4 numbers; expected 5"):
         small(numClasses=5, thresholds=[0.2] * 4).fit(rare_top)
 
 
@@ -123,9 +123,9 @@ def test_thresholds_must_agree_with_num_classes(rare_top: DataFrame) -> None:
         (
             {"numClasses": 5},
             ParamError,
-            "numClasses = 5; label column 'label' has 4 classes: its metadata declares them. Leave",
+            "numClasses = 5; label column 'label' has 4 classes by its metadata. Leave",
         ),
-        ({"thresholds": [0.2] * 5}, ValueError, "thresholds has 5 numbers; the labels have 4"),
+        ({"thresholds": [0.2] * 5}, ValueError, "thresholds has 5 numbers; expected 4"),
     ],
 )
 def test_metadata_is_not_overruled(

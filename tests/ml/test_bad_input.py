@@ -46,10 +46,10 @@ def empty(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture
 def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails a test that gets as far as taking rows in."""
+    """Fail a test that starts to ingest rows."""
 
     def refuse(*_: Any) -> None:
-        raise AssertionError("rows were taken in")
+        raise AssertionError("rows were ingested")
 
     monkeypatch.setattr(train_module, "open_engine", refuse)
 
@@ -115,10 +115,39 @@ def test_params_that_do_not_go_together(empty: DataFrame) -> None:
     both = NeuralNetClassifier(validationIndicatorCol="flag", validationFraction=0.1)
     with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not together with"):
         both.fit(empty)
+
+
+@pytest.mark.usefixtures("no_jobs")
+@pytest.mark.parametrize(
+    ("params", "wrong"),
+    [
+        ({"patience": 2, "finalWeights": "best"}, {"patience", "finalWeights"}),
+        ({"tol": 1e-4}, {"tol"}),
+        (
+            {"averaging": "mean", "averagingMomentum": 0.5, "averagingRate": 0.7},
+            {"averagingMomentum", "averagingRate"},
+        ),
+        ({"solver": "sgd", "momentum": 0.9}, {"momentum"}),
+    ],
+)
+def test_params_without_effect(empty: DataFrame, params: dict[str, Any], wrong: set[str]) -> None:
     with pytest.raises(ParamError) as raised:
-        NeuralNetClassifier(patience=2, finalWeights="best").fit(empty)
-    assert set(raised.value.problems) == {"patience", "finalWeights"}
-    assert "needs validation rows" in str(raised.value)
+        NeuralNetClassifier(**params).fit(empty)
+    assert set(raised.value.problems) == wrong
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"averaging": "mean", "averagingMomentum": 0.0, "averagingRate": 1.0},
+        {"averaging": "nesterov", "averagingMomentum": 0.5, "averagingRate": 0.7},
+        {"solver": "sgd", "momentum": 0.0},
+        {"solver": "sgd"},
+        {"tol": 0.1, "patience": 1, "validationFraction": 0.1},
+    ],
+)
+def test_params_that_agree(params: dict[str, Any]) -> None:
+    NeuralNetClassifier(**params)._check_combinations()
 
 
 def small(**params: Any) -> NeuralNetClassifier:
@@ -134,7 +163,7 @@ def test_an_empty_dataframe(empty: DataFrame) -> None:
     ("labels", "says"),
     [
         ([0.0, 0.0, 0.0], "one class only"),
-        ([0.0, 1.0, 123_456_789.0], "looks like an identifier"),
+        ([0.0, 1.0, 123_456_789.0], "like an identifier"),
         ([0.0, 1.0, -1.0], "negative"),
         ([0.0, 1.0, 1.5], "whole number"),
         ([0.0, 1.0, float("nan")], "NaN"),
@@ -149,19 +178,19 @@ def test_labels(spark: SparkSession, labels: list[float], says: str) -> None:
 def test_labels_beyond_their_metadata(spark: SparkSession) -> None:
     metadata = {"ml_attr": {"type": "nominal", "vals": ["a", "b"]}}
     frame = table(spark, *blobs(20)).withMetadata("label", metadata)
-    with pytest.raises(DataError, match="holds class 2, but its metadata declares 2 classes"):
+    with pytest.raises(DataError, match="has class 2, but its metadata declares 2 classes"):
         small().fit(frame)
 
 
 def test_thresholds_of_another_number(spark: SparkSession) -> None:
-    with pytest.raises(ValueError, match="thresholds has 2 numbers; the labels have 3 classes"):
+    with pytest.raises(ValueError, match="thresholds has 2 numbers; expected 3, one per class"):
         small(thresholds=[0.5, 0.5]).fit(table(spark, *blobs(20)))
 
 
 def test_no_validation_row_where_some_are_needed(spark: SparkSession) -> None:
     X, y = blobs(20)
     frame = table(spark, X, y, held_out=np.zeros(20, dtype=bool))
-    with pytest.raises(DataError, match="There is no validation row, but patience=2 needs some"):
+    with pytest.raises(DataError, match="no validation rows, but patience=2 needs some"):
         small(validationIndicatorCol="held_out", patience=2).fit(frame)
 
 
@@ -230,9 +259,7 @@ def test_what_is_no_dataframe(data: Any, says: str) -> None:
         classifier(1, 2).transform(data)
 
 
-def test_spark_connect_is_told_where_to_fit(
-    empty: DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spark_connect_is_refused(empty: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparknn.ml.estimator.is_connect", lambda thing: thing is empty)
     with pytest.raises(RuntimeError, match=r"fit needs a classic Spark session.*transform work"):
         small().fit(empty)

@@ -1,4 +1,4 @@
-"""The classifier: what it learns, from which rows, and what of it the model keeps."""
+"""Check what the classifier learns, from which rows, and what its model keeps."""
 
 import logging
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def model(classifier: NeuralNetClassifier, rows: DataFrame) -> NeuralNetClassifi
 
 
 def in_full_batches(**params: Any) -> NeuralNetClassifier:
-    """One worker, one step a round: nothing depends on how rows are dealt."""
+    """One worker, one step per round: the order of rows does not matter."""
     return small(numWorkers=1, batchSize=10_000, solver="sgd", stepSize=0.5, **params)
 
 
@@ -69,7 +69,7 @@ def test_the_model_keeps_uid_and_params(
     assert renamed.getPredictionCol() == "guess"
 
 
-def test_fit_leaves_the_estimator_alone(rows: DataFrame) -> None:
+def test_fit_does_not_change_the_estimator(rows: DataFrame) -> None:
     estimator = small(maxIter=1)
     before = dict(vars(estimator)), estimator.extractParamMap()
     one, other = estimator.fit(rows), estimator.fit(rows, {estimator.maxIter: 1})
@@ -102,7 +102,7 @@ def test_progress_is_logged(rows: DataFrame, caplog: pytest.LogCaptureFixture) -
         estimator.fit(rows)
     before, after = [record.getMessage() for record in caplog.records[:2]]
     assert before == "Reading rows and shuffling them to 2 workers ..."
-    assert after.startswith("Took in ")
+    assert after.startswith("Ingested ")
     records = [record for record in caplog.records if hasattr(record, "sparknn_round")]
     assert [record.sparknn_round.round for record in records] == [0, 1]
     assert {record.sparknn_uid for record in records} == {estimator.uid}
@@ -139,7 +139,7 @@ def test_weight_2_is_the_row_twice(spark: SparkSession) -> None:
 
 
 def test_balanced_classes_weigh_the_same(spark: SparkSession) -> None:
-    """What 'balanced' does is what weights of one over the class's size do."""
+    """'balanced' equals weights of 1 / the size of the class."""
     few = (Y[:200] > 0) | (np.arange(200) % 5 == 0)
     features, labels = X[:200][few], Y[:200][few]
     sizes = np.bincount(labels.astype(int))
@@ -192,7 +192,7 @@ def test_warm_start_begins_with_the_same_function(
         assert same_function(again.setInitialModel(initial).fit(rows), model)
 
 
-def test_warm_start_goes_on(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
+def test_warm_start_continues(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
     further = small(initialModel=model, maxIter=1).fit(rows)
     assert further.summary.objectiveHistory[0] < model.summary.objectiveHistory[1]
 
@@ -228,7 +228,7 @@ def test_an_estimator_is_saved_with_the_model_it_continues_from(
     estimator.save(path)
     again = NeuralNetClassifier.load(path)
     assert again.fit(rows).theta.tobytes() == estimator.fit(rows).theta.tobytes()
-    with pytest.raises(ValueError, match="holds no network"):
+    with pytest.raises(ValueError, match="has no network"):
         small(initialModel=NeuralNetClassificationModel()).write().overwrite().save(path)
     assert NeuralNetClassifier.load(path).uid == estimator.uid
 

@@ -97,7 +97,7 @@ def test_two_classes_in_the_binary_evaluator(raw: DataFrame) -> None:
 def test_a_tuned_stage_in_a_pipeline(
     raw: DataFrame, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Features are made once, and the search ingests once a fold. Saved and loaded as one."""
+    """Features are computed once, and the search ingests once per fold. Saved and loaded as one."""
     opened = []
     original = train_module.open_engine
 

@@ -1,4 +1,4 @@
-"""Classifier and regressor do what users of Spark ML may expect of any estimator."""
+"""Check that classifier and regressor behave as users of Spark ML expect of any estimator."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def classifier(spark: SparkSession, folder: Path) -> Subject:
 
 
 def regressor(spark: SparkSession, folder: Path) -> Subject:
-    """With columns of other names than the usual ones."""
+    """With other column names than the defaults."""
     X = np.rint(8 * curve(240)[0])
     y = 2000 * np.sin(X @ [0.06, -0.05, 0.04, 0.0]) + 30_000
     columns = {"featuresCol": "inputs", "labelCol": "target", "predictionCol": "my prediction"}
@@ -62,7 +62,7 @@ def test_all_failures_are_reported(
 
 
 class Opinionated(NeuralNetClassifier):
-    """Changes what it is given."""
+    """Changes its params during a fit."""
 
     def __init__(self, **params: Any) -> None:
         super().__init__(**params)
@@ -79,7 +79,7 @@ class Shared(NeuralNetClassifier):
 
 
 class Forgetful(NeuralNetClassifier):
-    """Keeps what a fit found out."""
+    """Keeps the result of a fit."""
 
     def fit(self, dataset: DataFrame, params: Any = None) -> Any:
         self.setSeed(self.getSeed() + 1)
@@ -87,7 +87,7 @@ class Forgetful(NeuralNetClassifier):
 
 
 class Leaking(NeuralNetClassifier):
-    """Leaves its cached rows behind."""
+    """Does not unpersist its rows."""
 
     def fit(self, dataset: DataFrame, params: Any = None) -> Any:
         dataset.rdd.persist().count()

@@ -1,4 +1,4 @@
-"""Several parameter maps train in one pass, and give what their separate fits give."""
+"""Check that parameter maps train in one pass, and give the models of separate fits."""
 
 import threading
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def rows(spark: SparkSession) -> Iterator[DataFrame]:
 
 @pytest.fixture
 def ingests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The intake of every engine that is opened."""
+    """The DataSpec of every engine that is opened."""
     opened = []
     original = train_module.open_engine
 
@@ -57,17 +57,17 @@ def test_models_equal_their_separate_fits(rows: DataFrame, ingests: list[Any]) -
     assert len(ingests) == 1
     assert classifier.extractParamMap() == before
     for paramMap, model in zip(maps, together, strict=True):
-        alone = classifier.fit(rows, paramMap)
-        assert model.theta.tobytes() == alone.theta.tobytes()
-        assert model.layers == alone.layers
-        assert model.uid == alone.uid == classifier.uid
-        assert model.extractParamMap() == alone.extractParamMap()
-        assert model.summary.objectiveHistory == alone.summary.objectiveHistory
+        single = classifier.fit(rows, paramMap)
+        assert model.theta.tobytes() == single.theta.tobytes()
+        assert model.layers == single.layers
+        assert model.uid == single.uid == classifier.uid
+        assert model.extractParamMap() == single.extractParamMap()
+        assert model.summary.objectiveHistory == single.summary.objectiveHistory
         for param, value in paramMap.items():
             assert model.getOrDefault(param) == value
 
 
-def test_maps_that_change_the_intake_form_groups(rows: DataFrame, ingests: list[Any]) -> None:
+def test_maps_that_change_the_data_spec_form_groups(rows: DataFrame, ingests: list[Any]) -> None:
     classifier = small(maxIter=1)
     maps = [{classifier.seed: s, classifier.stepSize: r} for s in (1, 2) for r in (0.1, 0.2)]
     iterator = classifier.fitMultiple(rows, maps)
@@ -142,24 +142,24 @@ def test_maps_of_another_estimator_are_refused(rows: DataFrame) -> None:
         with pytest.raises(ValueError, match=f"belongs to {other.uid}; this estimator is"):
             classifier.fit(rows, maps)
     for maps in ({type(classifier).maxIter: 1}, [{type(classifier).maxIter: 1}]):
-        with pytest.raises(ValueError, match=r"to no estimator: give estimator\.maxIter"):
+        with pytest.raises(ValueError, match=r"not to an instance\. Use estimator\.maxIter"):
             classifier.fit(rows, maps)
     with pytest.raises(TypeError, match="A parameter map is a int"):
         classifier.fit(rows, [3])  # type: ignore[list-item,call-overload]
 
 
-def test_a_map_that_diverges_raises_alone(rows: DataFrame) -> None:
+def test_only_the_map_that_diverges_raises(rows: DataFrame) -> None:
     classifier = small(maxIter=5, solver="sgd", maxChange=0.0, stepSizeSchedule="constant")
     maps = [{classifier.stepSize: 0.1}, {classifier.stepSize: 1e6}, {classifier.stepSize: 0.2}]
     iterator = classifier.fitMultiple(rows, maps)
-    alone = classifier.fit(rows, maps[2])
+    single = classifier.fit(rows, maps[2])
     assert next(iterator)[0] == 0
     with pytest.raises(DivergedError) as raised:
         next(iterator)
     assert "In map 2 of 3: {stepSize=1000000.0}" in raised.value.__notes__
     index, model = next(iterator)
     assert index == 2
-    assert model.theta.tobytes() == alone.theta.tobytes()
+    assert model.theta.tobytes() == single.theta.tobytes()
     with pytest.raises(DivergedError):
         classifier.fit(rows, maps[1])
 
@@ -174,7 +174,7 @@ def test_rows_that_cannot_be_used_fail_every_map(spark: SparkSession) -> None:
             next(iterator)
 
 
-def test_cross_validation_ingests_once_a_fold(rows: DataFrame, ingests: list[Any]) -> None:
+def test_cross_validation_ingests_once_per_fold(rows: DataFrame, ingests: list[Any]) -> None:
     classifier = small(maxIter=2)
     grid = (
         ParamGridBuilder()

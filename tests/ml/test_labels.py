@@ -1,4 +1,4 @@
-"""How many classes there are, from metadata or from the data."""
+"""Check the number of classes, from metadata or from the data."""
 
 import logging
 
@@ -64,9 +64,9 @@ def test_count_classes(seen: dict[int, float], declared: int | None, expected: i
 @pytest.mark.parametrize(
     ("seen", "declared", "says"),
     [
-        ({0: 1.0, 3: 1.0}, 3, "holds class 3, but its metadata declares 3 classes"),
-        ({0: 1.0, 10**9: 1.0}, None, "looks like an identifier"),
-        ({0: 1.0, 101: 1.0}, None, "looks like an identifier"),
+        ({0: 1.0, 3: 1.0}, 3, "has class 3, but its metadata declares 3 classes"),
+        ({0: 1.0, 10**9: 1.0}, None, "like an identifier"),
+        ({0: 1.0, 101: 1.0}, None, "like an identifier"),
         (dict.fromkeys(range(10_001), 1.0), None, "10001 different values"),
         ({0: 1.0}, None, "one class only"),
         ({1: 1.0}, None, "one class only"),

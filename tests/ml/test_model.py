@@ -1,4 +1,4 @@
-"""What a model is: its network, its parameters, its params, and nothing else."""
+"""Check the state of a model: its network, its parameters and its params."""
 
 import pickle
 
@@ -14,7 +14,7 @@ from sparknn.core.nn.network import Network
 from sparknn.ml.summary import TrainingSummary
 
 
-def test_what_it_says_of_itself() -> None:
+def test_its_properties() -> None:
     model = classifier(4, 6, 3)
     assert (model.numFeatures, model.numClasses, model.layers) == (4, 3, [4, 6, 3])
     assert model.network == Network((4, 6, 3))
@@ -27,7 +27,7 @@ def test_what_it_says_of_itself() -> None:
     assert isinstance(several, RegressionModel)
 
 
-def test_theta_is_its_own_and_cannot_be_written() -> None:
+def test_theta_is_a_read_only_copy() -> None:
     network = Network((2, 2))
     given = np.zeros(network.n_params, dtype=np.float32)
     model = NeuralNetClassificationModel(network, given)
@@ -38,12 +38,15 @@ def test_theta_is_its_own_and_cannot_be_written() -> None:
 
 
 @pytest.mark.parametrize("kind", [NeuralNetClassificationModel, NeuralNetRegressionModel])
-def test_an_empty_model_says_so(kind: type) -> None:
+def test_an_empty_model(kind: type) -> None:
     model = kind()
     assert (model.numFeatures, model.hasSummary) == (-1, False)
+    assert not any(
+        model.hasParam(name) for name in ("numClasses", "numTargets", "network", "layers")
+    )
     assert "empty" in repr(model)
     for ask in (lambda: model.theta, lambda: model.predict([1.0]), model.toLocal):
-        with pytest.raises(ValueError, match=r"holds no network.*load\(path\)"):
+        with pytest.raises(ValueError, match=r"has no network.*load\(path\)"):
             ask()
 
 
@@ -51,7 +54,7 @@ def test_a_network_and_its_theta_belong_together() -> None:
     network = Network((2, 2))
     with pytest.raises(ValueError, match="or neither"):
         NeuralNetClassificationModel(network)
-    with pytest.raises(ValueError, match=r"theta has shape \(3,\).*takes \(6,\)"):
+    with pytest.raises(ValueError, match=r"theta has shape \(3,\); expected \(6,\)"):
         NeuralNetClassificationModel(network, np.zeros(3, dtype=np.float32))
 
 
@@ -69,7 +72,7 @@ def test_one_row_without_spark() -> None:
 
 @pytest.mark.parametrize("row", [[1.0], [[1.0] * 4], Vectors.dense([1.0] * 5)])
 def test_one_row_of_another_shape(row: object) -> None:
-    with pytest.raises(ValueError, match="takes one row of 4 features"):
+    with pytest.raises(ValueError, match=r"expected one row, \(4,\)"):
         classifier(4, 3).predict(row)  # type: ignore[arg-type]
 
 
@@ -102,7 +105,7 @@ def test_setters_chain() -> None:
 
 
 def test_no_summary() -> None:
-    with pytest.raises(RuntimeError, match="ask hasSummary first"):
+    with pytest.raises(RuntimeError, match="check hasSummary first"):
         _ = classifier(4, 3).summary
 
 

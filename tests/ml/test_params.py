@@ -35,7 +35,7 @@ def test_keywords_are_the_params(estimator: Any, keywords: Any) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_declared_param_is_whole(stage: Any) -> None:
+def test_every_declared_param_is_complete(stage: Any) -> None:
     made = stage()
     for param in made.params:
         assert param.doc.strip()

@@ -24,7 +24,7 @@ from sparknn import (
     NeuralNetRegressor,
 )
 from sparknn.ml import weights_io
-from sparknn.ml.persistence import ModelFormatError, checksum, seal
+from sparknn.ml.persistence import ModelFormatError, metadata_checksum, theta_checksum
 from sparknn.ml.summary import TrainingSummary
 
 SUMMARY = TrainingSummary([record(0, validation_loss=0.5), record(1, loss=float("nan"))], n_rows=7)
@@ -50,13 +50,13 @@ def metadata_of(path: Path) -> dict[str, Any]:
 
 
 def change_metadata(
-    path: Path, change: Callable[[dict[str, Any]], object], *, sealed: bool = True
+    path: Path, change: Callable[[dict[str, Any]], object], *, consistent: bool = True
 ) -> None:
     """Change metadata, and make their checksum match unless it is to be seen."""
     metadata = metadata_of(path)
     change(metadata)
-    if sealed and "sparknn" in metadata:
-        metadata["sparknn"]["metadataSha256"] = seal(metadata)
+    if consistent and "sparknn" in metadata:
+        metadata["sparknn"]["metadataSha256"] = metadata_checksum(metadata)
     rewrite(path, json.dumps(metadata))
 
 
@@ -91,7 +91,7 @@ def test_what_is_on_disk(saved: Path, spark: SparkSession) -> None:
     assert len(list((saved / "theta").glob("part-*"))) == 1
     (values,) = [row["values"] for row in spark.read.parquet(str(saved / "theta")).collect()]
     theta = np.array(values, dtype=np.float32)
-    assert checksum(theta) == metadata["sparknn"]["sha256"]
+    assert theta_checksum(theta) == metadata["sparknn"]["sha256"]
 
 
 @pytest.mark.parametrize("model", [classifier(3, 4, 2), regressor(3, 2, loss="absolute")])
@@ -168,7 +168,7 @@ def test_a_save_that_fails_leaves_nothing_behind(
 def test_an_empty_model_leaves_nothing_behind(spark: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "model"
     classifier(4, 3).save(str(path))
-    with pytest.raises(ValueError, match="holds no network"):
+    with pytest.raises(ValueError, match="has no network"):
         NeuralNetClassificationModel().write().overwrite().save(str(path))
     assert NeuralNetClassificationModel.load(str(path)).layers == [4, 3]
 
@@ -264,21 +264,21 @@ def test_metadata_that_was_changed(
 def test_metadata_that_make_sense_but_were_changed(
     damaged: Path, spark: SparkSession, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    change_metadata(damaged, change, sealed=False)
+    change_metadata(damaged, change, consistent=False)
     with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
         NeuralNetClassificationModel.load(str(damaged))
 
 
 def test_metadata_without_a_checksum(damaged: Path, spark: SparkSession) -> None:
-    change_metadata(damaged, lambda m: m["sparknn"].pop("metadataSha256"), sealed=False)
-    with pytest.raises(ModelFormatError, match="has no checksum: it was saved before sparknn"):
+    change_metadata(damaged, lambda m: m["sparknn"].pop("metadataSha256"), consistent=False)
+    with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
         NeuralNetClassificationModel.load(str(damaged))
 
 
 def test_params_of_an_estimator_that_were_changed(spark: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "estimator"
     NeuralNetClassifier(seed=3).save(str(path))
-    change_metadata(path, lambda m: m["paramMap"].update(seed=4), sealed=False)
+    change_metadata(path, lambda m: m["paramMap"].update(seed=4), consistent=False)
     with pytest.raises(ModelFormatError, match="metadata does not match its checksum"):
         NeuralNetClassifier.load(str(path))
 

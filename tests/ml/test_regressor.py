@@ -55,13 +55,13 @@ def test_labels_near_the_ends_of_float32_are_refused(
         small(maxIter=1).fit(table(spark, X, size * TARGETS[:, 0]))
 
 
-@pytest.mark.parametrize(("offset", "told"), [(1e5, False), (1e9, True)])
+@pytest.mark.parametrize(("offset", "warned"), [(1e5, False), (1e9, True)])
 def test_labels_too_fine_for_float32_are_told_of(
-    spark: SparkSession, offset: float, told: bool, caplog: pytest.LogCaptureFixture
+    spark: SparkSession, offset: float, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "sparknn"):
         small(maxIter=1).fit(table(spark, X, TARGETS[:, 0] + offset))
-    assert ("Subtract a constant" in caplog.text) == told
+    assert ("Subtract a constant" in caplog.text) == warned
 
 
 @pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])
@@ -75,7 +75,7 @@ def test_losses(rows: DataFrame, loss: str) -> None:
     ("loss", "expected"), [("squared", 2.0), ("absolute", 0.0), ("huber", 1.0)]
 )
 def test_each_loss_has_its_own_minimum(spark: SparkSession, loss: str, expected: float) -> None:
-    """Of targets that the features tell nothing of: 0, and 10 for a fifth of the rows.
+    """On targets that do not depend on the features: 0, and 10 for a fifth of the rows.
 
     Their mean is 2 and their median 0. Huber's loss turns straight at one deviation, 4, and is
     smallest where the pulls are even: 0.8 m = 0.2 * 4.
@@ -118,7 +118,7 @@ def test_whole_numbers_are_targets_too(rows: DataFrame) -> None:
 
 
 def test_weights(spark: SparkSession) -> None:
-    """Rows of weight 0 do not count, not even for what the targets are divided by."""
+    """Rows of weight 0 are ignored, also by the scaling of the targets."""
     kept = np.arange(100) % 2 == 0
     spoilt = np.where(kept, Y[:100], 1e9)
     frame = table(spark, X[:100], spoilt, w=kept.astype(float))

@@ -1,4 +1,4 @@
-"""A fit whose driver died goes on where it was, and ends with the bytes it would have had."""
+"""A fit whose driver died continues where it stopped, and ends with the same bytes."""
 
 import logging
 import os
@@ -26,6 +26,7 @@ from sparknn import NeuralNetClassifier, NeuralNetRegressor
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
 from sparknn.core.nn.network import Network
 from sparknn.core.training.fit_state import FitState
+from sparknn.engine.interface import DataSpec
 from sparknn.ml.checkpoint import CheckpointError
 from sparknn.ml.resume import fingerprint
 
@@ -38,7 +39,7 @@ class Interrupted(Exception):
 
 
 class Rounds(logging.Handler):
-    """Notes the rounds that are logged; dies at the ``die_at``-th."""
+    """Collect the rounds that are logged; raise at the ``die_at``-th."""
 
     def __init__(self, die_at: int) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class Rounds(logging.Handler):
 
 @contextmanager
 def rounds(die_at: int = 0) -> Iterator[list[int]]:
-    """The rounds that are run inside."""
+    """Collect the rounds that run inside."""
     handler, log = Rounds(die_at), logging.getLogger("sparknn")
     level = log.level
     log.addHandler(handler)
@@ -86,7 +87,7 @@ def small(folder: Path | None = None, **params: Any) -> NeuralNetClassifier:
 
 
 def seldom(folder: Path, **params: Any) -> NeuralNetClassifier:
-    """One that goes on, and writes nothing more: the interval does not decide a fit."""
+    """An estimator that resumes and writes nothing more: the interval does not change a fit."""
     return small(folder, **{"checkpointInterval": 100, **params})
 
 
@@ -96,12 +97,12 @@ def interrupt(estimator: Any, df: DataFrame, die_at: int = 4) -> None:
 
 
 def checkpoints_in(folder: Path) -> list[list[str]]:
-    """Of every fit, which there are."""
+    """Return the checkpoints of every fit."""
     return [sorted(path.name for path in fit.iterdir()) for fit in sorted(folder.iterdir())]
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal to the byte, and through the same rounds; clocks left out."""
+    """Compare theta by bytes and histories without their times."""
     mine, yours = (
         model.summary.history.drop(
             columns=[c for c in model.summary.history if c.endswith("_s")]
@@ -123,10 +124,10 @@ def same(one: Any, other: Any) -> bool:
     ],
     ids=str,
 )
-def test_an_interrupted_fit_goes_on(
+def test_an_interrupted_fit_continues(
     settings: dict[str, Any], rows: DataFrame, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = small(**settings).fit(rows)
+    expected = small(**settings).fit(rows)
     estimator = small(folder, **settings)
     interrupt(estimator, rows)
     # A round is logged before its checkpoint; with validation rows, in the next round's.
@@ -135,13 +136,13 @@ def test_an_interrupted_fit_goes_on(
     assert checkpoints_in(folder) == [[f"round-{n_kept - 1}", f"round-{n_kept}"]]
     with caplog.at_level(logging.INFO, logger="sparknn"), rounds() as run:
         model = estimator.fit(rows)
-    assert same(model, whole)
+    assert same(model, expected)
     assert run == list(range(3, N_ROUNDS))
     assert f"Continuing from round {n_kept + 1} of {N_ROUNDS}, checkpoint {folder}" in caplog.text
     assert checkpoints_in(folder) == []
 
 
-def test_a_regression_goes_on(spark: SparkSession, folder: Path) -> None:
+def test_a_regression_continues(spark: SparkSession, folder: Path) -> None:
     df = table(spark, *curve(80, k=2))
     kept = {"checkpointDir": str(folder), "checkpointInterval": 2}
     few = {"hiddenLayers": [4], "maxIter": 5, "numWorkers": 2}
@@ -154,14 +155,14 @@ def test_a_regression_goes_on(spark: SparkSession, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("interval", [-1, 10])
-def test_nothing_is_written_that_was_not_asked_for(
+def test_no_checkpoint_is_written_before_its_interval(
     interval: int, rows: DataFrame, folder: Path
 ) -> None:
     interrupt(small(folder, checkpointInterval=interval), rows)
     assert not folder.exists() or checkpoints_in(folder) == []
 
 
-def test_other_settings_start_afresh(rows: DataFrame, folder: Path) -> None:
+def test_other_settings_start_from_scratch(rows: DataFrame, folder: Path) -> None:
     interrupt(small(folder), rows)
     others: list[dict[str, Any]] = [{"seed": 1}, {"maxIter": 5}]
     for changes in others:
@@ -169,14 +170,24 @@ def test_other_settings_start_afresh(rows: DataFrame, folder: Path) -> None:
             seldom(folder, **changes).fit(rows)
         assert run[0] == 0
         assert len(checkpoints_in(folder)) == 1
-    # What does not decide a fit may change.
+    # Settings that do not change a fit may differ.
     with rounds() as run:
         seldom(folder, aggregationDepth=3, predictionCol="p").fit(rows)
     assert run[0] == 3
 
 
-def test_other_rows_start_afresh(spark: SparkSession, folder: Path) -> None:
-    """Also where counts, means and deviations are the same."""
+def test_another_validation_split_starts_from_scratch(rows: DataFrame, folder: Path) -> None:
+    """Otherwise validation rows would be rows that the first fit has trained on."""
+    settings: dict[str, Any] = {"standardization": False, "regParam": 0.0, "solver": "adam"}
+    interrupt(small(folder, validationFraction=0.2, **settings), rows)
+    for fraction, first in ((0.25, 0), (0.2, 3)):
+        with rounds() as run:
+            seldom(folder, validationFraction=fraction, **settings).fit(rows)
+        assert run[0] == first
+
+
+def test_other_rows_start_from_scratch(spark: SparkSession, folder: Path) -> None:
+    """Also if counts, means and deviations are equal."""
     X, y = blobs(60)
     other = y.copy()
     other[[0, 1, 2]] = y[[2, 0, 1]]
@@ -188,9 +199,9 @@ def test_other_rows_start_afresh(spark: SparkSession, folder: Path) -> None:
 
 
 def test_rows_in_another_order_are_the_same_rows(spark: SparkSession, folder: Path) -> None:
-    """Behind a shuffle, Spark returns rows as they are fetched.
+    """After a shuffle, Spark returns rows in the order of their arrival.
 
-    The sum of their weights, on which the penalty depends, then has other last bits.
+    The last bits of the sum of their weights, on which the penalty depends, then differ.
     """
     X, y = blobs(60)
     w = np.random.default_rng(1).uniform(2, 3, size=60)
@@ -202,7 +213,8 @@ def test_rows_in_another_order_are_the_same_rows(spark: SparkSession, folder: Pa
 
 
 _FIT = FitState(TrainConfig(Network((2, 3))), AveragingConfig(), 2)
-_PLAN: dict[str, Any] = {
+_SPEC = DataSpec("features", "label", classifies=True, n_workers=2, seed=0)
+_CONFIG: dict[str, Any] = {
     "network": Network((2, 3), "tanh"),
     "seed": 1,
     "max_iter": 3,
@@ -237,7 +249,7 @@ _AVERAGING: dict[str, Any] = {
     [
         *(
             replace(_FIT, config=replace(_FIT.config, **{k: v}), theta=None)
-            for k, v in _PLAN.items()
+            for k, v in _CONFIG.items()
         ),
         *(
             replace(_FIT, averaging=replace(AveragingConfig(), **{k: v}))
@@ -248,26 +260,35 @@ _AVERAGING: dict[str, Any] = {
         replace(_FIT, theta=_FIT.current + np.float32(1e-6)),
     ],
 )
-def test_all_that_decides_a_fit_is_in_its_fingerprint(other: FitState) -> None:
-    assert fingerprint(other, "rows") != fingerprint(_FIT, "rows")
+def test_everything_that_decides_a_fit_is_in_its_fingerprint(other: FitState) -> None:
+    assert fingerprint(other, _SPEC, "rows") != fingerprint(_FIT, _SPEC, "rows")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"validation_fraction": 0.2}, {"validation_indicator": "held_out"}, {"n_workers": 3}],
+)
+def test_the_split_is_in_a_fingerprint(changes: dict[str, Any]) -> None:
+    other = replace(_SPEC, **changes)
+    assert fingerprint(_FIT, other, "rows") != fingerprint(_FIT, _SPEC, "rows")
 
 
 def test_rows_and_version_are_in_a_fingerprint_and_last_bits_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert {item.name for item in fields(TrainConfig)} == set(_PLAN)
+    assert {item.name for item in fields(TrainConfig)} == set(_CONFIG)
     assert {item.name for item in fields(AveragingConfig)} == set(_AVERAGING)
-    found = fingerprint(_FIT, "rows")
-    assert fingerprint(replace(_FIT), "rows") == found
-    assert fingerprint(_FIT, "other rows") != found
+    found = fingerprint(_FIT, _SPEC, "rows")
+    assert fingerprint(replace(_FIT), _SPEC, "rows") == found
+    assert fingerprint(_FIT, _SPEC, "other rows") != found
     weights = np.array([1.0, 2.0, 0.5])
     near, far = (
-        fingerprint(replace(_FIT, config=replace(_FIT.config, class_weight=weights * by)), "rows")
-        for by in (1 + 1e-15, 1)
+        fingerprint(replace(_FIT, config=replace(_FIT.config, class_weight=w)), _SPEC, "rows")
+        for w in (weights * (1 + 1e-15), weights)
     )
     assert near == far
     monkeypatch.setattr("sparknn.ml.resume.__version__", "0.0.0")
-    assert fingerprint(_FIT, "rows") != found
+    assert fingerprint(_FIT, _SPEC, "rows") != found
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_fit(
@@ -280,9 +301,9 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_fit(
     with rounds() as run:
         model = small(folder).fit(rows)
     assert len(run) == N_ROUNDS
-    assert "after round 1 cannot be written" in caplog.text
+    assert "Could not write the checkpoint after round 1" in caplog.text
     assert "No space left on device" in caplog.text
-    assert "there is none before it" in caplog.text
+    assert "there is no checkpoint" in caplog.text
     assert same(model, small().fit(rows))
     assert checkpoints_in(folder) == []
 
@@ -301,16 +322,16 @@ def test_a_checkpoint_wins_over_the_model_it_started_from(rows: DataFrame, folde
 
 def test_a_damaged_checkpoint_costs_a_round(rows: DataFrame, folder: Path) -> None:
     interrupt(small(folder), rows)
-    ((fit,), whole) = folder.iterdir(), small().fit(rows)
+    ((fit,), expected) = folder.iterdir(), small().fit(rows)
     (values,) = (fit / "round-3" / "float64").glob("part-*")
     values.write_bytes(values.read_bytes()[:-8])
     with rounds() as run:
-        assert same(seldom(folder).fit(rows), whole)
+        assert same(seldom(folder).fit(rows), expected)
     assert run[0] == 2
     assert checkpoints_in(folder) == []
 
 
-def test_maps_go_on_together(rows: DataFrame, folder: Path) -> None:
+def test_maps_continue_together(rows: DataFrame, folder: Path) -> None:
     """One has ended before the driver dies, and two train alike."""
     estimator = small(folder)
     maps = [
@@ -319,14 +340,14 @@ def test_maps_go_on_together(rows: DataFrame, folder: Path) -> None:
         {estimator.thresholds: [0.2, 0.3, 0.5], estimator.dropout: 0.1},
         {estimator.dropout: 0.1},
     ]
-    whole = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
+    expected = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
     # Rounds 0 and 1 of four maps, then 2 and 3 of three.
     with rounds(die_at=14), pytest.raises(Interrupted):
         estimator.fit(rows, maps)
     assert sorted(checkpoints_in(folder)) == [["round-1"], *3 * [["round-2", "round-3"]]]
     with rounds() as run:
         again = estimator.fit(rows, maps)
-    assert [same(mine, yours) for mine, yours in zip(again, whole, strict=True)] == [True] * 4
+    assert [same(mine, yours) for mine, yours in zip(again, expected, strict=True)] == [True] * 4
     assert run == [1, 3, 3, 3, 4, 4, 4, 5, 5, 5]
     assert checkpoints_in(folder) == []
 
@@ -361,15 +382,15 @@ def test_folds_share_a_folder(rows: DataFrame, folder: Path) -> None:
             seed=5,
         )
 
-    whole = search(None).fit(rows)
+    expected = search(None).fit(rows)
     # In the second round of the second fold.
     with rounds(die_at=10), pytest.raises(Interrupted):
         search(folder).fit(rows)
     assert checkpoints_in(folder) == [["round-1"], ["round-1"]]
     with rounds() as run:
         again = search(folder).fit(rows)
-    assert again.avgMetrics == whole.avgMetrics
-    assert same(again.bestModel, whole.bestModel)
+    assert again.avgMetrics == expected.avgMetrics
+    assert same(again.bestModel, expected.bestModel)
     assert run == [0, 0, 1, 1, 2, 2, 1, 1, 2, 2, 0, 1, 2]
     assert checkpoints_in(folder) == []
 
@@ -410,7 +431,7 @@ def wait_for(happened: Callable[[], bool], timeout_s: float) -> bool:
 def test_a_killed_driver_is_no_loss(
     rows: DataFrame, spark: SparkSession, folder: Path, tmp_path: Path
 ) -> None:
-    """Killed where it stands, and taken up by another process."""
+    """Killed in the middle of a round, and continued by another process."""
     path = str(tmp_path / "rows")
     rows.coalesce(1).write.parquet(path)
     df = spark.read.parquet(path)
@@ -430,9 +451,9 @@ def test_a_killed_driver_is_no_loss(
         )
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
-        _, said = driver.communicate()
-    assert reached, said
-    assert driver.returncode == -signal.SIGKILL, said
+        _, stderr = driver.communicate()
+    assert reached, stderr
+    assert driver.returncode == -signal.SIGKILL, stderr
     settings: dict[str, Any] = {"validationFraction": 0.2, "maxIter": 15}
     with rounds() as run:
         model = small(folder, **settings).fit(df)

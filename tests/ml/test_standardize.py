@@ -1,4 +1,4 @@
-"""Standardising moves into a network and out of it without changing what it computes."""
+"""Check that scaling can be folded into a network without changing its function."""
 
 import logging
 
@@ -79,7 +79,7 @@ def test_features_of_different_kinds_come_to_a_common_scale() -> None:
     assert ((scaled.std(0) > 0.6) & (scaled.std(0) < 1.01)).all()
 
 
-def test_a_rare_value_is_not_blown_up() -> None:
+def test_a_rare_value_stays_small() -> None:
     """A pixel that is set in one image of 10,000 would be 100 deviations from its mean."""
     X = np.random.default_rng(0).uniform(0, 255, size=(10_000, 20))
     X[:, 3] = 0
@@ -93,7 +93,7 @@ def test_a_rare_value_is_not_blown_up() -> None:
     ids=str,
 )
 def test_a_small_unit_beside_large_ones_is_not_lost(ranges: tuple[float, ...]) -> None:
-    """An age beside an income, or many of them."""
+    """An age and an income, or many incomes."""
     X = np.random.default_rng(0).uniform(size=(500, len(ranges))) * ranges
     assert standardised(X).std(0).min() > 0.4
 
@@ -107,7 +107,7 @@ def test_pixels_share_a_scale_also_those_at_the_edge() -> None:
     assert (factor == factor[0]).all()
 
 
-def test_constant_features_say_nothing() -> None:
+def test_constant_features_are_ignored() -> None:
     X = np.full((10, 3), [0.0, 1e30, 0.1])
     known = statistics(X, X)
     assert robust_standardizer(known).factor.tolist() == [0, 0, 0]
@@ -124,7 +124,7 @@ def test_extreme_scales_stay_finite(scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "told"),
+    ("low", "high", "warned"),
     [
         (0.0, 255.0, False),
         (1.7e9, 1.7e9 + 3e7, False),
@@ -135,23 +135,23 @@ def test_extreme_scales_stay_finite(scale: float) -> None:
     ],
 )
 def test_features_too_fine_for_float32_are_told(
-    low: float, high: float, told: bool, caplog: pytest.LogCaptureFixture
+    low: float, high: float, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     X = np.array([[0.0, low], [1.0, high]])
     with caplog.at_level(logging.WARNING, "sparknn"):
         warn_of_coarse_features("inputs", statistics(X, X))
-    assert ("1 of 2 features in column 'inputs' differ by little" in caplog.text) == told
-    assert ("feature 1 is between" in caplog.text) == told
+    assert ("1 of 2 features in column 'inputs' vary little" in caplog.text) == warned
+    assert ("feature 1 is between" in caplog.text) == warned
 
 
-def test_a_fit_tells_of_them_once(spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fit_warns_once(spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
     df = spark.range(40).selectExpr("array(1.7e9D + id) as features", "id % 2 as label")
     network = NeuralNetClassifier(hiddenLayers=[2], maxIter=1, numWorkers=2)
     with caplog.at_level(logging.WARNING, "sparknn"):
         models = network.fit(df, [{network.stepSize: size} for size in (0.1, 0.2)])
     assert len(models) == 2
-    assert caplog.text.count("differ by little for their size") == 1
+    assert caplog.text.count("vary little for their size") == 1
     caplog.clear()
     with caplog.at_level(logging.WARNING, "sparknn"):
         network.setStandardization(False).fit(df)
-    assert "differ by little" not in caplog.text
+    assert "vary little" not in caplog.text

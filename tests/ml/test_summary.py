@@ -1,4 +1,4 @@
-"""The history of a fit as users see it, and as JSON keeps it."""
+"""Check the history of a fit, as a table and as JSON."""
 
 import json
 import math
@@ -19,23 +19,23 @@ def summary(*records: RoundRecord) -> TrainingSummary:
     )
 
 
-def test_history_is_a_row_a_round() -> None:
-    told = summary(record(0), record(1, validation_loss=0.75))
-    assert list(told.history.columns) == [
+def test_history_has_one_row_per_round() -> None:
+    found = summary(record(0), record(1, validation_loss=0.75))
+    assert list(found.history.columns) == [
         *(item.name for item in fields(RoundRecord)),
         "aggregation_s",
         "rows_per_s",
     ]
-    assert told.history["loss"].tolist() == told.objectiveHistory == [1.0, 0.5]
-    assert told.totalIterations == len(told.history) == 2
-    assert told.history["rows_per_s"].tolist() == [200.0, 200.0]
-    assert told.history["n_rows"].dtype == np.int64
-    assert math.isnan(told.history["validation_loss"][0])
+    assert found.history["loss"].tolist() == found.objectiveHistory == [1.0, 0.5]
+    assert found.totalIterations == len(found.history) == 2
+    assert found.history["rows_per_s"].tolist() == [200.0, 200.0]
+    assert found.history["n_rows"].dtype == np.int64
+    assert math.isnan(found.history["validation_loss"][0])
 
 
-def test_aggregation_is_what_a_job_took_beyond_training() -> None:
-    told = summary(record(0, job_s=0.5, compute_s=0.125), record(1, job_s=0.5, compute_s=0.625))
-    assert told.history["aggregation_s"].tolist() == [0.375, 0.0]
+def test_aggregation_is_the_time_of_a_job_beyond_training() -> None:
+    found = summary(record(0, job_s=0.5, compute_s=0.125), record(1, job_s=0.5, compute_s=0.625))
+    assert found.history["aggregation_s"].tolist() == [0.375, 0.0]
 
 
 def test_history_of_no_rounds_and_of_no_time() -> None:
@@ -45,13 +45,13 @@ def test_history_of_no_rounds_and_of_no_time() -> None:
 
 
 def test_json_keeps_everything() -> None:
-    told = summary(
+    found = summary(
         record(0, loss=math.nan), record(1, drift=math.inf), record(2, loss=1e-17 + 1 / 3)
     )
-    text = json.dumps(told.to_json(), allow_nan=False)
+    text = json.dumps(found.to_json(), allow_nan=False)
     again = TrainingSummary.from_json(json.loads(text))
-    assert again.history.equals(told.history)
-    assert again.history.dtypes.equals(told.history.dtypes)
+    assert again.history.equals(found.history)
+    assert again.history.dtypes.equals(found.history.dtypes)
     assert (again.n_rows, again.n_validation, again.n_features, again.n_workers) == (100, 20, 4, 2)
     assert again.seconds == 3.5
     assert math.isnan(again.ingest_s)

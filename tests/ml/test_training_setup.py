@@ -1,4 +1,4 @@
-"""What a fit gets from params and facts, and what becomes of its parameters at its end."""
+"""Build a fit from params and data, and get the model's parameters from it."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ import pytest
 from sparknn import NeuralNetClassifier
 from sparknn.core.nn.network import Network
 from sparknn.engine.interface import DatasetInfo
-from sparknn.ml.training_setup import Target, center_logits, make_fit, resolve_defaults
+from sparknn.ml.defaults import resolve_defaults
+from sparknn.ml.training_setup import Target, center_logits, make_fit
 
 
 @pytest.mark.parametrize("layers", [(5, 2), (5, 7, 3)])

@@ -1,4 +1,4 @@
-"""transform adds the predictor's numbers, whatever features look like and however rows travel."""
+"""Check that transform adds the predictor's numbers for any kind of features and batches."""
 
 import re
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def frame(spark: SparkSession, values: list[Any], kind: DataType | None = None) 
     return spark.createDataFrame(list(enumerate(values)), schema)
 
 
-def told(df: DataFrame) -> np.ndarray:
+def numbers(df: DataFrame) -> np.ndarray:
     """(n, K + K + 1): raw predictions, probabilities and predictions in the order of ids."""
     found = df.select("id", "rawPrediction", "probability", "prediction").collect()
     return np.array([[*r[1].toArray(), *r[2].toArray(), r[3]] for r in sorted(found)])
@@ -72,7 +72,7 @@ def test_vectors_of_every_kind(spark: SparkSession, store: str) -> None:
     X = rows(N, D)
     makers = {"dense": [dense], "sparse": [sparse], "mixed": [dense, sparse, sparse]}[store]
     df = frame(spark, [makers[i % len(makers)](x) for i, x in enumerate(X)])
-    assert told(MODEL.transform(df)).tobytes() == expected(X).tobytes()
+    assert numbers(MODEL.transform(df)).tobytes() == expected(X).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_arrays_of_any_number(spark: SparkSession, element: type[DataType]) -> N
     X = np.rint(4 * rows(N, D))
     df = frame(spark, X.tolist(), ArrayType(DoubleType()))
     df = df.withColumn("features", F.col("features").cast(ArrayType(element())))
-    assert told(MODEL.transform(df)).tobytes() == expected(X).tobytes()
+    assert numbers(MODEL.transform(df)).tobytes() == expected(X).tobytes()
 
 
 def test_no_row_and_one_row(spark: SparkSession) -> None:
@@ -91,7 +91,7 @@ def test_no_row_and_one_row(spark: SparkSession) -> None:
     assert empty.columns == ["id", "features", "rawPrediction", "probability", "prediction"]
     assert empty.collect() == []
     X = rows(1, D)
-    assert told(MODEL.transform(frame(spark, [dense(X[0])]))).tobytes() == expected(X).tobytes()
+    assert numbers(MODEL.transform(frame(spark, [dense(X[0])]))).tobytes() == expected(X).tobytes()
 
 
 def test_batches_partitions_and_order_do_not_matter(spark: SparkSession, batch_size: Any) -> None:
@@ -106,7 +106,7 @@ def test_batches_partitions_and_order_do_not_matter(spark: SparkSession, batch_s
         (13, df.repartition(5, "id").orderBy(F.rand(1))),
     ]:
         batch_size(n_rows)
-        assert told(MODEL.transform(shaped)).tobytes() == same
+        assert numbers(MODEL.transform(shaped)).tobytes() == same
 
 
 def test_rows_straight_from_a_file(spark: SparkSession, tmp_path: Any) -> None:
@@ -115,16 +115,16 @@ def test_rows_straight_from_a_file(spark: SparkSession, tmp_path: Any) -> None:
     frame(spark, [dense(x) for x in X]).write.parquet(str(tmp_path / "rows"))
     df = spark.read.parquet(str(tmp_path / "rows"))
     predicted = MODEL.transform(df)
-    assert told(predicted).tobytes() == expected(X).tobytes()
-    assert told(predicted.where("id < 5")).tobytes() == expected(X[:5]).tobytes()
+    assert numbers(predicted).tobytes() == expected(X).tobytes()
+    assert numbers(predicted.where("id < 5")).tobytes() == expected(X[:5]).tobytes()
     filtered = predicted.where("id < 5")._jdf.queryExecution().executedPlan().toString()
     assert "LessThan(id,5)" in filtered
     arrays = df.withColumn("array", vector_to_array("features"))
     on_arrays = MODEL.transform(arrays, {MODEL.featuresCol: "array"})
-    assert told(on_arrays).tobytes() == expected(X).tobytes()
+    assert numbers(on_arrays).tobytes() == expected(X).tobytes()
 
 
-def test_predict_says_what_transform_says(spark: SparkSession) -> None:
+def test_predict_equals_transform(spark: SparkSession) -> None:
     X = rows(5, D)
     found = MODEL.transform(frame(spark, [dense(x) for x in X])).orderBy("id").collect()
     for x, row in zip(X, found, strict=True):
@@ -196,28 +196,28 @@ def test_columns_by_name_and_left_out(
 def test_columns_with_odd_names(spark: SparkSession, handle_invalid: str) -> None:
     X = rows(3, D)
     df = frame(spark, [dense(x) for x in X]).withColumnRenamed("features", "my.features")
-    # The last is what we name a column of our own, which must not take the user's with it.
+    # The last is the name of an internal column, which must not replace the user's.
     names = ["a.b", "Prediction of `x`", "__SPARKNN_Scores"]
     for name in names:
         df = df.withColumn(name, F.lit(1))
     params = {MODEL.featuresCol: "my.features", MODEL.handleInvalid: handle_invalid}
     found = MODEL.transform(df, params)
     assert found.columns[:5] == ["id", "my.features", *names]
-    assert told(found).tobytes() == expected(X).tobytes()
+    assert numbers(found).tobytes() == expected(X).tobytes()
 
 
 def test_thresholds(spark: SparkSession) -> None:
     X = rows(N, D)
     df = frame(spark, [dense(x) for x in X])
     model = MODEL.copy({MODEL.thresholds: [0.9, 0.0, 0.9]})
-    found = told(model.transform(df))
+    found = numbers(model.transform(df))
     assert found.tobytes() == expected(X, model).tobytes()
     assert set(found[:, -1]) == {1.0}
     with pytest.raises(ValueError, match="thresholds has 2 values; the model has 3 classes"):
         MODEL.copy({MODEL.thresholds: [0.5, 0.5]}).transform(df)
 
 
-def test_metadata_as_sparks_own_models_leave_it(spark: SparkSession) -> None:
+def test_metadata_as_sparks_models_set_it(spark: SparkSession) -> None:
     schema = MODEL.transform(frame(spark, [])).schema
     assert schema["prediction"].metadata == {"ml_attr": {"type": "nominal", "num_vals": K}}
     assert schema["probability"].metadata == {"ml_attr": {"num_attrs": K}}
@@ -239,9 +239,9 @@ def test_invalid_rows_kept_or_skipped(spark: SparkSession) -> None:
     found = kept.orderBy("id").select("rawPrediction", "probability", "prediction").collect()
     assert [r[0] is None for r in found] == [False, True] * 4
     assert all(r[1:] == (None, None) for r in found[1::2])
-    assert told(kept.where("id % 2 = 0")).tobytes() == expected(X).tobytes()
+    assert numbers(kept.where("id % 2 = 0")).tobytes() == expected(X).tobytes()
     skipped = MODEL.copy({MODEL.handleInvalid: "skip"}).transform(df)
-    assert told(skipped).tobytes() == expected(X).tobytes()
+    assert numbers(skipped).tobytes() == expected(X).tobytes()
     assert skipped.count() == 4
     assert skipped.where("prediction >= 0").count() == 4
 
@@ -259,7 +259,7 @@ def test_invalid_entries_of_arrays(spark: SparkSession) -> None:
 def test_invalid_rows_are_an_error_that_counts_them(spark: SparkSession) -> None:
     df = frame(spark, [dense(rows(1, D)[0]), *INVALID]).coalesce(1)
     message = error_of(MODEL.transform(df))
-    assert "'features' cannot be predicted from in 4 of 5 rows" in message
+    assert "'features' has 4 invalid rows in a batch of 5" in message
     assert "1 null, 3 with null, NaN" in message
 
 
@@ -275,7 +275,7 @@ def test_rows_of_another_size(spark: SparkSession, vector: Vector, handle_invali
 def test_another_size_is_seen_in_the_metadata(spark: SparkSession) -> None:
     df = spark.createDataFrame([(1.0, 2.0)], ["a", "b"])
     df = VectorAssembler(inputCols=["a", "b"], outputCol="features").transform(df)
-    with pytest.raises(SchemaError, match="'features' has 2 features, its metadata says"):
+    with pytest.raises(SchemaError, match="'features' has 2 features by its metadata"):
         MODEL.transform(df)
 
 
@@ -312,6 +312,6 @@ def test_where_case_matters_names_may_differ_by_it(spark: SparkSession) -> None:
     try:
         found = MODEL.transform(df)
         assert found.columns[-2:] == ["probability", "prediction"]
-        assert told(found).tobytes() == expected(X).tobytes()
+        assert numbers(found).tobytes() == expected(X).tobytes()
     finally:
         spark.conf.unset("spark.sql.caseSensitive")

@@ -1,4 +1,4 @@
-"""Weights of rows are exact: 0 drops the row, 2 is the row twice; a common factor is nothing."""
+"""Check row weights: 0 drops a row, 2 repeats it, and a common factor changes nothing."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ N = 90
 WEIGHTS = np.arange(N) % 3 * 1.0
 DATA = {NeuralNetClassifier: blobs(N), NeuralNetRegressor: curve(N, k=2)}
 
-# One worker and one plain step a round over all rows: the order of rows does not matter.
+# One worker and one plain step per round over all rows: the order of rows does not matter.
 FULL = {"numWorkers": 1, "batchSize": 10_000, "solver": "sgd", "stepSize": 0.1, "maxIter": 3}
 
 
@@ -60,7 +60,7 @@ def test_only_the_ratio_of_weights_counts(spark: SparkSession, kind: Any) -> Non
 
 
 def test_weights_of_validation_rows(spark: SparkSession) -> None:
-    """The validation loss is the one of the rows repeated as often as they weigh."""
+    """The validation loss equals that of rows repeated as often as their weight."""
     X, y = DATA[NeuralNetClassifier]
     held_out = np.arange(N) % 2 == 0
     counted = np.repeat(np.arange(N), WEIGHTS.astype(int))
@@ -74,7 +74,7 @@ def test_weights_of_validation_rows(spark: SparkSession) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_one_vs_rest_hands_weights_on(spark: SparkSession) -> None:
+def test_one_vs_rest_passes_weights_on(spark: SparkSession) -> None:
     X, y = DATA[NeuralNetClassifier]
     frame = table(spark, X, y, w=WEIGHTS)
     one_vs_rest = OneVsRest(classifier=NeuralNetClassifier(**FULL))

@@ -138,6 +138,11 @@ class FitState:
         )
 
     @property
+    def n_done(self) -> int:
+        """Units of local work trained so far, of ``config.max_iter``."""
+        return self._n_done
+
+    @property
     def all_done(self) -> bool:
         """Whether every unit of local work has been trained."""
         return self._n_done >= self.config.max_iter
