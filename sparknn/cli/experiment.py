@@ -147,10 +147,10 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     with open_session(f"sparknn experiment {path}", verbose=verbose) as spark:
         rows, n_slots = read_rows(spark, experiment), default_workers(spark)
         log.info("%s, %s.", counted(rows.count(), "row"), counted(len(planned), "fit"))
-        results.open(file.values["output.overwrite"], n_slots, spark.version)
         if not verbose:  # a line per fit, not per round
             logging.getLogger("sparknn").setLevel(logging.WARNING)
         try:
+            results.open(file.values["output.overwrite"], n_slots, spark.version)
             # A round that nobody measures: Python workers start in it, and the JVM compiles.
             run_trial(rows, planned[-1], experiment, maxIter=1)
             run_all(results, planned, lambda trial: run_trial(rows, trial, experiment))

@@ -86,6 +86,7 @@ class Results:
             "settings": self.settings,
             "environment": self.environment,
             "complete": len(self.runs) == self.n_planned,
+            "runs_planned": self.n_planned,
             "runs": records.pop("runs"),
             "target": target,
             "tables": records,

@@ -148,7 +148,7 @@ EXPERIMENT: Schema = {
         "period": Key("count", "Local epochs between averages.", 5),
         "periods": Key("counts", "Other periods to try, on the first split.", []),
         "miniBatchFraction": Key("part", "Share of its rows a worker draws per round.", 0.1),
-        "target": Key("share", "Test accuracy whose cost is compared; by default reached."),
+        "target": Key("share", "Test accuracy whose cost is compared; by default the first arm's."),
         "seed": Key("seed", "Decides every random choice.", 0),
     },
     "network": _NETWORK,

@@ -17,24 +17,10 @@ def test_a_path_tells_its_format() -> None:
     formats = {"a.CSV": "csv", "a.csv.gz": "csv", "folder.csv/": "csv", "a.svm": "libsvm"}
     formats |= {"a.libsvm": "libsvm", "a.jsonl": "json", "a.orc": "orc", "a": "parquet"}
     assert {path: guess_format(path) for path in formats} == formats
-
-
-def test_csv_has_a_header_and_types_unless_told_otherwise() -> None:
-    assert Source.of("a.csv", None, {}).options == {"header": "true", "inferschema": "true"}
-    assert Source.of("a.csv", None, {"HEADER": False}).options == {
-        "header": "false",
-        "inferschema": "true",
-    }
-
-
-def test_libsvm_is_told_how_many_features_there_are(tmp_path: Path, spark: "SparkSession") -> None:
-    path = tmp_path / "rows.libsvm"
-    path.write_text("1 1:0.5\n0 2:1\n")
-    source = Source.of(str(path), None, {}).with_features(5)
-    assert [row.features.size for row in source.read(spark).collect()] == [5, 5]
-    assert source.with_features(7) == source
-    csv = Source.of("a.csv", None, {})
-    assert csv.with_features(5) == csv
+    # Options of the user replace those that a CSV has by default, in whatever case.
+    options = Source.of("a.csv", None, {"HEADER": False}).options
+    assert options == {"header": "false", "inferschema": "true"}
+    assert Source.of("a.svm", None, {}).with_features(5).options == {"numfeatures": "5"}
 
 
 def test_what_cannot_be_written_is_refused() -> None:

@@ -128,25 +128,6 @@ def test_interrupting_a_fit_leaves_nothing_behind(job: Path, tmp_path: Path) -> 
     assert left == []
 
 
-def test_mistakes_in_a_job_file_are_found_without_spark(job: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "sparknn", "train"),
-            *("--set", "training.maxIter=0", "training.stepsize=1", str(job)),
-        ],
-        cwd=tmp_path,
-        env=environment(tmp_path) | {"JAVA_HOME": "/nowhere"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "2 mistakes" in done.stderr
-    assert "training.maxIter = 0" in done.stderr
-    assert "did you mean 'stepSize'?" in done.stderr
-
-
 def test_none_of_sparks_loggers_has_a_level_of_its_own() -> None:
     """It would print the traces of failed tasks where a command has turned Spark's log off."""
     settings = (ROOT / "conf" / "log4j2.properties").read_text().splitlines()

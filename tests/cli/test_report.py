@@ -72,7 +72,4 @@ def test_a_constant_target_has_no_r2(spark: "SparkSession") -> None:
     predicted = spark.createDataFrame([(1.0, 2.0)], "label double, prediction double")
     assert regression_lines(predicted, "label", "prediction")[0].endswith("R2 nan (1 row)")
     assert regression_lines(predicted.limit(0), "label", "prediction") == ["no rows with a label"]
-
-
-def test_one_is_no_plural() -> None:
     assert [counted(n, "row") for n in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
