@@ -8,24 +8,15 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 from sparknn import __version__
-from sparknn.cli.errors import UsageError, one_line, raise_mistakes
+from sparknn.cli.errors import UsageError, one_line
 from sparknn.cli.keys import EXPERIMENT, FORMATS, OUTPUT_FORMATS, TRAIN, key_lines
 
-_ABOUT = """\
-Train neural networks with Spark, on every partition at once, and use them.
-
-commands:
-  train      fit a network from a job file (TOML); save, evaluate and plot it
-  evaluate   measure a saved model on labelled rows
-  predict    add a saved model's predictions to rows
-  experiment compare one worker with many: accuracy, rows and seconds
-  keys       list every key that a job file may have
-"""
+_ABOUT = "Train neural networks with Spark, on every partition at once, and use them."
 _EXAMPLES = """\
 examples:
-  sparknn train conf/mnist.toml
   sparknn train conf/mnist.toml --set training.maxIter=5 network.hiddenLayers=[300,100]
   sparknn evaluate --model out/mnist/model --data test.parquet
   sparknn predict  --model out/mnist/model --data new.csv --output out/predictions.parquet
@@ -51,8 +42,7 @@ Fit a network from a job file. The smallest job file:
   model = "out/model"
 
 Text labels are indexed, and predictions then have their text in predictedLabel. `sparknn keys`
-lists every key. Relative paths start at the working directory (on a cluster, at the home of its
-default file system). All mistakes in a job file are reported at once.
+lists every key. On a cluster, relative paths start at the home of its default file system.
 """
 _EVALUATE = """\
 Measure a saved model on rows that have its label: accuracy and a confusion matrix, or, for a
@@ -67,11 +57,8 @@ Measure what averaging costs and gains, by the number of workers. On each of sev
 every worker draws some of its rows at random, trains on them for some local epochs, and the
 networks are averaged, again and again. The last average is tested on the split's test rows.
 
-Prints accuracies, seconds (measured here, and modelled with one core per worker), accuracy over
-training, and where averaging wins and loses. A folder gets all of it as CSV, JSON and PNG after
-every fit: an experiment that is stopped keeps its results.
-
-keys of an experiment file, where [arms.NAME] is a variant of training and averaging:
+Tables, figures and a conclusion go to a folder, as CSV, JSON and PNG; of the fits done so far if
+the experiment is stopped. A variant [arms.NAME] takes the keys of [training] and [averaging], too:
 """
 
 
@@ -81,52 +68,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(_one_by_one(sys.argv[1:] if argv is None else argv))
     except SystemExit as leave:  # argparse has printed why
         return int(leave.code or 0)
+    status, text = 0, ""
     with _messages():
         try:
             _run(arguments)
         except UsageError as mistakes:
-            return _fail(str(mistakes), 2)
-        except (Exception, KeyboardInterrupt) as error:
+            status, text = 2, str(mistakes)
+        except KeyboardInterrupt:
+            status, text = 130, "interrupted"
+        except Exception as error:
             # py4j, in the middle of a call, may have met an error while it handled Control-C.
-            if isinstance(error, KeyboardInterrupt) or _is_interrupt(error):
-                return _fail("interrupted", 130)
-            if arguments.verbose:
+            status, text = (130, "interrupted") if _is_interrupt(error) else (1, one_line(error))
+            if status == 1 and arguments.verbose:
                 traceback.print_exc()
-            return _fail(one_line(error), 1)
-    return 0
+    if text:
+        print(f"sparknn: {text}", file=sys.stderr, flush=True)
+    return status
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    verbose = arguments.verbose
-    match arguments.command:
-        case "train":
-            from sparknn.cli import train
-
-            train.run(arguments.config, arguments.set, verbose=verbose)
-        case "experiment":
-            from sparknn.cli import experiment
-
-            experiment.run(arguments.config, arguments.set, verbose=verbose)
-        case "keys":
-            print("\n".join(key_lines(TRAIN)).strip(), flush=True)
-        case command:
-            from sparknn.cli import evaluate, predict
-            from sparknn.cli.io import Source, Target, output_problem
-
-            wrong = [text for text in arguments.option if "=" not in text]
-            hint = "expected KEY=VALUE, such as header=true."
-            raise_mistakes("command line", [f"--option {text}: {hint}" for text in wrong])
-            options = dict(text.split("=", 1) for text in arguments.option)
-            source = Source.of(arguments.data, arguments.format, options)
-            model, invalid = arguments.model, arguments.invalid
-            if command == "evaluate":
-                evaluate.run(model, source, invalid, verbose=verbose)
-                return
-            path, format_ = arguments.output, arguments.output_format
-            if problem := output_problem(path, format_):
-                raise UsageError("command line", [f"--output: {problem}"])
-            target = Target.of(path, format_, arguments.overwrite)
-            predict.run(model, source, target, arguments.columns, invalid, verbose=verbose)
+def _run(given: argparse.Namespace) -> None:
+    """Run the command that was given."""
+    if given.command == "keys":
+        print("\n".join(key_lines(TRAIN)).strip(), flush=True)
+    elif given.command in ("train", "experiment"):
+        command = import_module(f"sparknn.cli.{given.command}")
+        command.run(given.config, given.set, verbose=given.verbose)
+    else:
+        import_module("sparknn.cli.apply").run(given)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -135,34 +103,29 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _fail(text: str, status: int) -> int:
-    print(f"sparknn: {text}", file=sys.stderr, flush=True)
-    return status
-
-
 @contextmanager
 def _messages() -> Iterator[None]:
     """Show what the library logs, on stderr: only results go to stdout."""
-    log, own = logging.getLogger("sparknn"), logging.getLogger("sparknn.cli")
+    log, own, root = (logging.getLogger(name) for name in ("sparknn", "sparknn.cli", None))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain())
-    levels, propagate = (log.level, own.level), log.propagate
+    # py4j logs on the root logger, with a traceback, the calls that an interrupt breaks off; a root
+    # logger that has a handler does not print by itself.
+    silence = logging.NullHandler()
+    before = log.level, own.level, log.propagate
     log.setLevel(logging.INFO)
     own.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(handler)
-    # py4j logs on the root logger, with a traceback, the calls that an interrupt breaks off; a root
-    # logger that has a handler does not print by itself.
-    silence = logging.NullHandler()
-    logging.getLogger().addHandler(silence)
+    root.addHandler(silence)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(silence)
+        root.removeHandler(silence)
         log.removeHandler(handler)
-        log.setLevel(levels[0])
-        own.setLevel(levels[1])
-        log.propagate = propagate
+        log.setLevel(before[0])
+        own.setLevel(before[1])
+        log.propagate = before[2]
 
 
 class _Plain(logging.Formatter):
@@ -188,53 +151,44 @@ def _one_by_one(arguments: Sequence[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "sparknn", "sparknn COMMAND ...", _ABOUT, _EXAMPLES, formatter_class=raw
-    )
+    usage = "sparknn COMMAND ..."
+    parser = argparse.ArgumentParser("sparknn", usage, _ABOUT, _EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"sparknn {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, about: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, description=about, formatter_class=raw)
-        made.prog = f"sparknn {name}"
+    def command(name: str, short: str, about: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=short, formatter_class=raw)
+        made.prog, made.description = f"sparknn {name}", about or short
         made.add_argument("--verbose", action="store_true", help="on errors, show the traceback")
         return made
 
-    def pairs(parser: argparse.ArgumentParser, name: str, about: str) -> None:
+    def add_pairs(name: str, about: str) -> None:
         about += "; several may follow each other"
-        parser.add_argument(name, action="append", default=[], metavar="KEY=VALUE", help=about)
+        made.add_argument(name, action="append", default=[], metavar="KEY=VALUE", help=about)
 
-    keys = "\n".join(key_lines(EXPERIMENT))
-    for name, about, example in (
-        ("train", _TRAIN, "training.maxIter=5 training.seed=1"),
-        ("experiment", _EXPERIMENT + keys, "experiment.splits=1 data.rows=5000"),
+    experiment = _EXPERIMENT + "\n".join(key_lines(EXPERIMENT))
+    for name, short, about in (
+        ("train", "fit a network from a job file (TOML); save, evaluate and plot it", _TRAIN),
+        ("experiment", "compare one worker with many: accuracy, rows and seconds", experiment),
     ):
-        made = command(name, about)
+        made = command(name, short, about)
         made.add_argument("config", metavar="CONFIG.toml", help=f"the {name} file")
-        pairs(made, "--set", f"replace or add a key for this run: --set {example}")
-    for name, about, choices in (
-        ("evaluate", _EVALUATE, ("error", "skip")),
-        ("predict", _PREDICT, ("error", "skip", "keep")),
+        add_pairs("--set", "replace or add a key for this run, such as data.train=rows.csv")
+    how = "by default as the path ends, otherwise parquet"
+    for name, short, about, invalid in (
+        ("evaluate", "measure a saved model on labelled rows", _EVALUATE, ("error", "skip")),
+        ("predict", "add predictions to rows", _PREDICT, ("error", "skip", "keep")),
     ):
-        made = command(name, about)
+        made = command(name, short, about)
         made.add_argument("--model", required=True, metavar="DIR", help="a saved model or pipeline")
         made.add_argument("--data", required=True, metavar="PATH", help="rows: a path, or a table")
-        how = "by default as the path ends, otherwise parquet"
         made.add_argument("--format", choices=FORMATS, help=f"of the rows; {how}")
-        pairs(made, "--option", "for Spark's reader, such as sep=; or header=false")
-        made.add_argument(
-            "--invalid",
-            choices=choices,
-            help="rows with missing values are an error, left out (skip), or kept with null "
-            "predictions (keep); by default as the model says",
-        )
+        add_pairs("--option", "for Spark's reader, such as sep=; or header=false")
+        rule = "make rows with missing values an error, skip them, or keep them and predict null"
+        made.add_argument("--invalid", choices=invalid, help=rule)
     made.add_argument("--output", required=True, metavar="PATH", help="where to write")
     made.add_argument("--output-format", choices=OUTPUT_FORMATS, help=how)
-    made.add_argument(
-        "--columns",
-        metavar="A,B,...",
-        help="columns to write, such as id,prediction; by default all, with the predictions",
-    )
+    made.add_argument("--columns", metavar="A,B,...", help="columns to write; by default all")
     made.add_argument("--overwrite", action="store_true", help="replace what is at PATH")
-    command("keys", "List every key that a job file may have, with its meaning and default.")
+    command("keys", "list every key that a job file may have, with its meaning and default")
     return parser

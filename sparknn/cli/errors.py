@@ -9,15 +9,7 @@ from sparknn.engine.worker_errors import root_cause
 
 
 class UsageError(ValueError):
-    """A command cannot start as it was given; exit status 2.
-
-    Parameters
-    ----------
-    where : str
-        What holds the mistakes: a file or a command.
-    mistakes : iterable of str
-        Each starts with the key, option or column that is wrong.
-    """
+    """A command cannot start as it was given; each mistake starts with the key that is wrong."""
 
     def __init__(self, where: str, mistakes: Iterable[str]) -> None:
         self.mistakes = list(mistakes)
@@ -32,11 +24,7 @@ def raise_mistakes(where: str, mistakes: Iterable[str]) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Return the line of an error that a user can act on.
-
-    Errors of Spark carry a worker's traceback or a chain of Java causes; the last one is meant,
-    without its class and without Spark's SQL state.
-    """
+    """Return the line of an error that a user can act on; of Spark's, the last cause's."""
     text, cause = str(error).strip(), root_cause(error).strip()
     java = type(error).__name__ == "Py4JJavaError" or cause != text.partition("\n")[0]
     if cause and (java or type(error).__module__.startswith("pyspark.")):

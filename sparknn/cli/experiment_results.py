@@ -1,11 +1,10 @@
-"""The folder of an experiment: runs and tables as CSV and JSON after every fit, and figures."""
+"""The folder of an experiment: runs as CSV after every fit; tables, JSON and figures at the end."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,180 +12,118 @@ from typing import Any
 import pandas as pd
 
 from sparknn import __version__
-from sparknn.cli.errors import raise_mistakes
-from sparknn.cli.experiment_tables import TRIAL, Table, summarize
+from sparknn.cli.errors import UsageError
+from sparknn.cli.experiment_tables import Table, cumulated, summarize
 
 log = logging.getLogger("sparknn.cli")
 
+# The figures, and the tables that each shows, one beside the other.
+_FIGURES = {
+    "accuracy.png": ("accuracy_by_rows", "accuracy_by_seconds", "accuracy_by_model_seconds"),
+    "time.png": ("time",),
+    "periods.png": ("periods",),
+}
 # All that is ever written.
 _FILES = (
-    *("runs", "rounds", "accuracy", "time", "periods", "against_sequential", "against_first_arm"),
-    *("accuracy_by_rows", "accuracy_by_seconds", "accuracy_by_model_seconds"),
+    *("experiment.json", "runs.csv", "rounds.csv", "accuracy.csv", "against_sequential.csv"),
+    *("against_first_arm.csv", *_FIGURES),
+    *(f"{table}.csv" for shown in _FIGURES.values() for table in shown),
 )
-_FIGURES = ("accuracy.png", "time.png", "periods.png")
-_CLOCKS = {
-    "n_rows": "rows consumed",
-    "seconds": "seconds, measured",
-    "model_s": "seconds, model (a core per worker)",
-}
 
 
 @dataclass
 class Results:
-    """The runs so far, and the folder in which they are kept.
-
-    ``settings`` is the experiment file, ``given`` its section [experiment].
-    """
+    """The runs so far, and the folder in which they are kept."""
 
     folder: str
-    settings: dict[str, Any]
-    given: dict[str, Any]
-    variants: list[str]
+    settings: dict[str, Any]  # the experiment file
+    given: dict[str, Any]  # its section [experiment], with defaults
     n_planned: int
     environment: dict[str, Any] = field(default_factory=dict)
-    runs: pd.DataFrame = field(default_factory=pd.DataFrame)
-    rounds: pd.DataFrame = field(default_factory=pd.DataFrame)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[pd.DataFrame] = field(default_factory=list)
 
-    def check_free(self, overwrite: bool) -> None:
-        """Raise UsageError if there is something in the folder that must not be replaced."""
-        folder = Path(self.folder)
-        taken = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
-        text = f"output.folder: {folder} exists already. Name another one, or use overwrite = true."
-        raise_mistakes("experiment", [text] if taken and not overwrite else [])
-
-    def open(self, n_slots: int, spark_version: str) -> None:
+    def open(self, overwrite: bool, n_slots: int, spark_version: str) -> None:
         """Make the folder; remove an older experiment's files, and nothing else."""
-        self.environment = {"sparknn": __version__, "spark": spark_version, "slots": n_slots}
-        self.environment |= {"python": platform.python_version(), "cores": os.cpu_count()}
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
-        for name in ["experiment.json", *(f"{table}.csv" for table in _FILES), *_FIGURES]:
-            (Path(self.folder) / name).unlink(missing_ok=True)
+        folder = Path(self.folder)
+        if not overwrite and any(folder.glob("*")):
+            text = f"{folder} exists already. Name another, or use overwrite = true."
+            raise UsageError("experiment", [f"output.folder: {text}"])
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            (folder / name).unlink(missing_ok=True)
+        versions = {"sparknn": __version__, "spark": spark_version}
+        self.environment = {**versions, "slots": n_slots, "cores": os.cpu_count()}
 
-    def add(self, trial: Any, facts: dict[str, Any], rounds: pd.DataFrame) -> str:
-        """Keep a run, write everything that is known, and return a line about it."""
-        key = trial._asdict()
-        end = {} if rounds.empty else rounds.iloc[-1].drop("round").to_dict()
-        run = pd.DataFrame([{**key, "rounds": len(rounds), **facts, **end}])
-        self.runs = run if self.runs.empty else pd.concat([self.runs, run], ignore_index=True)
-        own = rounds.assign(**key)
-        if not own.empty:
-            own = own[[*TRIAL, *rounds.columns]]
-            self.rounds = pd.concat([self.rounds, own]) if len(self.rounds) else own
-        self._write(self.runs, "runs")
-        self._write(self.rounds, "rounds")
-        self._write_json()
-        if rounds.empty:
-            return f"failed. {facts['problem']}"
+    def add(self, trial: dict[str, Any], summary: Any) -> str:
+        """Keep a run and its rounds, as files too, and return a line about it."""
+        rounds = cumulated(summary.history, trial["workers"], self.environment["slots"])
+        end = rounds.iloc[-1].drop("round").to_dict()
+        facts = {"n_train": summary.n_rows, "n_test": summary.n_validation}
+        facts |= {"ingest_s": summary.ingest_s, "fit_s": summary.seconds, "rounds": len(rounds)}
+        self.runs.append({**trial, **facts, **end})
+        self.rounds.append(rounds.assign(**trial)[[*trial, *rounds.columns]])
+        self._write(pd.DataFrame(self.runs), "runs")
+        self._write(pd.concat(self.rounds), "rounds")
         return f"accuracy {end['accuracy']:.2%}, {end['seconds']:.1f} s in {len(rounds)} rounds"
 
     def report(self) -> None:
-        """Print and write the tables and the conclusion; draw the figures."""
-        if self.rounds.empty:
+        """Print and write the tables and the conclusion of all runs so far; draw the figures."""
+        period, target = self.given["period"], self.given["target"]
+        if not any(run["period"] == period for run in self.runs):
             return
-        tables, _, conclusion = self._summarize()
+        runs = pd.DataFrame(self.runs)
+        tables, target, conclusion = summarize(runs, pd.concat(self.rounds), period, target)
         for name, table in tables.items():
             self._write(table.frame, name)
-        texts = [*(table.text() for table in tables.values()), "\n".join(conclusion)]
-        print("\n\n".join(filter(None, texts)), flush=True)
-        log.info("%s", draw(self.runs, self.rounds, self.given["period"], Path(self.folder)))
-        log.info("Tables and runs are in %s, as CSV and JSON.", self.folder)
-
-    def _summarize(self) -> tuple[dict[str, Table], float | None, list[str]]:
-        if self.rounds.empty:
-            return {}, self.given["target"], []
-        runs, rounds = (
-            frame.assign(arm=pd.Categorical(frame["arm"], self.variants, ordered=True))
-            for frame in (self.runs, self.rounds)
-        )
-        return summarize(runs, rounds, self.given["period"], self.given["target"])
-
-    def _write(self, frame: pd.DataFrame, name: str) -> None:
-        frame.to_csv(Path(self.folder) / f"{name}.csv", index=False, lineterminator="\n")
-
-    def _write_json(self) -> None:
-        tables, target, conclusion = self._summarize()
+        frames = {"runs": runs, **{name: table.frame for name, table in tables.items()}}
+        # pandas writes null for what is no finite number, as JSON asks for.
+        texts = {
+            name: f.to_json(orient="records", double_precision=15) for name, f in frames.items()
+        }
+        records = {name: json.loads(text) for name, text in texts.items()}
         content = {
             "settings": self.settings,
             "environment": self.environment,
             "complete": len(self.runs) == self.n_planned,
             "runs_planned": self.n_planned,
-            "runs": _records(self.runs),
+            "runs": records.pop("runs"),
             "target": target,
-            "tables": {
-                name: {"title": t.title, "note": t.note, "rows": _records(t.frame)}
-                for name, t in tables.items()
-            },
+            "tables": records,
             "conclusion": conclusion,
         }
-        path = Path(self.folder) / "experiment.json"
-        # Whoever looks meanwhile, or stops the process, finds a whole file.
-        written = path.with_suffix(".json.part")
-        written.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        written.replace(path)
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        (Path(self.folder) / "experiment.json").write_text(text, encoding="utf-8")
+        shown = [*(table.text() for table in tables.values()), "\n".join(conclusion)]
+        print("\n\n".join(filter(None, shown)), flush=True)
+        log.info("%s", draw(tables, Path(self.folder)))
+        log.info("Tables and runs are in %s, as CSV and JSON.", self.folder)
+
+    def _write(self, frame: pd.DataFrame, name: str) -> None:
+        frame.to_csv(Path(self.folder) / f"{name}.csv", index=False, lineterminator="\n")
 
 
-def _records(frame: pd.DataFrame) -> Any:
-    """Return rows that JSON can hold: null for NaN."""
-    return json.loads(frame.to_json(orient="records", double_precision=15))
-
-
-def draw(runs: pd.DataFrame, rounds: pd.DataFrame, period: int, folder: Path) -> str:
+def draw(tables: dict[str, Table], folder: Path) -> str:
     """Draw the poster's figures, a row per variant; return a line that says so, or why not."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return "No figures: matplotlib is not installed (pip install 'sparknn[plot]')."
-    ends = runs[runs["rounds"] > 0]
-    if not (ends["period"] == period).any():
-        return "No figures: no fit has ended yet."
-    drawn = {
-        "accuracy.png": (rounds[rounds["period"] == period], [*_CLOCKS], _draw_accuracy),
-        "time.png": (ends[ends["period"] == period], ["seconds of training"], _draw_time),
-    }
-    if ends["period"].nunique() > 1:
-        drawn["periods.png"] = (ends[ends["split"] == 1], ["test accuracy, %"], _draw_periods)
-    for name, (frame, columns, draw_one) in drawn.items():
-        groups = list(frame.groupby("arm", sort=False))
+    drawn = [name for name, shown in _FIGURES.items() if shown[0] in tables]
+    for name in drawn:
+        shown = [tables[table] for table in _FIGURES[name]]
+        arms = shown[0].frame["arm"].unique()
         # A figure of its own needs no display and leaves pyplot's state alone.
-        size = (4.2 * len(columns), 3.2 * len(groups))
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(len(groups), len(columns), sharey=True, squeeze=False)
-        for (arm, group), row in zip(groups, axes, strict=True):
-            for ax, column in zip(row, columns, strict=True):
-                draw_one(ax, group, column)
-                ax.set_title(arm)
-                ax.grid(alpha=0.3)
-        axes[0, 0].legend()
+        figure = Figure((4.2 * len(shown), 3.2 * len(arms)), layout="constrained")
+        axes = figure.subplots(len(arms), len(shown), sharey=True, squeeze=False)
+        for column, table in zip(axes.T, shown, strict=True):
+            x = table.frame.columns[1]
+            y = [*table.accuracies] or ["seconds", "model_s", "compute_s"]
+            for ax, arm in zip(column, arms, strict=True):
+                own = table.frame[table.frame["arm"] == arm]
+                own.plot(x, y, style="o-", ax=ax, legend=ax is axes[0, 0], title=arm, grid=True)
+                ax.set_ylabel("test accuracy" if table.accuracies else "seconds")
+            if table.accuracies:  # the first rounds would otherwise take all the room
+                ax.set_ylim(bottom=max(0.0, table.frame[y].max().min() - 0.1))
         figure.savefig(folder / name, dpi=110)
     return f"Drew {', '.join(drawn)} in {folder}."
-
-
-def _draw_accuracy(ax: Any, rounds: pd.DataFrame, clock: str) -> None:
-    """Accuracy over training, a line per number of workers."""
-    for workers, same in rounds.groupby("workers"):
-        means = same.groupby("round")[[clock, "accuracy"]].mean()
-        ax.plot(means[clock], 100 * means["accuracy"], label=f"{workers} workers", linewidth=1.4)
-    ax.set(xlabel=_CLOCKS[clock], ylabel="test accuracy, %" if clock == "n_rows" else "")
-    # The first rounds would otherwise take all the room.
-    ax.set_ylim(bottom=max(0.0, 100 * rounds.groupby(TRIAL)["accuracy"].last().min() - 10))
-
-
-def _draw_time(ax: Any, ends: pd.DataFrame, label: str) -> None:
-    """Training time by the number of workers: measured, and the model's two parts."""
-    means = ends.groupby("workers")[["compute_s", "model_s", "seconds"]].mean()
-    names, compute = [str(workers) for workers in means.index], means["compute_s"]
-    overhead = means["model_s"] - compute
-    ax.bar(names, compute, 0.5, color="C0", alpha=0.5, label="model: compute")
-    ax.bar(names, overhead, 0.5, compute, color="C1", alpha=0.5, label="model: overhead")
-    ax.plot(names, means["seconds"], "ko-", label="measured here")
-    ax.set(xlabel="workers", ylabel=label)
-
-
-def _draw_periods(ax: Any, ends: pd.DataFrame, label: str) -> None:
-    """Final accuracy by the averaging period, a line per number of workers."""
-    for workers, same in ends.sort_values("period").groupby("workers"):
-        ax.plot(same["period"], 100 * same["accuracy"], "o-", label=f"{workers} workers")
-    ticks = sorted(set(ends["period"]))
-    ax.set(xlabel="local epochs between averages", ylabel=label, xscale="log")
-    ax.set_xticks(ticks, [str(tick) for tick in ticks])
-    ax.minorticks_off()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, MapType, StructType
+from pyspark.sql.types import ArrayType, MapType, StructField, StructType
 
 from sparknn.cli.keys import OUTPUT_FORMATS
 from sparknn.engine import filesystem
@@ -21,26 +21,16 @@ from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.sql import is_connect, quote_column
 from sparknn.engine.worker_errors import error_class, root_cause
 
-_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".orc": "orc"}
-_FORMATS |= {".libsvm": "libsvm", ".svm": "libsvm"}
-# What users may expect to be written by the path's ending, and is not.
-_UNKNOWN = (".txt", ".tsv", ".avro", ".xml", ".xls", ".xlsx", ".arrow", ".feather")
+_FORMATS = {".csv": "csv", ".json": "json", ".orc": "orc", ".libsvm": "libsvm"}
+_FORMATS |= {".jsonl": "json", ".svm": "libsvm"}
 # A CSV file with neither a header nor types is of no use here; options override both.
-_CSV_OPTIONS = {"header": "true", "inferSchema": "true"}
+_CSV_OPTIONS = {"header": "true", "inferschema": "true"}
 
 
 def guess_format(path: str) -> str:
     """Return the format that a path's ending names; parquet, Spark's default, if it names none."""
     ending = Path(path.removesuffix(".gz")).suffix.lower()
     return _FORMATS.get(ending, "parquet")
-
-
-def output_problem(path: str, format_: str | None) -> str:
-    """Return why rows cannot be written to a path by its ending; empty if they can."""
-    unknown = Path(path).suffix.lower() in _UNKNOWN
-    if format_ or not (unknown or guess_format(path) not in OUTPUT_FORMATS):
-        return ""
-    return f"{path} ends in a format that cannot be written; use {', '.join(OUTPUT_FORMATS)}."
 
 
 @dataclass(frozen=True)
@@ -55,19 +45,16 @@ class Source:
     def of(cls, path: str, format_: str | None, options: Mapping[str, Any]) -> Source:
         """Fill in what is not given: the format by the path's ending, and options for CSV."""
         format_ = format_ or guess_format(path)
-        bools = {True: "true", False: "false"}
-        given = {k: bools[v] if isinstance(v, bool) else str(v) for k, v in options.items()}
-        if format_ == "csv":
-            # Spark's options do not mind case, so neither may the defaults.
-            names = {name.lower() for name in given}
-            given |= {n: v for n, v in _CSV_OPTIONS.items() if n.lower() not in names}
-        return cls(path, format_, given)
+        # Spark's options do not mind case. TOML has true, for which Python says True.
+        texts = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in options.items()}
+        given = {name.lower(): text for name, text in texts.items()}
+        return cls(path, format_, _CSV_OPTIONS | given if format_ == "csv" else given)
 
     def with_features(self, count: int) -> Source:
         """Return the same with the vectors' size set, which a libsvm file does not know."""
-        if self.format != "libsvm" or any(n.lower() == "numfeatures" for n in self.options):
+        if self.format != "libsvm":
             return self
-        return replace(self, options={**self.options, "numFeatures": str(count)})
+        return replace(self, options={"numfeatures": str(count), **self.options})
 
     def read(self, spark: SparkSession) -> DataFrame:
         """Return the rows, lazily."""
@@ -79,14 +66,12 @@ class Source:
     def problem(self, spark: SparkSession, key: str) -> str:
         """Return why there is nothing to read; empty if there is."""
         try:
-            # Finds the files, but reads none of them, as a format that infers its schema would.
-            replace(self, format="text" if self.format != "table" else "table").read(spark)
+            # Text finds the files, but reads none of them, as other formats do for their schema.
+            replace(self, format="table" if self.format == "table" else "text").read(spark)
         except AnalysisException as error:
             if error_class(error) not in ("PATH_NOT_FOUND", "TABLE_OR_VIEW_NOT_FOUND"):
                 return f"{key}: {self.path} cannot be read ({root_cause(error)})."
-            if self.format == "table":
-                return f"{key}: there is no table {self.path}."
-            hint = "" if "/" in self.path else " If it is a table, set the format to table."
+            hint = "" if "/" in self.path else f" It was read as {self.format}; see the format."
             return f"{key}: there is no {self.path}.{hint}"
         return ""
 
@@ -103,6 +88,12 @@ class Target:
     def of(cls, path: str, format_: str | None, overwrite: bool = False) -> Target:
         """Fill in the format by the path's ending."""
         return cls(path, format_ or guess_format(path), overwrite)
+
+    def format_problem(self, key: str) -> str:
+        """Return why no rows can be written in a format; empty if they can."""
+        known = ", ".join(OUTPUT_FORMATS)
+        text = f"{key}: {self.path} would be written as {self.format}; use one of {known}."
+        return "" if self.format in OUTPUT_FORMATS else text
 
     def problem(self, spark: SparkSession, key: str) -> str:
         """Return why nothing can be written there; empty if something can, which is tried."""
@@ -125,30 +116,24 @@ class Target:
     def write(self, rows: DataFrame) -> None:
         """Write rows. CSV holds no vectors or arrays: there they become text, as in JSON."""
         if self.format == "csv":
-            rows = rows.select(*_flat(rows))
+            rows = rows.select(*map(_as_text, rows.schema.fields))
         writer = rows.write.mode("overwrite" if self.overwrite else "errorifexists")
-        with self._cleaning_up(rows.sparkSession):
-            if self.format == "table":
-                writer.saveAsTable(self.path)
-            elif self.format == "csv":
-                writer.option("header", "true").csv(self.path)
-            else:
-                writer.format(self.format).save(self.path)
-
-    @contextmanager
-    def _cleaning_up(self, spark: SparkSession) -> Iterator[None]:
-        """Remove a path that a failed write has begun: the next run would find it in its way."""
+        spark = rows.sparkSession
         remote = is_connect(spark)
-        ours = not (remote or self.format == "table" or self._exists(spark))
+        is_new = not (remote or self.format == "table" or self._exists(spark))
         # An interrupt cancels the write, and waits for its end.
         waiting = nullcontext() if remote else defer_interrupts(spark.sparkContext.cancelAllJobs)
         try:
             with waiting:
-                yield
+                if self.format == "table":
+                    writer.saveAsTable(self.path)
+                else:
+                    options = {"header": "true"} if self.format == "csv" else {}
+                    writer.format(self.format).options(**options).save(self.path)
         except AnalysisException:  # nothing was begun: another program's path may be there by now
             raise
         except BaseException:
-            if ours:
+            if is_new:  # the next run would find it in its way
                 filesystem.remove(spark, self.path)
             raise
 
@@ -173,14 +158,10 @@ def overlaps(
         others.append((key, own))
 
 
-def _flat(rows: DataFrame) -> list[Column]:
-    """Return a DataFrame's columns, with vectors and nested types as JSON text."""
-    columns = []
-    for column in rows.schema.fields:
-        value = F.col(quote_column(column.name))
-        if isinstance(column.dataType, VectorUDT):
-            value = F.to_json(vector_to_array(value)).alias(column.name)
-        elif isinstance(column.dataType, ArrayType | MapType | StructType):
-            value = F.to_json(value).alias(column.name)
-        columns.append(value)
-    return columns
+def _as_text(field: StructField) -> Column:
+    """Return a column, as JSON text if it holds vectors or a nested type."""
+    value, kind = F.col(quote_column(field.name)), field.dataType
+    if isinstance(kind, VectorUDT):
+        value = vector_to_array(value)
+    is_flat = not isinstance(kind, VectorUDT | ArrayType | MapType | StructType)
+    return value if is_flat else F.to_json(value).alias(field.name)

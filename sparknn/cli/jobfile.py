@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparknn.cli.errors import UsageError, raise_mistakes
-from sparknn.cli.io import Source, Target, output_problem
+from sparknn.cli.io import Source, Target
 from sparknn.cli.keys import PARAM_KEYS, TRAIN, Key, Schema, new_estimator
 from sparknn.ml.checked_params import ParamError
 from sparknn.ml.validators import did_you_mean
@@ -17,117 +17,87 @@ from sparknn.ml.validators import did_you_mean
 
 @dataclass
 class JobFile:
-    """A file that was read and checked.
-
-    ``tables`` are as given, overrides applied; ``values`` the keys that are no Params, by
-    ``section.name``, with their defaults; ``params`` the others, by section and name.
-    """
+    """A file that was read and checked."""
 
     name: str
-    tables: dict[str, Any]
+    tables: dict[str, Any]  # as given, overrides applied
+    #: Keys that are no Params, by ``section.name``, with defaults; Params by section and name.
     values: dict[str, Any] = field(default_factory=dict)
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
+    estimator: Any = None  # of a training; it lacks features and label only
 
     @property
-    def features(self) -> tuple[str, ...]:
+    def features(self) -> list[str]:
         """``data.features``, of which one may be given without a list."""
         names = self.values["data.features"]
-        return tuple(names) if isinstance(names, list) else (names,)
+        return names if isinstance(names, list) else [names]
 
-    def source(self, key: str) -> Source:
-        """Return the rows that a key names."""
-        return Source.of(self.values[key], self.values["data.format"], self.values["data.options"])
+    def sources(self) -> dict[str, Source]:
+        """Return the rows to read, by the keys that name them."""
+        options = self.values["data.format"], self.values["data.options"]
+        paths = {key: self.values.get(key) for key in ("data.train", "data.test")}
+        return {key: Source.of(path, *options) for key, path in paths.items() if path}
+
+    def targets(self) -> dict[str, Target]:
+        """Return where a training writes, by the keys that name it."""
+        rows_as, overwrite = (
+            self.values["output.predictionsFormat"],
+            self.values["output.overwrite"],
+        )
+        formats = {"output.model": "model", "output.predictions": rows_as}
+        paths = {key: path for key in formats if (path := self.values[key])}
+        return {key: Target.of(path, formats[key], overwrite) for key, path in paths.items()}
 
     def build(self, task: str, *sections: str) -> Any:
         """Return an estimator with the Params of some sections; add the mistakes in them."""
         estimator = new_estimator(task)
-        keys = {name: section for section in sections for name in self.params.get(section, {})}
-        other = [name for name in keys if not estimator.hasParam(name)]
-        self.mistakes += [f"{keys[name]}.{name}: not for task = {task!r}." for name in other]
-        known = {name: self.params[keys[name]][name] for name in keys if name not in other}
-        try:
-            estimator._set(**known)
-        except ParamError as error:
-            self.mistakes += [f"{keys[n]}.{n}{problem}" for n, problem in error.problems.items()]
-            estimator._set(**{n: value for n, value in known.items() if n not in error.problems})
+        for section in sections:
+            for name, value in self.params.get(section, {}).items():
+                try:
+                    if estimator.hasParam(name):
+                        estimator._set(**{name: value})
+                    else:
+                        self.mistakes.append(f"{section}.{name}: not for task = {task!r}.")
+                except ParamError as error:
+                    self.mistakes.append(f"{section}.{name}{error.problems[name]}")
         return estimator
 
 
-@dataclass(frozen=True)
-class TrainJob:
-    """What ``sparknn train`` is asked for; the estimator lacks features and label only."""
-
-    name: str
-    estimator: Any
-    classifies: bool
-    train: Source
-    test: Source | None
-    features: tuple[str, ...]
-    label: str
-    columns: tuple[str, ...]
-    model: Target | None
-    predictions: Target | None
-    curve: str | None
-
-
-def load_train(path: str, overrides: Sequence[str] = ()) -> TrainJob:
-    """Read a job file and check all that can be checked without Spark.
-
-    Raises
-    ------
-    UsageError
-        Naming every mistake.
-    """
+def load_train(path: str, overrides: Sequence[str] = ()) -> JobFile:
+    """Read a job file and check all that can be checked without Spark; name every mistake."""
     file = read(path, overrides, TRAIN)
-    given = file.values
-    estimator = file.build(given["task"], *TRAIN)
-    weight, indicator = given["data.weight"], given["data.validationIndicator"]
-    estimator._set(weightCol=weight, validationIndicatorCol=indicator)
+    given, test = file.values, file.values["data.test"]
+    file.estimator = file.build(given["task"], *TRAIN)
+    indicator = given["data.validationIndicator"]
+    file.estimator._set(weightCol=given["data.weight"], validationIndicatorCol=indicator)
     try:
-        estimator._check_combinations()
+        file.estimator._check_combinations()
     except ParamError as error:
         file.mistakes += mistakes_in(error)
-    model, predictions, test = (
-        given[key] for key in ("output.model", "output.predictions", "data.test")
-    )
-    format_, overwrite = given["output.predictionsFormat"], given["output.overwrite"]
-    if predictions and not test:
-        file.mistakes.append("output.predictions: needs data.test, whose rows are predicted.")
-    if predictions and (problem := output_problem(predictions, format_)):
-        file.mistakes.append(f"output.predictions: {problem}")
-    if test and not estimator.getPredictionCol():
+    if predictions := file.targets().get("output.predictions"):
+        missing = "output.predictions: needs data.test, whose rows are predicted."
+        problems = [predictions.format_problem("output.predictions"), "" if test else missing]
+        file.mistakes += filter(None, problems)
+    if test and not file.estimator.getPredictionCol():
         file.mistakes.append("output.predictionCol: is empty, but data.test needs predictions.")
-    if not (model or test or file.mistakes):
+    if not (given["output.model"] or test or file.mistakes):
         text = "missing. Without it or data.test, the trained model is discarded."
         file.mistakes.append(f"output.model: {text}")
     raise_mistakes(file.name, file.mistakes)
-    used = (*file.features, given["data.label"], weight, indicator)
-    return TrainJob(
-        name=file.name,
-        estimator=estimator,
-        classifies=given["task"] == "classification",
-        train=file.source("data.train"),
-        test=file.source("data.test") if test else None,
-        features=file.features,
-        label=given["data.label"],
-        columns=tuple(name for name in used if name),
-        model=Target(model, "model", overwrite) if model else None,
-        predictions=Target.of(predictions, format_, overwrite) if predictions else None,
-        curve=given["output.curve"],
-    )
+    return file
 
 
 def read(path: str, overrides: Sequence[str], schema: Schema) -> JobFile:
-    """Read a TOML file, apply ``section.key=value`` overrides, and check both.
-
-    Raises
-    ------
-    UsageError
-        If there is no such file or it is not TOML; other mistakes are collected.
-    """
-    file = JobFile(f"{path} with --set" if overrides else path, _read_toml(path))
-    file.mistakes += [wrong for text in overrides if (wrong := _apply(file.tables, text))]
+    """Read a TOML file, apply ``section.key=value`` overrides, and collect mistakes in both."""
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(path, [f"cannot be read: {error.strerror}."]) from None
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise UsageError(path, [f"is not valid TOML: {error}."]) from None
+    file = JobFile(f"{path} with --set" if overrides else path, tables)
+    file.mistakes += filter(None, [_apply(file.tables, text) for text in overrides])
     sections: dict[str, Any] = {name: {} for name in schema if "*" not in name} | {"": {}}
     for name, value in file.tables.items():
         if f"{name}.*" in schema and isinstance(value, dict):
@@ -137,61 +107,47 @@ def read(path: str, overrides: Sequence[str], schema: Schema) -> JobFile:
         else:
             sections[""][name] = value
     for section, values in sections.items():
-        keys = schema.get(section) or schema.get(f"{section.partition('.')[0]}.*", {})
-        prefix = f"{section}." if section else ""
-        file.values |= {prefix + n: key.default for n, key in keys.items() if key.type != "param"}
-        if isinstance(values, dict):
-            _check(file, schema, prefix, keys, values)
-        else:
-            file.mistakes.append(f"{section}: expected a section [{section}], got {values!r}.")
+        _check(file, schema, section, values)
     return file
 
 
-def _check(
-    file: JobFile, schema: Schema, section: str, keys: Mapping[str, Key], values: dict[str, Any]
-) -> None:
+def _check(file: JobFile, schema: Schema, section: str, values: Any) -> None:
     """File the values of a section under ``values`` or ``params``, or as mistakes."""
-    file.mistakes += [
-        f"{section}{name}: missing. {key.doc}"
-        for name, key in keys.items()
-        if key.required and name not in values
-    ]
+    keys = schema.get(section) or schema.get(f"{section.partition('.')[0]}.*", {})
+    prefix = f"{section}." if section else ""
+    file.values |= {prefix + n: key.default for n, key in keys.items() if key.type != "param"}
+    if not isinstance(values, dict):
+        file.mistakes.append(f"{section}: expected a section [{section}], got {values!r}.")
+        return
+    missing = [n for n, key in keys.items() if key.required and n not in values]
+    file.mistakes += [f"{prefix}{name}: missing. {keys[name].doc}" for name in missing]
     for name, value in values.items():
-        full, found = section + name, keys.get(name)
-        if found is None:
-            what = "section" if isinstance(value, dict) else "key"
-            file.mistakes.append(f"{full}: unknown {what}{_hint(schema, name, keys, what)}")
-        elif found.type == "param":
-            file.params.setdefault(section[:-1], {})[name] = value
-        elif found.type == "reserved":
-            file.mistakes.append(f"{full}: is set by {found.doc}.")
-        elif problem := found.problem(value):
+        full = prefix + name
+        if name not in keys:
+            file.mistakes.append(f"{full}: unknown {_hint(schema, keys, name, value)}")
+        elif keys[name].type == "param":
+            file.params.setdefault(section, {})[name] = value
+        elif keys[name].type == "reserved":
+            file.mistakes.append(f"{full}: is set by {keys[name].doc}.")
+        elif problem := keys[name].problem(value):
             file.mistakes.append(f"{full}: {problem}")
         else:
             file.values[full] = value
 
 
-def _hint(schema: Schema, name: str, keys: Mapping[str, Key], what: str) -> str:
-    """Suggest what was meant: a section, or a key in this section or in any other."""
-    if what == "section":
+def _hint(schema: Schema, keys: Mapping[str, Key], name: str, value: Any) -> str:
+    """Say what is unknown, a section or a key, and suggest one of this section or any other."""
+    if isinstance(value, dict):
         names = [section.removesuffix(".*") for section in schema if section]
-        return did_you_mean(name, names) or f"; the sections are {', '.join(names)}."
-    if here := did_you_mean(name, [each for each, key in keys.items() if key.type != "reserved"]):
-        return here
+        known = f"; the sections are {', '.join(names)}."
+        return f"section{did_you_mean(name, names) or known}"
+    if here := did_you_mean(name, [each for each in keys if keys[each].type != "reserved"]):
+        return f"key{here}"
     for section, others in schema.items():
         for other in others:
             if did_you_mean(name, [other]):
-                return f"; did you mean {section.replace('*', 'NAME')}.{other}?"
-    return f". `sparknn {'keys' if schema is TRAIN else 'experiment --help'}` lists them all."
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(path, [f"cannot be read: {error.strerror}."]) from None
-    except ValueError as error:  # of TOML, or of UTF-8
-        raise UsageError(path, [f"is not valid TOML: {error}."]) from None
+                return f"key; did you mean {section.replace('*', 'NAME')}.{other}?"
+    return f"key. `sparknn {'keys' if schema is TRAIN else 'experiment --help'}` lists them all."
 
 
 def _apply(tables: dict[str, Any], text: str) -> str:

@@ -1,7 +1,6 @@
-"""The keys of job files and experiment files: type, default and doc of each, in one table per file.
+"""The keys of job files and experiment files, in one table per file: loads, checks and help follow.
 
-Loading, checking and help follow from the tables. Of keys that are Params, the estimator knows
-type, range, default and doc. Nothing here imports Spark, so that help is fast.
+Of keys that are Params, the estimator knows the type. Nothing here imports Spark: help is fast.
 """
 
 from __future__ import annotations
@@ -19,11 +18,7 @@ OUTPUT_FORMATS = tuple(name for name in FORMATS if name != "libsvm")
 
 
 def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_between_0_and_1(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+    return type(value) is int and value >= least  # True is an int, too
 
 
 def _are_names(value: Any) -> bool:
@@ -31,35 +26,32 @@ def _are_names(value: Any) -> bool:
     return bool(names) and all(isinstance(n, str) and n and names.count(n) == 1 for n in names)
 
 
+def _are_options(value: Any) -> bool:
+    return isinstance(value, dict) and not any(isinstance(x, dict | list) for x in value.values())
+
+
 #: By type: what is expected, in words, and whether a value is that.
 _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("text", lambda v: isinstance(v, str) and v != ""),
     "columns": ("a column's name or a list of different names", _are_names),
     "flag": ("true or false", lambda v: isinstance(v, bool)),
-    "options": (
-        "a table of reader options, such as { header = true }",
-        lambda v: isinstance(v, dict) and not any(isinstance(x, dict | list) for x in v.values()),
-    ),
+    "options": ("a table of reader options, such as { header = true }", _are_options),
     "count": ("a whole number from 1", lambda v: _is_whole(v, 1)),
     "seed": ("a whole number from 0", lambda v: _is_whole(v, 0)),
     "counts": (
         "a list of whole numbers from 1, such as [1, 2, 4]",
         lambda v: isinstance(v, list) and all(_is_whole(x, 1) for x in v),
     ),
-    "share": ("a number above 0 and below 1", lambda v: _is_between_0_and_1(v) and v < 1),
-    "part": ("a number above 0 and up to 1", _is_between_0_and_1),
+    "share": ("a number above 0 and below 1", lambda v: type(v) in (int, float) and 0 < v < 1),
+    "part": ("a number above 0 and up to 1", lambda v: type(v) in (int, float) and 0 < v <= 1),
 }
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a file.
+    """A key of a file."""
 
-    ``type`` is one of ``_TYPES``; ``param``: the estimator checks it; or ``reserved``: it is
-    refused, and ``doc`` says what sets it. A ``default`` of None leaves it unset.
-    """
-
-    type: str
+    type: str  # of _TYPES; "param": the estimator checks it; "reserved": doc says what sets it
     doc: str = ""
     default: Any = None
     choices: tuple[str, ...] = ()
@@ -136,19 +128,11 @@ PARAM_KEYS: Mapping[str, str] = {
     if key.type == "param"
 }
 
-#: Params that the protocol of an experiment sets, and the key that decides them.
-_RESERVED = {
-    "maxIter": "experiment.iterations and experiment.period",
-    "localEpochs": "experiment.period",
-    "miniBatchFraction": "experiment.miniBatchFraction",
-    "numWorkers": "experiment.workers",
-    "seed": "experiment.seed",
-    **dict.fromkeys(
-        ("period", "patience", "tol", "finalWeights", "initialModel"),
-        "the protocol, whose rounds are fixed and whose model is the last average",
-    ),
-    **dict.fromkeys(("checkpointDir", "checkpointInterval"), "the protocol: it measures seconds"),
-}
+#: Params that the protocol of an experiment sets.
+_RESERVED = (
+    *("maxIter", "localEpochs", "miniBatchFraction", "numWorkers", "seed", "period", "patience"),
+    *("tol", "finalWeights", "initialModel", "checkpointDir", "checkpointInterval"),
+)
 
 EXPERIMENT: Schema = {
     "data": {
@@ -164,21 +148,15 @@ EXPERIMENT: Schema = {
         "period": Key("count", "Local epochs between averages.", 5),
         "periods": Key("counts", "Other periods to try, on the first split.", []),
         "miniBatchFraction": Key("part", "Share of its rows a worker draws per round.", 0.1),
-        "target": Key(
-            "share",
-            "Test accuracy whose cost is compared; by default what the first variant reaches "
-            "sequentially, less half a point.",
-        ),
+        "target": Key("share", "Test accuracy whose cost is compared; by default the first arm's."),
         "seed": Key("seed", "Decides every random choice.", 0),
     },
     "network": _NETWORK,
     "arms.*": {
-        "redraw": Key(
-            "flag", "Draw more rows instead of passing several times over one draw.", False
-        ),
+        "redraw": Key("flag", "Draw more rows instead of several passes over one draw.", False),
         **TRAIN["training"],
         **TRAIN["averaging"],
-        **{name: Key("reserved", reason) for name, reason in _RESERVED.items()},
+        **dict.fromkeys(_RESERVED, Key("reserved", "the keys of [experiment] and its protocol")),
     },
     "output": {
         "folder": Key("text", "Where tables, JSON and figures go.", required=True),
@@ -188,7 +166,7 @@ EXPERIMENT: Schema = {
 
 
 def key_lines(schema: Schema) -> Iterator[str]:
-    """Yield every key with its meaning and default, by section; Params of variants by name only."""
+    """Yield every key with its meaning and default, by section; Params of job files only."""
     for section, keys in schema.items():
         yield f"[{section.replace('*', 'NAME')}]" if section else ""
         for name, key in keys.items():
@@ -196,11 +174,8 @@ def key_lines(schema: Schema) -> Iterator[str]:
                 choices = f" One of {', '.join(key.choices)}." if key.choices else ""
                 default = f" Default {key.default!r}." if key.default else ""
                 yield f"  {name}: {key.doc}{choices}{default}"
-        names = [name for name, key in keys.items() if key.type == "param"]
-        if schema is TRAIN:
-            yield from (f"  {name}: {_param_doc(name)}" for name in names)
-        else:
-            yield from (f"  {', '.join(names[i : i + 6])}" for i in range(0, len(names), 6))
+            elif key.type == "param" and schema is TRAIN:
+                yield f"  {name}: {_param_doc(name)}"
         yield ""
 
 
@@ -209,9 +184,8 @@ def _param_doc(name: str) -> str:
     having = [task for task in TASKS if new_estimator(task).hasParam(name)]
     estimator = new_estimator(having[0])
     param = estimator.getParam(name)
-    only = "" if having == [*TASKS] else f" Only {having[0]}."
-    known = estimator.hasDefault(param)
-    default = f" Default {estimator.getOrDefault(param)!r}." if known else ""
+    only = f" Only {having[0]}." if len(having) == 1 else ""
+    default = f" Default {estimator.getOrDefault(param)!r}." if estimator.hasDefault(param) else ""
     return f"{param.doc.rstrip('.')}.{only}{default}"
 
 

@@ -40,15 +40,9 @@ class Columns:
     indexed: str = ""
     names: tuple[str, ...] = ()
 
-    @property
-    def made(self) -> dict[str, str]:
-        """The columns that stages make, and the Param that names what they are made of."""
-        features = {self.features: "featuresCol"} if self.assembled else {}
-        return features | ({self.label: "labelCol"} if self.indexed else {})
-
 
 def plan_columns(
-    schema: StructType, features: Sequence[str], label: str, *, classifies: bool
+    schema: StructType, features: Sequence[str], label: str, classifies: bool
 ) -> Columns:
     """Find out from the rows' schema which stages the named columns need."""
     kinds = {item.name: item.dataType for item in schema.fields}
@@ -69,32 +63,24 @@ def column_mistakes(
 ) -> list[str]:
     """Return the columns that are missing, of the wrong type, or in the way.
 
-    Parameters
-    ----------
-    estimator : NeuralNetClassifier or NeuralNetRegressor
-        Its own check does most of it, on the schema as the stages before it leave it.
-    key : str
-        What named the rows; by default the key that named the column.
+    ``key`` names test rows, which need no weights; a mistake in training rows is named by the key
+    that named the column.
     """
-    named = ("predictionCol", "probabilityCol", "rawPredictionCol")
-    pairs = [(estimator.getOrDefault(name), name) for name in named if estimator.hasParam(name)]
-    pairs += [(_PREDICTED_LABEL, "labelCol")] * bool(columns.indexed)
-    param_of = dict(pairs)
     problems = [*_input_problems(schema, columns)]
-    problems += [
-        SchemaProblem(name, param, f"Column '{name}' exists already; it is made here. Rename it.")
-        for name, param in columns.made.items()
-        if free_name(schema, name) != name
-    ]
-    # As the stages leave it. What they read was checked above, whatever is wrong with it.
-    kinds = {columns.features: VectorUDT(), columns.label: DoubleType()}
+    # The estimator's own check does the rest, on the schema as the stages before it leave it. What
+    # they read was checked above, whatever is wrong with it.
     fields = {field.name: field for field in schema.fields}
-    fields |= {name: StructField(name, kinds[name]) for name in columns.made}
-    # Test rows need neither.
+    if columns.assembled:
+        fields[columns.features] = StructField(columns.features, VectorUDT())
+    if columns.indexed:
+        fields[columns.label] = StructField(columns.label, DoubleType())
     weight, indicator = (
         estimator.getOrDefault(name) if estimator.isDefined(name) and not key else None
         for name in ("weightCol", "validationIndicatorCol")
     )
+    named = ("predictionCol", "probabilityCol", "rawPredictionCol")
+    outputs = [(estimator.getOrDefault(name), name) for name in named if estimator.hasParam(name)]
+    outputs += [(_PREDICTED_LABEL, "labelCol")] * bool(columns.indexed)
     try:
         check_training_schema(
             StructType([*fields.values()]),
@@ -103,13 +89,14 @@ def column_mistakes(
             classifies=estimator._classifies,
             weight=weight,
             validation_indicator=indicator,
-            outputs=[name for name, _ in pairs],
+            outputs=[name for name, _ in outputs],
             case_matters=case_matters,
         )
     except SchemaError as error:
         problems += error.problems
+    keys = {name: PARAM_KEYS[param] for name, param in outputs}
     return [
-        f"{key or PARAM_KEYS[each.param or param_of[each.column]]}: {each.message}"
+        f"{key or PARAM_KEYS.get(each.param) or keys[each.column]}: {each.message}"
         for each in problems
     ]
 
@@ -137,20 +124,15 @@ def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:
     """Return the stages that make the columns a network reads; none if they are there."""
     made: list[Any] = []
     if columns.assembled:
+        assembler = VectorAssembler(inputCols=list(columns.assembled), outputCol=columns.features)
         # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
-        names = list(columns.assembled)
-        made.append(
-            VectorAssembler(inputCols=names, outputCol=columns.features, handleInvalid="keep")
-        )
+        made.append(assembler.setHandleInvalid("keep"))
     if columns.names:
         names, indexed = list(columns.names), columns.indexed
         made.append(StringIndexerModel.from_labels(names, indexed, columns.label, handle_invalid))
     elif columns.indexed:
-        made.append(
-            StringIndexer(inputCol=columns.indexed, outputCol=columns.label)
-            .setStringOrderType("alphabetAsc")
-            .setHandleInvalid(handle_invalid)
-        )
+        indexer = StringIndexer(inputCol=columns.indexed, outputCol=columns.label)
+        made.append(indexer.setStringOrderType("alphabetAsc").setHandleInvalid(handle_invalid))
     return made
 
 
@@ -164,11 +146,8 @@ def fit(estimator: Any, columns: Columns, rows: DataFrame) -> Any:
     if not columns.indexed:
         return fitted
     indexer: Any = fitted.stages[-2]
-    names = IndexToString(
-        inputCol=estimator.getPredictionCol(),
-        outputCol=_PREDICTED_LABEL,
-        labels=list(indexer.labels),
-    )
+    labels, prediction = list(indexer.labels), estimator.getPredictionCol()
+    names = IndexToString(inputCol=prediction, outputCol=_PREDICTED_LABEL, labels=labels)
     return PipelineModel([*fitted.stages, names])
 
 

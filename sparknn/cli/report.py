@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
@@ -15,89 +15,60 @@ from pyspark.sql.types import ArrayType
 
 from sparknn.engine.sql import quote_column
 
-log = logging.getLogger("sparknn.cli")
-
 # A wider matrix does not fit on a screen; its commonest mistakes are listed instead.
 _MAX_CLASSES, _MAX_CONFUSIONS = 20, 10
 
 
 def counted(number: int, what: str) -> str:
-    """``1 worker``, ``2 workers``."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    """Return ``1 worker``, ``2 workers``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-def log_left_out(before: int, after: int, *, labelled: bool) -> None:
-    """Log how many rows were left out, if any were."""
-    if before > after:
-        label = ", or their label is unknown to the model" if labelled else ""
-        rows = f"{before - after:,} of {counted(before, 'row')}"
-        log.info("%s were left out: their values are null, NaN or infinite%s.", rows, label)
+def count_pairs(predicted: DataFrame, label: str, prediction: str) -> pd.DataFrame:
+    """Count rows by ``actual`` and ``predicted`` class, NaN where there is none."""
+    columns = {"actual": label, "predicted": prediction}
+    numbers = (F.col(quote_column(c)).cast("double").alias(name) for name, c in columns.items())
+    return predicted.groupBy(*numbers).count().toPandas()
 
 
-def count_pairs(
-    predicted: DataFrame, label: str, prediction: str
-) -> tuple[dict[tuple[float, float], int], int]:
-    """Count rows by (label, prediction), and those without a label or a prediction."""
-    pairs = predicted.groupBy(
-        F.col(quote_column(label)).cast("double").alias("actual"),
-        F.col(quote_column(prediction)).alias("predicted"),
-    ).count()
-    known, unknown = {}, 0
-    for actual, guess, n in pairs.collect():
-        if None in (actual, guess) or math.isnan(actual) or math.isnan(guess):
-            unknown += n
-        else:
-            known[actual, guess] = n
-    return known, unknown
-
-
-def confusion_lines(
-    counts: Mapping[tuple[float, float], int], names: Sequence[str] = (), n_unlabelled: int = 0
-) -> list[str]:
+def confusion_lines(counts: pd.DataFrame, names: Sequence[str] = ()) -> list[str]:
     """Return accuracy, and the matrix or, for many classes, the commonest mistakes.
 
-    Parameters
-    ----------
-    counts : dict of (float, float) to int
-        By (label, prediction). A label that is no class number is wrong, not rounded.
-    names : sequence of str
-        The texts of the classes, by number; empty if there are none.
+    ``names`` are the texts of the classes, by number. A label that is no class number is wrong.
     """
-    if not counts:
+    known = counts.dropna()
+    wrong = known[known["actual"] != known["predicted"]]
+    n_rows, n_wrong = known["count"].sum(), wrong["count"].sum()
+    if not n_rows:
         return ["no rows with a label"]
-
-    def name(number: float) -> str:
-        known = number.is_integer() and 0 <= number < len(names)
-        return names[int(number)] if known else f"{number:g}"
-
-    n_rows, n_right = sum(counts.values()), sum(n for (a, p), n in counts.items() if a == p)
-    wrong = f"({n_rows - n_right:,} of {counted(n_rows, 'row')} wrong)"
-    lines = [f"accuracy {n_right / n_rows:.2%} {wrong}"]
-    if n_unlabelled:
+    lines = [f"accuracy {1 - n_wrong / n_rows:.2%} ({n_wrong:,} of {counted(n_rows, 'row')} wrong)"]
+    if n_unlabelled := counts["count"].sum() - n_rows:
         lines.append(f"{counted(n_unlabelled, 'row')} without a label left out")
-    classes = sorted({number for pair in counts for number in pair})
+    classes = sorted({*known["actual"], *known["predicted"]})
+    texts = {number: f"{number:g}" for number in classes} | dict(enumerate(names))
     if len(classes) > _MAX_CLASSES:
-        mistakes = sorted((-n, a, p) for (a, p), n in counts.items() if a != p)[:_MAX_CONFUSIONS]
-        commonest = [f"  {name(a)} for {name(p)}: {-n:,}" for n, a, p in mistakes]
+        order = ["count", "actual", "predicted"]
+        most = wrong.sort_values(order, ascending=[False, True, True]).head(_MAX_CONFUSIONS)
+        pairs = most[["actual", "predicted", "count"]].itertuples(index=False)
+        commonest = [f"  {texts[a]} for {texts[p]}: {n:,}" for a, p, n in pairs]
         return [*lines, "", "most often mistaken:", *commonest]
-    matrix = pd.DataFrame([[counts.get((a, p), 0) for p in classes] for a in classes])
-    right = pd.Series([matrix.iloc[i, i] for i in range(len(classes))])
+    matrix = known.pivot(index="actual", columns="predicted", values="count")
+    matrix = matrix.reindex(index=classes, columns=classes).fillna(0).astype(int)
+    right, titles = np.diag(matrix), [texts[number] for number in classes]
     shown = matrix.astype(str).replace("0", ".")
     shown["recall"] = _shares(right, matrix.sum(axis=1))
     shown.loc["precision"] = [*_shares(right, matrix.sum(axis=0)), ""]
-    shown.index = pd.Index([*map(name, classes), "precision"], name="actual \\ predicted")
-    shown.columns = pd.Index([*map(name, classes), "recall"])
+    shown.index = pd.Index([*titles, "precision"], name="actual \\ predicted")
+    shown.columns = pd.Index([*titles, "recall"])
     return [*lines, "", *shown.reset_index().to_string(index=False).splitlines()]
 
 
-def _shares(part: pd.Series, whole: pd.Series) -> list[str]:
+def _shares(part: np.ndarray, whole: pd.Series) -> list[str]:
     return [f"{100 * a / b:.1f}%" if b else "-" for a, b in zip(part, whole, strict=True)]
 
 
-def regression_errors(
-    predicted: DataFrame, label: str, prediction: str
-) -> list[tuple[int, float, float, float]]:
-    """Measure every target: rows, root mean squared and mean absolute error, and R2.
+def regression_lines(predicted: DataFrame, label: str, prediction: str) -> list[str]:
+    """Return root mean squared error, mean absolute error and R2 of every target.
 
     R2 is NaN for a target that does not vary.
     """
@@ -109,11 +80,15 @@ def regression_errors(
         .groupBy("target")
         .agg(F.count("*"), F.avg(error * error), F.avg(F.abs(error)), F.var_pop(y))
         .orderBy("target")
+        .collect()
     )
-    return [
-        (n, math.sqrt(square), absolute, 1 - square / variance if variance else math.nan)
-        for _, n, square, absolute, variance in sums.collect()
-    ]
+    lines = []
+    for target, n, square, absolute, variance in sums:
+        name = f"target {target}: " if len(sums) > 1 else ""
+        r2 = 1 - square / variance if variance else math.nan
+        errors = f"RMSE {math.sqrt(square):.4g}, mean absolute error {absolute:.4g}, R2 {r2:.4f}"
+        lines.append(f"{name}{errors} ({counted(n, 'row')})")
+    return lines or ["no rows with a label"]
 
 
 def _as_array(rows: DataFrame, name: str) -> Column:
@@ -122,12 +97,3 @@ def _as_array(rows: DataFrame, name: str) -> Column:
     if isinstance(kind, VectorUDT):
         return vector_to_array(column)
     return (column if isinstance(kind, ArrayType) else F.array(column)).cast("array<double>")
-
-
-def regression_lines(errors: Sequence[tuple[int, float, float, float]]) -> list[str]:
-    """Return one line per target."""
-    names = [f"target {number}: " if len(errors) > 1 else "" for number in range(len(errors))]
-    return [
-        f"{name}RMSE {rmse:.4g}, mean absolute error {mae:.4g}, R2 {r2:.4f} ({counted(n, 'row')})"
-        for name, (n, rmse, mae, r2) in zip(names, errors, strict=True)
-    ] or ["no rows with a label"]

@@ -2,182 +2,181 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.ml.feature import IndexToString, StringIndexerModel, VectorAssembler
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
 from pyspark.ml.util import DefaultParamsReader
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, NumericType, StringType, StructType
 
 from sparknn.cli.errors import UsageError, raise_mistakes
-from sparknn.cli.invalid_values import count_invalid
+from sparknn.cli.pipeline import free_name
+from sparknn.cli.report import counted
 from sparknn.engine.filesystem import literal
 from sparknn.engine.sql import quote_column
 from sparknn.engine.worker_errors import root_cause
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.persistence import ModelFormatError
-from sparknn.ml.schema import SchemaError
-from sparknn.ml.validators import did_you_mean
+from sparknn.ml.schema import SchemaError, missing_problem
+
+log = logging.getLogger("sparknn.cli")
+
+_LARGEST = 3.4028235e38  # of float32, which networks compute in
 
 
 @dataclass
 class SavedModel:
     """The stages of a model or pipeline, in order; pipelines within pipelines are flattened.
 
-    Parameters
-    ----------
-    network : NetworkModel
-        The last one in the stages.
-    label_indexer : StringIndexerModel, optional
-        The stage that numbers the network's label, and nothing else.
+    ``network`` is the last one in the stages. ``indexer`` numbers the texts of its label, which
+    are ``class_names`` in column ``text_label``, and maybe those of other columns.
     """
 
     stages: list[Any]
     network: Any
-    label_indexer: Any = None
+    indexer: Any = None
+    text_label: str = ""
+    class_names: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: Any) -> SavedModel | None:
-        """Find the network and its label's indexer; None if there is no network."""
+    def of(cls, model: Any) -> SavedModel:
+        """Find the network and its label's indexer; ValueError if there is no network."""
         stages = list(_flat(model))
         network = next((s for s in reversed(stages) if isinstance(s, NetworkModel)), None)
         if network is None:
-            return None
-        for index, stage in enumerate(stages):
+            raise ValueError(f"There is a {type(model).__name__} without a neural network in it.")
+        for stage in stages:
             if isinstance(stage, StringIndexerModel):
-                *others, indexer = _split(stage, network.getLabelCol())
-                if indexer is not None:
-                    stages[index : index + 1] = [*others, indexer]
-                    return cls(stages, network, indexer)
+                made = _columns(stage, "outputCols", "outputCol")
+                for text, number, names in zip(_read(stage), made, stage.labelsArray, strict=True):
+                    if number == network.getLabelCol():
+                        return cls(stages, network, stage, text, list(names))
         return cls(stages, network)
-
-    @property
-    def class_names(self) -> list[str]:
-        """The texts that the numbers of the label stand for; empty if they are just numbers."""
-        return list(self.label_indexer.labels) if self.label_indexer is not None else []
 
     @property
     def skips(self) -> bool:
         """Whether any stage leaves rows out."""
-        stages = [stage for stage in self.stages if stage.hasParam("handleInvalid")]
-        return any(stage.getOrDefault("handleInvalid") == "skip" for stage in stages)
+        judging = (stage for stage in self.stages if stage.hasParam("handleInvalid"))
+        return any(stage.getOrDefault("handleInvalid") == "skip" for stage in judging)
 
-    def set_invalid(self, invalid: str | None) -> None:
-        """Replace what happens to rows with missing values, or with an unknown label.
-
-        An assembler that passes missing values on as NaN goes on doing so: the network judges them.
-        """
-        if invalid is None:
-            return
-        for stage in self.stages:
-            if isinstance(stage, VectorAssembler) and stage.getHandleInvalid() != "keep":
-                stage.setHandleInvalid(invalid)
-        if self.label_indexer is not None and invalid != "keep":
-            self.label_indexer.setHandleInvalid(invalid)
+    def set_invalid(self, invalid: str) -> None:
+        """Replace what happens to rows with missing values, or with an unknown label."""
         self.network.setHandleInvalid(invalid)
+        for stage in self.stages:
+            is_indexer = stage is self.indexer and invalid != "keep"
+            replaces = is_indexer or isinstance(stage, VectorAssembler)
+            # A stage that passes them on goes on doing so: the network judges them.
+            if replaces and stage.getHandleInvalid() != "keep":
+                stage.setHandleInvalid(invalid)
 
-    def _used(self, labelled: bool) -> list[Any]:
-        """The stages; without the label's indexer, which would stop at unknown labels."""
-        return [stage for stage in self.stages if labelled or stage is not self.label_indexer]
-
-    def transform(self, rows: DataFrame, *, labelled: bool, key: str = "--data") -> DataFrame:
-        """Add the model's columns to rows; the label is needed only if it is asked for.
-
-        Raises
-        ------
-        UsageError
-            If the rows lack a column, or have one that is in the way; ``key`` names them.
-        """
-        own = rows.columns
-        for stage in self._used(labelled):
-            needed = stage.getInputCols() if isinstance(stage, VectorAssembler) else []
-            label = [stage.getInputCol()] if stage is self.label_indexer else []
-            mistakes = missing_columns(needed, rows.columns, own)
-            raise_mistakes(key, mistakes + missing_columns(label, rows.columns, own, "label "))
+    def transform(self, rows: DataFrame, *, labelled: bool, key: str) -> DataFrame:
+        """Add the model's columns to rows, which ``key`` named; only ``labelled`` need a label."""
+        text, hidden = self.text_label, free_name(rows.schema, "hiddenLabel")
+        if text and not labelled:  # the indexer needs a label, and one that it knows
+            rows = rows.withColumnRenamed(text, hidden).withColumn(text, F.lit(self.class_names[0]))
+        for stage in self.stages:
+            raise_mistakes(key, missing_columns(rows.schema, _read(stage)))
             try:
                 rows = _apply(stage, rows)
             except SchemaError as error:
                 raise UsageError(key, [problem.message for problem in error.problems]) from error
-        label = [self.network.getLabelCol()] * labelled
-        raise_mistakes(key, missing_columns(label, rows.columns, own, "label "))
+        label = self.network.getLabelCol()
+        if text and not labelled:
+            return rows.drop(text, label).withColumnRenamed(hidden, text)
+        raise_mistakes(key, missing_columns(rows.schema, [label] if labelled else []))
         return rows
 
-    def inputs(self, rows: DataFrame, *, labelled: bool) -> list[str]:
-        """Return the columns of ``rows`` that the model reads."""
-        read = [self.network.getLabelCol()] * labelled
-        for stage in self._used(labelled):
-            for name in ("inputCols", "inputCol", "featuresCol"):
-                if stage.hasParam(name) and stage.isDefined(name):
-                    value = stage.getOrDefault(name)
-                    read += [value] if isinstance(value, str) else value
-        return [name for name in rows.columns if name in read]
-
     @contextmanager
-    def explaining(self, rows: DataFrame, key: str, hint: str, *, labelled: bool) -> Iterator[None]:
-        """Say which columns of ``rows`` lack values, or have unknown labels, if a job fails."""
+    def applied(
+        self, rows: DataFrame, key: str, hint: str, *, labelled: bool
+    ) -> Iterator[DataFrame]:
+        """Yield rows with the model's columns for one Spark job, and log how many it left out.
+
+        If it fails, the error names the columns of ``rows`` with missing values or unknown labels.
+        """
+        before, after, count = Observation(), Observation(), F.count(F.lit(1)).alias("n")
+        watched = rows.observe(before, count) if self.skips else rows
+        predicted = self.transform(watched, labelled=labelled, key=key)
         try:
-            yield
+            yield predicted.observe(after, count) if self.skips else predicted
+        except UsageError:
+            raise
         except Exception as error:
-            names = self.class_names if labelled else []
-            text = self.label_indexer.getInputCol() if names else ""
-            used = self.inputs(rows, labelled=labelled)
+            names, labels = self.class_names, {self.text_label, self.network.getLabelCol()}
+            used = {name for stage in self.stages for name in _read(stage)} | labels
+            used, names = (used, names) if labelled else (used - labels, [])
             refuses = self.network.getHandleInvalid() == "error"
-            if refuses and (found := count_invalid(rows, used, text, names)):
+            if refuses and (found := count_invalid(rows, used, self.text_label, names)):
                 raise ValueError(f"{key}: {'; '.join(found)}. {hint}") from error
             raise
+        if self.skips and (left_out := before.get["n"] - after.get["n"]):
+            label = ", or their label is unknown to the model" if labelled else ""
+            of = f"{left_out:,} of {counted(before.get['n'], 'row')}"
+            log.info("%s were left out: their values are null, NaN or infinite%s.", of, label)
 
 
 def load(spark: SparkSession, path: str, key: str = "--model") -> SavedModel:
-    """Load a model or pipeline; ``key`` named its path.
-
-    Raises
-    ------
-    UsageError
-        If there is none at the path.
-    ValueError
-        If what is there holds no network, or is damaged.
-    """
+    """Load a model or pipeline; ``key`` named its path."""
     try:
         spark.read.text(literal(f"{path.rstrip('/')}/metadata"))
     except AnalysisException:
-        advice = "Give the folder that a model was saved to."
-        raise UsageError(key, [f"there is no model at {path}. {advice}"]) from None
-    # pyspark 3.5 knows the context here, Spark Connect the session.
-    context = getattr(spark, "_sc", spark)
+        raise UsageError(key, [f"there is no model at {path}."]) from None
     try:
-        model: Any = DefaultParamsReader.loadParamsInstance(path, context)
+        # pyspark 3.5 knows the context here, Spark Connect the session.
+        model: Any = DefaultParamsReader.loadParamsInstance(path, getattr(spark, "_sc", spark))
     except ModelFormatError:  # it names the path and what is wrong
         raise
     except Exception as error:
-        # Spark reports metadata that are cut off in as many ways as there are places to cut.
-        raise ValueError(
-            f"{key}: the model at {path} cannot be read ({type(error).__name__}: "
-            f"{root_cause(error)}). Install the packages that it was saved with; if the directory "
-            f"is incomplete or was changed, copy it again."
-        ) from error
-    found = SavedModel.of(model)
-    if found is None:
-        raise ValueError(f"{path} holds a {type(model).__name__} without a neural network in it.")
-    return found
+        hint = "Install the packages that it was saved with; if it is incomplete, copy it again."
+        reason = f"{type(error).__name__}: {root_cause(error)}"
+        raise ValueError(f"{key}: the model at {path} cannot be read ({reason}). {hint}") from error
+    return SavedModel.of(model)
 
 
-def missing_columns(
-    names: Iterable[str], there: Sequence[str], own: Sequence[str] = (), kind: str = ""
+def count_invalid(
+    rows: DataFrame, columns: Collection[str], label: str = "", names: Sequence[str] = ()
 ) -> list[str]:
-    """Say which names are not among the columns that are there; suggest one of the rows' own."""
-    # Whether case matters, and what a dot means, Spark knows.
-    lower = {name.lower() for name in there}
-    known = own or there
-    listed = f"; there are {', '.join(known)}."
-    return [
-        f"there is no {kind}column '{name}'{did_you_mean(name, known) or listed}"
-        for name in names
-        if name.lower() not in lower and "." not in name
-    ]
+    """Count values that are missing, and labels that are none of ``names``; a text per column."""
+    checks: dict[str, Column] = {}
+    for name in [name for name in rows.columns if name in columns]:
+        is_text = isinstance(rows.schema[name].dataType, StringType)
+        what = "null" if is_text else "null, NaN or infinite"
+        checks[f"column '{name}' is {what}"] = _is_invalid(rows, name)
+    if names and label in rows.columns:
+        known = f"column '{label}' is none of the labels that the model knows ({', '.join(names)})"
+        checks[known] = ~F.col(quote_column(label)).cast("string").isin(*names)
+    counts = [F.count_if(check) for check in checks.values()]
+    n_rows, *n_invalid = rows.agg(F.count(F.lit(1)), *counts).head() or (0,)
+    found = zip(checks, n_invalid, strict=True)
+    return [f"{text} in {count:,} of {n_rows:,} rows" for text, count in found if count]
+
+
+def _is_invalid(rows: DataFrame, name: str) -> Column:
+    """Whether a value is null, or is or holds a number that is not finite."""
+
+    def is_wrong(number: Column) -> Column:
+        number = number.cast("double")
+        return number.isNull() | F.isnan(number) | (F.abs(number) > _LARGEST)
+
+    kind, value = rows.schema[name].dataType, F.col(quote_column(name))
+    if isinstance(kind, VectorUDT | ArrayType):
+        array = vector_to_array(value) if isinstance(kind, VectorUDT) else value
+        return value.isNull() | F.exists(array, is_wrong)
+    return is_wrong(value) if isinstance(kind, NumericType) else value.isNull()
+
+
+def missing_columns(schema: StructType, names: Iterable[str]) -> list[str]:
+    """Return a text for each name that is no column; what a dot means, Spark knows."""
+    found = [missing_problem(schema, name, "", "needed") for name in names if "." not in name]
+    return [problem.message for problem in found if problem]
 
 
 def _flat(model: Any) -> Iterator[Any]:
@@ -189,22 +188,18 @@ def _flat(model: Any) -> Iterator[Any]:
         yield from _flat(stage)
 
 
-def _split(indexer: Any, label: str) -> list[Any]:
-    """Split an indexer into one of all other columns, if any, and one of the label, or None."""
-    several = indexer.isSet("outputCols")
-    sources = indexer.getInputCols() if several else [indexer.getInputCol()]
-    made = indexer.getOutputCols() if several else [indexer.getOutputCol()]
-    columns = list(zip(map(list, indexer.labelsArray), sources, made, strict=True))
-    own = [column for column in columns if column[2] == label]
-    others = [column for column in columns if column[2] != label]
-    if not own:
-        return [indexer, None]
-    invalid = indexer.getHandleInvalid()
-    numbering = StringIndexerModel.from_labels(*own[0], invalid)
-    if not others:
-        return [numbering]
-    texts, read, written = map(list, zip(*others, strict=True))
-    return [StringIndexerModel.from_arrays_of_labels(texts, read, written, invalid), numbering]
+def _columns(stage: Any, *params: str) -> list[str]:
+    """Return the columns that the first of some Params that is defined names."""
+    for name in params:
+        if stage.hasParam(name) and stage.isDefined(name):
+            value = stage.getOrDefault(name)
+            return [value] if isinstance(value, str) else list(value)
+    return []
+
+
+def _read(stage: Any) -> list[str]:
+    """Return the columns that a stage reads, as far as its Params say so."""
+    return _columns(stage, "inputCols", "inputCol", "featuresCol")
 
 
 def _apply(stage: Any, rows: DataFrame) -> DataFrame:

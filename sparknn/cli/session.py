@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -15,48 +15,34 @@ from pyspark.sql import SparkSession
 def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
     """Yield a session; it is stopped at the end if it was started for this.
 
-    Unless ``verbose``, a session that is started on this machine logs nothing: errors are one line
-    of the command's own. The log of a cluster's job is left as it is set.
+    Unless ``verbose``, one that is started on this machine logs nothing: errors are a line of ours.
     """
     active = SparkSession.getActiveSession()
     if active is None and SparkContext._active_spark_context is not None:
         active = SparkSession.builder.getOrCreate()
-    with _short_errors(verbose):
-        session = active or _start(name)
-        try:
-            if active is None and not verbose and _is_local(master(session)):
-                session.sparkContext.setLogLevel("OFF")
-            yield session
-        finally:
-            if active is None:
-                session.stop()
-
-
-def master(session: SparkSession) -> str:
-    """Return where a session's jobs run, as Spark names it."""
-    return str(session.conf.get("spark.master", "a remote server"))
-
-
-@contextmanager
-def _short_errors(verbose: bool) -> Iterator[None]:
-    """Keep pyspark 4 from printing errors as JSON besides raising them."""
+    if not verbose:
+        _shorten_errors()
+    session = active or _start(name)
     try:
-        from pyspark.logger import PySparkLogger
-    except ImportError:  # pyspark 3.5
-        yield
-        return
-    names = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
-    changed = [logger for name in names if not (logger := PySparkLogger.getLogger(name)).disabled]
-    for logger in changed:
-        logger.disabled = not verbose
-    try:
-        yield
+        if active is None and not verbose and _is_local(session.conf.get("spark.master", "")):
+            session.sparkContext.setLogLevel("OFF")
+        yield session
     finally:
-        for logger in changed:
-            logger.disabled = False
+        if active is None:
+            session.stop()
+
+
+def _shorten_errors() -> None:
+    """Keep pyspark 4 from printing errors as JSON besides raising them."""
+    with suppress(ImportError):  # pyspark 3.5 does not
+        from pyspark.logger import PySparkLogger
+
+        for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+            PySparkLogger.getLogger(name).disabled = True
 
 
 def _start(name: str) -> SparkSession:
+    """Start Spark; on this machine, with the settings that make it start wherever it can."""
     builder = SparkSession.builder.appName(name)
     if "SPARK_REMOTE" in os.environ:
         return builder.getOrCreate()
@@ -64,22 +50,19 @@ def _start(name: str) -> SparkSession:
     # arguments; before it, a SparkConf is empty. There is always a master then.
     SparkContext._ensure_initialized()
     conf = SparkConf()
-    if _is_local(conf.get("spark.master", "") or ""):
+    if _is_local(conf.get("spark.master")):
         # Otherwise workers are the python3 on the PATH, which may lack numpy.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        settings = {}
         if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
             # The bar that pyspark turns on would overwrite the lines of rounds.
             builder = builder.config("spark.ui.showConsoleProgress", "false")
         # Nobody else needs to reach them, and a host name that does not resolve cannot stop them.
         if not conf.contains("spark.driver.bindAddress") and "SPARK_LOCAL_IP" not in os.environ:
-            settings = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
-        for key, value in settings.items():
-            if not conf.contains(key):
-                builder = builder.config(key, value)
+            for key in ("spark.driver.bindAddress", "spark.driver.host"):
+                builder = builder.config(key, conf.get(key, "127.0.0.1"))
     return builder.getOrCreate()
 
 
-def _is_local(master: str) -> bool:
+def _is_local(master: str | None) -> bool:
     """Whether executors are threads of the driver: ``local``, ``local[*]``, ``local[2, 4]``."""
-    return master == "local" or master.startswith("local[")
+    return master == "local" or str(master).startswith("local[")

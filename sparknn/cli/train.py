@@ -12,15 +12,14 @@ from typing import Any
 from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, SparkSession
 
+from sparknn.cli.apply import print_report
 from sparknn.cli.errors import raise_mistakes
-from sparknn.cli.evaluate import print_report
-from sparknn.cli.invalid_values import count_invalid
 from sparknn.cli.io import overlaps
-from sparknn.cli.jobfile import TrainJob, load_train, mistakes_in
+from sparknn.cli.jobfile import JobFile, load_train, mistakes_in
 from sparknn.cli.pipeline import Columns, column_mistakes, fit, plan_columns
 from sparknn.cli.report import counted
-from sparknn.cli.saved_model import SavedModel, load
-from sparknn.cli.session import master, open_session
+from sparknn.cli.saved_model import SavedModel, count_invalid, load
+from sparknn.cli.session import open_session
 from sparknn.engine.interface import DataError
 from sparknn.engine.sql import quote_column
 from sparknn.ml.checked_params import ParamError
@@ -32,80 +31,48 @@ _SKIP = "data.handleInvalid = 'skip' leaves such rows out."
 
 
 def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> None:
-    """Do what a job file says.
-
-    Raises
-    ------
-    UsageError
-        Naming every mistake in it before Spark starts; paths and columns that cannot be used
-        before the training.
-    """
+    """Do what a job file says; all that can be checked is checked before the training."""
     started = time.perf_counter()
     job = load_train(path, overrides)
-    if job.model is None:
+    read, written = job.sources(), job.targets()
+    if "output.model" not in written:
         log.warning("There is no output.model: the network is tested, but not saved.")
     log.info("Starting Spark ...")
     with open_session(f"sparknn train {path}", verbose=verbose) as spark:
-        seconds = time.perf_counter() - started
-        log.info("Spark %s on %s, started in %.1f s.", spark.version, master(spark), seconds)
-        raise_mistakes(job.name, _path_mistakes(job, spark))
-        _train(job, spark)
+        log.info("Spark %s on %s.", spark.version, spark.sparkContext.master)
+        mistakes = [source.problem(spark, key) for key, source in read.items()]
+        mistakes += [target.problem(spark, key) for key, target in written.items()]
+        mistakes += overlaps(spark, read.items(), written.items())
+        raise_mistakes(job.name, mistakes)
+        # Before the schema is known already: Spark reads all of a CSV to find its columns' types.
+        log.info("Reading %s ...", read["data.train"].path)
+        rows = {key: source.read(spark) for key, source in read.items()}
+        model = _fit(job, _plan(job, rows), rows["data.train"])
+        _keep(job, model, spark)
     log.info("All done in %.1f s.", time.perf_counter() - started)
 
 
-def _path_mistakes(job: TrainJob, spark: SparkSession) -> list[str]:
-    """Return inputs that are not there and outputs that cannot be written, by their keys."""
-    sources = [("data.train", job.train), ("data.test", job.test)]
-    targets = [("output.model", job.model), ("output.predictions", job.predictions)]
-    read = [(key, source) for key, source in sources if source is not None]
-    written = [(key, target) for key, target in targets if target is not None]
-    mistakes = [source.problem(spark, key) for key, source in read]
-    mistakes += [target.problem(spark, key) for key, target in written]
-    return mistakes + list(overlaps(spark, read, written))
+def _plan(job: JobFile, rows: dict[str, DataFrame]) -> Columns:
+    """Return the columns of the network, which are there in training rows and test rows."""
+    train, label = rows["data.train"], job.values["data.label"]
+    spark, classifies = train.sparkSession, job.values["task"] == "classification"
+    columns = plan_columns(train.schema, job.features, label, classifies)
+    if path := job.estimator.getInitialModel():
+        columns = _start_from(load(spark, path, "training.initialModel"), columns, job)
+    case = case_matters(spark)
+    for key, data in rows.items():
+        named_by = "" if data is train else key
+        found = column_mistakes(data.schema, columns, job.estimator, named_by, case_matters=case)
+        source = job.sources()[key]
+        # All columns of a CSV without rows are text.
+        if found and source.format == "csv" and not data.head(1):
+            found = [f"{key}: there are no rows in {source.path}."]
+        raise_mistakes(job.name, found)
+    return columns
 
 
-def _train(job: TrainJob, spark: SparkSession) -> None:
-    path = job.estimator.getInitialModel()
-    initial = load(spark, path, "training.initialModel") if path else None
-    # Before the schema is known already: Spark reads all of a CSV to find its columns' types.
-    log.info("Reading %s ...", job.train.path)
-    rows = job.train.read(spark)
-    columns = plan_columns(rows.schema, job.features, job.label, classifies=job.classifies)
-    if initial is not None:
-        columns = _start_from(initial, columns, job)
-    raise_mistakes(job.name, _column_mistakes(job, columns, spark))
-    model = _fit(job, columns, rows)
-    saved = SavedModel.of(model)
-    assert saved is not None
-    summary = saved.network.summary
-    log.info(
-        "Trained %s on %s with %s: %s in %.1f s (ingest %.1f s).",
-        "-".join(map(str, saved.network.layers)),
-        counted(summary.n_rows, "row"),
-        counted(summary.n_workers, "worker"),
-        counted(summary.totalIterations, "round"),
-        *(summary.seconds, summary.ingest_s),
-    )
-    if job.model is not None:
-        writer = model.write()
-        (writer.overwrite() if job.model.overwrite else writer).save(job.model.path)
-        log.info("Saved the model to %s.", job.model.path)
-    if job.test is not None:
-        log.info("Testing on %s ...", job.test.path)
-        test = job.test.with_features(saved.network.numFeatures).read(spark)
-        predicted = print_report(saved, test, "data.test", _SKIP)
-        if job.predictions is not None:
-            job.predictions.write(predicted)
-            log.info("Wrote the predictions to %s.", job.predictions.path)
-    if job.curve is not None:
-        log.info("%s", _draw(summary, job.curve))
-
-
-def _start_from(initial: SavedModel, columns: Columns, job: TrainJob) -> Columns:
-    """Give the estimator the network of a saved model, and its labels the numbers they had.
-
-    Otherwise the network would take one class, or one feature, for another.
-    """
+def _start_from(initial: SavedModel, columns: Columns, job: JobFile) -> Columns:
+    """Give the estimator the network of a saved model, and classes and features their places."""
     try:
         job.estimator._set(initialModel=initial.network)
     except ParamError as error:
@@ -116,60 +83,61 @@ def _start_from(initial: SavedModel, columns: Columns, job: TrainJob) -> Columns
             known = ", ".join(stage.getInputCols())
             text = f"{names}; training.initialModel was trained on {known}, in this order."
             raise_mistakes(job.name, [f"data.features: {text}"] if names != known else [])
-    if not columns.indexed:
-        return columns
-    if not initial.class_names:
-        log.warning(
-            "training.initialModel does not know the names of its classes: the texts of column "
-            "'%s' are numbered in alphabetical order.",
-            columns.indexed,
-        )
-    return replace(columns, names=tuple(initial.class_names))
+    if columns.indexed and not initial.class_names:
+        text = "does not know the names of its classes; texts are numbered in alphabetical order."
+        log.warning("training.initialModel %s", text)
+    return replace(columns, names=tuple(initial.class_names) if columns.indexed else ())
 
 
-def _column_mistakes(job: TrainJob, columns: Columns, spark: SparkSession) -> list[str]:
-    """Return what is wrong with the columns of the training rows, or of the test rows."""
-    for key, source in (("data.train", job.train), ("data.test", job.test)):
-        if source is None:
-            continue
-        rows, named_by = source.read(spark), "" if source is job.train else key
-        case = case_matters(spark)
-        found = column_mistakes(rows.schema, columns, job.estimator, named_by, case_matters=case)
-        if found:
-            # All columns of a CSV without rows are text.
-            is_empty = source.format == "csv" and not rows.head(1)
-            return [f"{key}: there are no rows in {source.path}."] if is_empty else found
-    return []
+def _keep(job: JobFile, model: Any, spark: SparkSession) -> None:
+    """Save the model, test it, and draw its training curve."""
+    saved, targets = SavedModel.of(model), job.targets()
+    summary = saved.network.summary
+    n_rows, n_rounds = counted(summary.n_rows, "row"), counted(summary.totalIterations, "round")
+    layers, seconds = "-".join(map(str, saved.network.layers)), summary.seconds
+    log.info("Trained %s on %s: %s in %.1f s.", layers, n_rows, n_rounds, seconds)
+    if target := targets.get("output.model"):
+        writer = model.write()
+        (writer.overwrite() if target.overwrite else writer).save(target.path)
+        log.info("Saved the model to %s.", target.path)
+    if source := job.sources().get("data.test"):
+        log.info("Testing on %s ...", source.path)
+        test = source.with_features(saved.network.numFeatures).read(spark)
+        print_report(saved, test, "data.test", _SKIP)
+        if target := targets.get("output.predictions"):
+            target.write(saved.transform(test, labelled=True, key="data.test"))
+            log.info("Wrote the predictions to %s.", target.path)
+    if curve := job.values["output.curve"]:
+        log.info("%s", _draw(summary, curve))
 
 
-def _fit(job: TrainJob, columns: Columns, rows: DataFrame) -> Any:
+def _fit(job: JobFile, columns: Columns, rows: DataFrame) -> Any:
     """Fit; an error names Params by their keys, and the data's own columns."""
     try:
         return fit(job.estimator, columns, rows)
     except ParamError as error:
         raise_mistakes(job.name, mistakes_in(error))
     except Exception as error:
-        if text := _row_problem(error, job, columns, rows):
+        # Of what went wrong otherwise, such as in an indexer, only missing values can be known.
+        known = error if isinstance(error, DataError) else DataError("")
+        if text := _row_problem(known, job, columns, rows):
             raise ValueError(text) from error
         raise
 
 
-def _row_problem(error: Exception, job: TrainJob, columns: Columns, rows: DataFrame) -> str:
+def _row_problem(error: DataError, job: JobFile, columns: Columns, rows: DataFrame) -> str:
     """Return what is wrong with the rows, in columns of the data; empty if the error says it."""
-    reason, problems = getattr(error, "reason", ""), getattr(error, "problems", ())
-    if isinstance(error, DataError) and reason == "empty":
-        return f"data.train: there are no rows in {job.train.path}."
-    if isinstance(error, DataError) and reason == "one class" and columns.indexed:
+    if error.reason == "one class" and columns.indexed:
         text = rows.select(quote_column(columns.indexed)).dropna().head()
-        return (
-            f"data.label: column '{columns.indexed}' holds one class only ({text and text[0]!r}); "
-            f"at least two are needed. Check for a filter that removed the others."
-        )
+        only = f"column '{columns.indexed}' holds one class only ({text and text[0]!r})"
+        return f"data.label: {only}. Check for a filter that removed the others."
     if job.estimator.getHandleInvalid() != "error":
         return ""
-    found = count_invalid(rows, job.columns, columns.indexed, columns.names)
-    others = [str(each) for each in problems if getattr(each, "reason", "missing") != "missing"]
-    return f"data.train: {'; '.join(found + others)}. {_SKIP}" if found else ""
+    others = ("label", "weight", "validationIndicator")
+    read = [*job.features, *(job.values[f"data.{name}"] for name in others)]
+    found = count_invalid(rows, read, columns.indexed, columns.names)
+    found += [str(each) for each in error.problems if each.reason != "missing"] if found else []
+    return f"data.train: {'; '.join(found)}. {_SKIP}" if found else ""
 
 
 def _draw(summary: Any, path: str) -> str:

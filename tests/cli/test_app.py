@@ -42,7 +42,7 @@ def test_set_takes_several_values_and_no_file(
         (["predict", "--model", "m"], "required: --data, --output"),
         (
             ["predict", "--model", "m", "--data", "x", "--output", "y.libsvm"],
-            "--output: y.libsvm ends in a format that cannot be written",
+            "--output: y.libsvm would be written as libsvm",
         ),
         (["trian"], "invalid choice"),
         (["train"], "required: CONFIG.toml"),
@@ -72,12 +72,6 @@ def test_help_waits_for_no_pyspark(run_python: Callable[..., object]) -> None:
         "assert main(['experiment', '--help']) == 0\n"
         "sys.exit('it loads pyspark' if 'pyspark' in sys.modules else 0)"
     )
-
-
-def test_keys_lists_every_section(sparknn: Command) -> None:
-    ran = sparknn("keys")
-    assert ran.status == 0
-    assert "[averaging]\n  numWorkers: " in ran.out
 
 
 def test_handlers_and_levels_are_put_back(tmp_path: Path, sparknn: Command) -> None:

@@ -169,14 +169,14 @@ def test_predict_needs_no_label(trained: Path, tmp_path: Path, sparknn: Command)
     assert f"--output: {out} exists already. Name another path, or use --overwrite." in again.err
     ran = sparknn(*arguments[:-1], "id,predicted", "--overwrite")
     assert ran.status == 2
-    assert "there is no column 'predicted'; did you mean" in line_of(ran)
+    assert "There is no column 'predicted' (needed); did you mean" in line_of(ran)
     ran = sparknn(*arguments[:7], "--output", tmp_path, "--overwrite")
     assert ran.status == 2
     assert f"--output: {tmp_path} would replace --data." in line_of(ran)
     new.write_text("id,x,yy\n1,0.1,-0.2\n")
     ran = sparknn("predict", "--model", trained, "--data", new, "--output", tmp_path / "none")
     assert ran.status == 2
-    assert "--data: there is no column 'y'; did you mean 'yy'?" in line_of(ran)
+    assert "--data: There is no column 'y' (needed); did you mean 'yy'?" in line_of(ran)
 
 
 def test_predict_treats_missing_values_as_it_is_told(
@@ -219,7 +219,7 @@ def test_evaluate(trained: Path, points: Path, tmp_path: Path, sparknn: Command)
     data.write_text("id,x,y\n7,0.1,-0.2\n")
     ran = sparknn("evaluate", "--model", trained, "--data", data)
     assert ran.status == 2
-    assert "--data: there is no label column 'colour'; there are id, x, y." in line_of(ran)
+    assert "--data: There is no column 'colour' (needed). Columns: id, x, y" in line_of(ran)
 
 
 def test_the_pipeline_of_the_readme(

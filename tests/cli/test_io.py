@@ -1,8 +1,5 @@
 """Rows in and out in every format, and outputs that are in the way."""
 
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,55 +7,27 @@ import pytest
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
-from sparknn.cli.io import Source, Target, guess_format, output_problem, overlaps
+from sparknn.cli.io import Source, Target, guess_format, overlaps
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@pytest.mark.parametrize(
-    ("path", "format_"),
-    [
-        ("s3://bucket/a.parquet", "parquet"),
-        ("a.CSV", "csv"),
-        ("a.csv.gz", "csv"),
-        ("folder.csv/", "csv"),
-        ("a.libsvm", "libsvm"),
-        ("a.svm", "libsvm"),
-        ("a.jsonl", "json"),
-        ("a.orc", "orc"),
-        ("a", "parquet"),
-    ],
-)
-def test_a_path_tells_its_format(path: str, format_: str) -> None:
-    assert guess_format(path) == format_
+def test_a_path_tells_its_format() -> None:
+    formats = {"a.CSV": "csv", "a.csv.gz": "csv", "folder.csv/": "csv", "a.svm": "libsvm"}
+    formats |= {"a.libsvm": "libsvm", "a.jsonl": "json", "a.orc": "orc", "a": "parquet"}
+    assert {path: guess_format(path) for path in formats} == formats
+    # Options of the user replace those that a CSV has by default, in whatever case.
+    options = Source.of("a.csv", None, {"HEADER": False}).options
+    assert options == {"header": "false", "inferschema": "true"}
+    assert Source.of("a.svm", None, {}).with_features(5).options == {"numfeatures": "5"}
 
 
-def test_csv_has_a_header_and_types_unless_told_otherwise() -> None:
-    assert Source.of("a.csv", None, {}).options == {"header": "true", "inferSchema": "true"}
-    assert Source.of("a.csv", None, {"HEADER": False}).options == {
-        "HEADER": "false",
-        "inferSchema": "true",
-    }
-
-
-def test_libsvm_is_told_how_many_features_there_are(tmp_path: Path, spark: "SparkSession") -> None:
-    path = tmp_path / "rows.libsvm"
-    path.write_text("1 1:0.5\n0 2:1\n")
-    source = Source.of(str(path), None, {}).with_features(5)
-    assert [row.features.size for row in source.read(spark).collect()] == [5, 5]
-    assert source.with_features(7) == source
-    csv = Source.of("a.csv", None, {})
-    assert csv.with_features(5) == csv
-
-
-@pytest.mark.parametrize(
-    ("path", "refused"),
-    [("p.libsvm", True), ("p.TXT", True), ("p.avro", True), ("p", False), ("p.2026", False)],
-)
-def test_what_cannot_be_written_is_refused(path: str, refused: bool) -> None:
-    assert bool(output_problem(path, None)) == refused
-    assert output_problem(path, "parquet") == ""
+def test_what_cannot_be_written_is_refused() -> None:
+    problem = Target.of("p.libsvm", None).format_problem("--output")
+    assert problem.startswith("--output: p.libsvm would be written as libsvm; use one of parquet,")
+    assert Target.of("p.libsvm", "parquet").format_problem("--output") == ""
+    assert Target.of("p", None).format_problem("--output") == ""
 
 
 @pytest.mark.parametrize("format_", ["csv", "table"])
@@ -134,36 +103,6 @@ def test_a_write_that_fails_leaves_what_it_found(
     with pytest.raises(Exception, match=r"no good|ALREADY_EXISTS"):
         Target.of(str(path), None).write(broken)
     assert path.exists() == there
-
-
-def test_an_interrupted_write_leaves_nothing(
-    tmp_path: Path, spark: "SparkSession", plain_control_c: None
-) -> None:
-    """A write that would take minutes is cancelled while it runs."""
-    path, main = tmp_path / "rows", threading.get_ident()
-    begun = threading.Event()
-
-    def press_control_c() -> None:
-        tracker = spark.sparkContext.statusTracker()
-        while not tracker.getActiveJobsIds():
-            time.sleep(0.01)
-        if path.exists():
-            begun.set()
-        signal.pthread_kill(main, signal.SIGINT)
-
-    slow = F.udf(lambda n: time.sleep(600) or n, "long")
-    rows = spark.range(1).coalesce(1).select(slow("id").alias("n"))
-    thread = threading.Thread(target=press_control_c)
-    thread.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Target.of(str(path), None).write(rows)
-    finally:
-        thread.join()
-    assert begun.is_set()
-    assert not path.exists()
-    # The connection is whole: no answer of the call that was broken off is taken for another's.
-    assert spark.range(3).count() == 3
 
 
 def test_an_error_is_not_logged_besides(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sparknn import NeuralNetClassifier, NeuralNetRegressor
 from sparknn.cli import keys
 from sparknn.cli.errors import UsageError
 from sparknn.cli.io import Source, Target
@@ -55,23 +56,28 @@ def test_a_full_file_is_read(job_file) -> None:
             """
         )
     )
-    assert not job.classifies
-    options = {"header": "false", "sep": ";", "inferSchema": "true"}
-    assert job.train == Source("a.csv", "csv", options)
-    assert job.test == Source("b.csv", "csv", options)
-    assert (job.features, job.label) == (("x", "y"), "z")
-    assert job.columns == ("x", "y", "z", "w")
+    options = {"header": "false", "sep": ";", "inferschema": "true"}
+    assert job.sources() == {
+        "data.train": Source("a.csv", "csv", options),
+        "data.test": Source("b.csv", "csv", options),
+    }
+    assert job.features == ["x", "y"]
+    assert isinstance(job.estimator, NeuralNetRegressor)
     assert job.estimator.getMaxIter() == 3
     assert job.estimator.getWeightCol() == "w"
-    assert job.model == Target("out/m", "model", overwrite=True)
-    assert job.predictions == Target("out/p.csv", "csv", overwrite=True)
+    assert job.targets() == {
+        "output.model": Target("out/m", "model", overwrite=True),
+        "output.predictions": Target("out/p.csv", "csv", overwrite=True),
+    }
 
 
 def test_defaults_are_those_of_spark(job_file) -> None:
     job = load_train(job_file('[data]\ntrain = "rows"\n[output]\nmodel = "m"'))
-    assert (job.classifies, job.features, job.label) == (True, ("features",), "label")
-    assert job.train == Source("rows", "parquet", {})
-    assert (job.test, job.curve, job.predictions) == (None, None, None)
+    assert isinstance(job.estimator, NeuralNetClassifier)
+    assert (job.features, job.values["data.label"]) == (["features"], "label")
+    assert job.sources() == {"data.train": Source("rows", "parquet", {})}
+    assert [*job.targets()] == ["output.model"]
+    assert job.values["output.curve"] is None
 
 
 def test_overrides_replace_and_add(job_file) -> None:
@@ -90,47 +96,27 @@ def test_overrides_replace_and_add(job_file) -> None:
     net = job.estimator
     assert (net.getMaxIter(), net.getStepSize(), net.getShuffle()) == (5, 0.5, False)
     assert (net.getHiddenLayers(), net.getActivation()) == ([8, 4], "tanh")
-    assert job.train.path == "other/rows.csv"
-    assert job.train.options["header"] == "true"
+    train = job.sources()["data.train"]
+    assert (train.path, train.options["header"]) == ("other/rows.csv", "true")
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("training.maxIter", "--set training.maxIter: expected KEY=VALUE"),
-        ("=5", "--set =5: expected KEY=VALUE"),
-        ("training..maxIter=5", "--set training..maxIter=5: expected KEY=VALUE"),
         ("data.train.x=5", "--set data.train.x=5: train holds a value"),
         ("maxIter=5", "maxIter: unknown key; did you mean training.maxIter?"),
-        ("data.train=3", "data.train: expected text, got 3."),
         ("data.train=", "data.train: expected text, got empty text."),
-        ("data=rows", "data: expected a section [data], got 'rows'."),
         ("task=classify", "task: expected one of classification, regression, got 'classify'; did"),
-        (
-            "data.format=parket",
-            "data.format: expected one of parquet, csv, libsvm, json, orc, tabl",
-        ),
         ("data.features=[]", "data.features: expected a column's name or a list of different nam"),
-        ("data.features=['a', 'a']", "data.features: expected a column's name or a list of diffe"),
         ("data.options=header", "data.options: expected a table of reader options"),
         ("output.overwrite=1", "output.overwrite: expected true or false, got 1."),
         ("output.predictions=p", "output.predictions: needs data.test"),
         ("trainig.maxIter=1", "trainig: unknown section; did you mean 'training'?"),
-        ("spark.x=1", "spark: unknown section; the sections are data, network"),
-        (
-            "training.hiddenLayers=[3]",
-            "training.hiddenLayers: unknown key; did you mean network.hi",
-        ),
-        (
-            "training.hidenLayers=[3]",
-            "training.hidenLayers: unknown key; did you mean network.hidd",
-        ),
         ("training.stepsize=1", "training.stepsize: unknown key; did you mean 'stepSize'?"),
         ("training.qwerty=1", "training.qwerty: unknown key. `sparknn keys` lists them all."),
-        ("training.maxIter=many", "training.maxIter = 'many'; expected a whole number."),
         ("training.maxIter=true", "training.maxIter = True; expected a whole number."),
         ("training.maxIter=0", "training.maxIter = 0; expected a number"),
-        ("network.activation=rellu", "network.activation = 'rellu'; expected"),
         ("network.loss=huber", "network.loss: not for task = 'classification'"),
     ],
 )
@@ -182,11 +168,6 @@ def test_files_that_cannot_be_read(content: bytes | None, expected: str, tmp_pat
         load_train(str(path))
 
 
-def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
-        load_train(str(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -197,7 +178,10 @@ def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
         ),
         (["training.patience=3"], "training.patience = 3; needs validation rows"),
         (["averaging.finalWeights=best"], "averaging.finalWeights = 'best'; needs validation rows"),
-        (["data.test=t", "output.predictions=p.svm"], "output.predictions: p.svm ends in a format"),
+        (
+            ["data.test=t", "output.predictions=p.svm"],
+            "output.predictions: p.svm would be written",
+        ),
     ],
 )
 def test_what_does_not_go_together(overrides: list[str], expected: str, job_file) -> None:
@@ -210,7 +194,7 @@ def test_what_does_not_go_together(overrides: list[str], expected: str, job_file
 def test_a_training_of_which_nothing_would_be_kept(job_file) -> None:
     with pytest.raises(UsageError, match=r"output\.model: missing"):
         load_train(job_file('[data]\ntrain = "rows"'))
-    assert load_train(job_file('[data]\ntrain = "r"'), ["data.test=t"]).model is None
+    assert load_train(job_file('[data]\ntrain = "r"'), ["data.test=t"]).targets() == {}
 
 
 @pytest.mark.parametrize("task", keys.TASKS)
@@ -236,4 +220,4 @@ def test_keys_are_listed_with_their_meaning_and_default() -> None:
 def test_the_job_file_of_the_demo_is_right() -> None:
     job = load_train(str(ROOT / "conf" / "mnist.toml"))
     assert job.estimator.getHiddenLayers() == [300]
-    assert job.model == Target("out/mnist/model", "model", overwrite=True)
+    assert job.targets() == {"output.model": Target("out/mnist/model", "model", overwrite=True)}

@@ -1,37 +1,36 @@
 """What is said about predictions: counts, shares and errors, worked out by hand."""
 
-import math
 from typing import TYPE_CHECKING
 
-import pytest
+import pandas as pd
 from pyspark.ml.linalg import Vectors
 
-from sparknn.cli.report import (
-    confusion_lines,
-    count_pairs,
-    counted,
-    regression_errors,
-    regression_lines,
-)
+from sparknn.cli.report import confusion_lines, count_pairs, counted, regression_lines
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+def table(counts: dict[tuple[float, float], int]) -> pd.DataFrame:
+    """Counts by actual and predicted class."""
+    rows = [(*pair, n) for pair, n in counts.items()]
+    return pd.DataFrame(rows, columns=["actual", "predicted", "count"])
+
+
 def test_confusion_counts_every_row(spark: "SparkSession") -> None:
     rows = [(0.0, 0.0), (0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (None, 1.0), (1.7, 1.0)]
     predicted = spark.createDataFrame(rows, "`the label` double, prediction double")
-    counts, unlabelled = count_pairs(predicted, "the label", "prediction")
-    assert counts == {(0, 0): 2, (0, 1): 1, (1, 1): 1, (1.7, 1): 1}
-    assert unlabelled == 1
+    counts = count_pairs(predicted, "the label", "prediction")
+    known = {(a, p): n for a, p, n in counts.dropna().to_numpy()}
+    assert known == {(0, 0): 2, (0, 1): 1, (1, 1): 1, (1.7, 1): 1}
     # A label that is no class number is no hit.
-    lines = confusion_lines(counts, ["no", "yes"], unlabelled)
+    lines = confusion_lines(counts, ["no", "yes"])
     assert lines[:2] == ["accuracy 60.00% (2 of 5 rows wrong)", "1 row without a label left out"]
     assert "1.7" in lines[6]
 
 
 def test_the_matrix_can_be_read() -> None:
-    counts = {(0.0, 0.0): 98, (0.0, 1.0): 2, (1.0, 1.0): 1000}
+    counts = table({(0.0, 0.0): 98, (0.0, 1.0): 2, (1.0, 1.0): 1000})
     assert confusion_lines(counts, ["no", "yes"]) == [
         "accuracy 99.82% (2 of 1,100 rows wrong)",
         "",
@@ -44,18 +43,16 @@ def test_the_matrix_can_be_read() -> None:
 
 def test_many_classes_are_summarised() -> None:
     counts = {(n / 1, n / 1): 10 for n in range(30)} | {(3.0, 4.0): 7, (4.0, 3.0): 2}
-    lines = confusion_lines(counts)
+    lines = confusion_lines(table(counts))
     assert lines[2:] == ["most often mistaken:", "  3 for 4: 7", "  4 for 3: 2"]
-    assert confusion_lines({}) == ["no rows with a label"]
+    assert confusion_lines(table({})) == ["no rows with a label"]
 
 
 def test_errors_of_one_target(spark: "SparkSession") -> None:
     predicted = spark.createDataFrame(
         [(1.0, 1.0), (2.0, 4.0), (3.0, 3.0), (None, 1.0)], "label double, prediction double"
     )
-    (found,) = regression_errors(predicted, "label", "prediction")
-    assert found == pytest.approx((3, math.sqrt(4 / 3), 2 / 3, 1 - (4 / 3) / (2 / 3)))
-    assert regression_lines([found]) == [
+    assert regression_lines(predicted, "label", "prediction") == [
         "RMSE 1.155, mean absolute error 0.6667, R2 -1.0000 (3 rows)"
     ]
 
@@ -65,18 +62,14 @@ def test_errors_of_several_targets(spark: "SparkSession") -> None:
         [([0, 10], Vectors.dense(1.0, 10.0)), ([2, 20], Vectors.dense(1.0, 20.0))],
         ["label", "prediction"],
     )
-    first, second = regression_errors(predicted, "label", "prediction")
-    assert (first[1], first[3]) == (1.0, 0.0)
-    assert (second[1], second[3]) == (0.0, 1.0)
-    assert regression_lines([first, second])[1].startswith("target 1: RMSE 0,")
+    assert regression_lines(predicted, "label", "prediction") == [
+        "target 0: RMSE 1, mean absolute error 1, R2 0.0000 (2 rows)",
+        "target 1: RMSE 0, mean absolute error 0, R2 1.0000 (2 rows)",
+    ]
 
 
 def test_a_constant_target_has_no_r2(spark: "SparkSession") -> None:
     predicted = spark.createDataFrame([(1.0, 2.0)], "label double, prediction double")
-    (found,) = regression_errors(predicted, "label", "prediction")
-    assert math.isnan(found[3])
-    assert regression_lines([]) == ["no rows with a label"]
-
-
-def test_one_is_no_plural() -> None:
+    assert regression_lines(predicted, "label", "prediction")[0].endswith("R2 nan (1 row)")
+    assert regression_lines(predicted.limit(0), "label", "prediction") == ["no rows with a label"]
     assert [counted(n, "row") for n in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
