@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,26 +28,30 @@ N_ROWS = 100_000
 WIDE, NARROW = 1 << 18, 1 << 12
 
 
-def _texts(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """A text of 80 different words for each id, and which of 4 topics it is of."""
-    cdf = np.cumsum(np.arange(1, _VOCABULARY + 1.0) ** -_EXPONENT)
-    for batch in batches:
-        rng = np.random.default_rng(int(batch["id"].iloc[0]))
-        topics = rng.integers(4, size=len(batch))
-        drawn = np.searchsorted(cdf, rng.random((len(batch), 4 * _WORDS)) * cdf[-1])
-        # A sixth of the words is of the topic's own kind.
-        own = rng.random(drawn.shape) < 1 / 6
-        drawn = np.where(own, drawn - drawn % 4 + topics[:, None], drawn)
-        texts = [list(dict.fromkeys(row.tolist()))[:_WORDS] for row in drawn]
-        words = [[f"w{word}" for word in text] for text in texts]
-        yield pd.DataFrame({"label": topics.astype(float), "words": words})
+def _text_maker() -> Callable[[Iterator[pd.DataFrame]], Iterator[pd.DataFrame]]:
+    """A local function: workers cannot import this file, and get it by value."""
+
+    def texts(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """A text of 80 different words for each id, and which of 4 topics it is of."""
+        cdf = np.cumsum(np.arange(1, _VOCABULARY + 1.0) ** -_EXPONENT)
+        for batch in batches:
+            rng = np.random.default_rng(int(batch["id"].iloc[0]))
+            topics = rng.integers(4, size=len(batch))
+            drawn = np.searchsorted(cdf, rng.random((len(batch), 4 * _WORDS)) * cdf[-1])
+            # A sixth of the words is of the topic's own kind.
+            own = rng.random(drawn.shape) < 1 / 6
+            drawn = np.where(own, drawn - drawn % 4 + topics[:, None], drawn)
+            words = [list(dict.fromkeys(row.tolist()))[:_WORDS] for row in drawn]
+            words = [[f"w{word}" for word in text] for text in words]
+            yield pd.DataFrame({"label": topics.astype(float), "words": words})
+
+    return texts
 
 
 @cache
 def hashed(spark: SparkSession, n_features: int, n_rows: int = N_ROWS) -> DataFrame:
-    raw = spark.range(n_rows, numPartitions=4).mapInPandas(
-        _texts, "label double, words array<string>"
-    )
+    schema = "label double, words array<string>"
+    raw = spark.range(n_rows, numPartitions=4).mapInPandas(_text_maker(), schema)
     hashing = HashingTF(inputCol="words", outputCol="features", numFeatures=n_features)
     df = hashing.transform(raw).select("label", "features").cache()
     df.count()
