@@ -75,9 +75,13 @@ def request_of(config: TrainConfig, theta: Array | None = None, **changes: Any) 
     if theta is None:
         theta = config.network.init(rng_for(config.seed, 9))
     n_buffers = SOLVERS[config.solver].n_buffers if config.local_state == "average" else 0
+    rows = None
+    if config.n_sparse:
+        rows, theta = config.input_layer.split(theta.astype(np.float32))
+        rows.flags.writeable = False
     state = np.vstack([theta[None], np.zeros((n_buffers, theta.size))]).astype(np.float32)
     state.flags.writeable = False
-    return RoundRequest(config, state, **changes)
+    return RoundRequest(config, state, rows=rows, **changes)
 
 
 def engine_of(
@@ -120,6 +124,10 @@ class CsrRows:
     @property
     def n_targets(self) -> int:
         return 1 if self.y.ndim == 1 else self.y.shape[1]
+
+    @property
+    def n_entries(self) -> int:
+        return int(np.count_nonzero(self.X))
 
     def read(self, start: int, stop: int) -> SparseSlice:
         X = self.X[start:stop]

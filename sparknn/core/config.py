@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparknn.core.nn.input_layer import InputLayer
 from sparknn.core.nn.network import Network
 from sparknn.core.types import Float32Array, Float64Array, FloatArray
 
@@ -61,8 +62,10 @@ class TrainConfig:
         round at 0.
     max_change : float
         Clips the norm of a step, before momentum (as Kaldi does); 0: no limit.
+    n_sparse : int
+        Features that are columns of sparse rows: the first ones; the others are dense numbers.
     standardizer : Standardizer, optional
-        For features.
+        For features. In sparse rows it shifts few columns: each shifted one is dense.
     target_standardizer : Standardizer, optional
         For the targets of a regression, shape (k,).
     class_weight : ndarray, shape (k,), float64, optional
@@ -84,9 +87,15 @@ class TrainConfig:
     shuffle: bool = True
     local_state: str = "average"
     max_change: float = 2.0
+    n_sparse: int = 0
     standardizer: Standardizer | None = None
     target_standardizer: Standardizer | None = None
     class_weight: Float64Array | None = None
+
+    @property
+    def input_layer(self) -> InputLayer:
+        """Where the inputs are in ``theta``."""
+        return InputLayer(self.network, self.n_sparse)
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,8 @@ class RoundRequest:
     ----------
     config : TrainConfig
     state : ndarray, shape (1 + buffers, P), float32
-        ``theta``, then the solver's buffers if these are averaged.
+        ``theta``, then the solver's buffers if these are averaged. Of a network with a sparse
+        block, without that block's weights (see ``input_layer``).
     n_steps : float
         Steps so far, for bias corrections: a mean over workers, so not always an integer.
     step_factor : float
@@ -133,6 +143,8 @@ class RoundRequest:
     n_units, units_ahead : int
         Units of local work (see ``round_length``) in this round; by how many more units than rounds
         the fit is ahead.
+    rows : ndarray, shape (n_sparse, h), float32, optional
+        Weights of the sparse block.
     """
 
     config: TrainConfig
@@ -142,3 +154,4 @@ class RoundRequest:
     train: bool = True
     n_units: int = 1
     units_ahead: int = 0
+    rows: Float32Array | None = None

@@ -12,5 +12,6 @@ FloatArray = NDArray[np.floating[Any]]
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.integer[Any]]
+BoolArray = NDArray[np.bool_]
 # Class indices, or a regression's targets.
 TargetArray = NDArray[np.floating[Any] | np.integer[Any]]

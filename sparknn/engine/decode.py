@@ -10,11 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sparknn.core.nn.input_layer import SPARSE_DENSITY
 from sparknn.core.types import FloatArray
-
-# Share of nonzero values below which a batch of vectors is kept sparse. Denser rows train faster
-# as dense ones, even if they arrive as sparse vectors (of MNIST's pixels, one in five is not 0).
-_SPARSE_DENSITY = 0.1
 
 # Largest weight of a row: keeps sums over rows and epochs below the maximum of float64.
 _MAX_WEIGHT = 1e290
@@ -205,7 +202,9 @@ def _features(
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
     nonzero = values != 0
-    sparse = task.vectors and nonzero.sum() < _SPARSE_DENSITY * d * present.sum()
+    # Denser rows train faster as dense ones, even if they arrive as sparse vectors (of MNIST's
+    # pixels, one in five is not 0).
+    sparse = task.vectors and nonzero.sum() < SPARSE_DENSITY * d * present.sum()
     if not sparse and not is_sparse.any() and present.all():
         return finite, Features(d, values.reshape(n, d), values, np.empty(0, np.int32), starts)
 

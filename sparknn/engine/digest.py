@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sparknn.core.data.batches import iter_chunks
-from sparknn.core.data.rows import Rows
+from sparknn.core.data.batches import row_bytes, split_range
+from sparknn.core.data.rows import Entries, Rows
 
 # Size of the rows that are hashed at a time.
 _CHUNK_BYTES = 8 << 20
@@ -30,16 +30,28 @@ def digest(rows: Rows, salt: int = 0) -> int:
     Multilinear hashing (Carter and Wegman 1979), then ``mix`` of SplitMix64 (Steele, Lea and Flood
     2014), so that the sums of different sets of rows differ, too.
     """
-    width = rows.n_features + rows.n_targets + 1
-    m = np.random.PCG64(_SEED).random_raw(width) | np.uint64(1)
+    d = rows.n_features
+    m = np.random.PCG64(_SEED).random_raw(d + rows.n_targets + 1) | np.uint64(1)
     total = 0
-    for X, y, weight in iter_chunks(rows, max(1, _CHUNK_BYTES // (8 * width))):
-        words = np.hstack(
-            # -0.0 counts as 0, as sparse rows do not store it.
-            [(X + 0.0).view(np.uint32), _bits(y).reshape(len(X), -1), _bits(weight)[:, None]],
-        )
-        total += int(_mix(words @ m + np.uint64(salt)).sum(dtype=np.uint64))
+    n_bytes = row_bytes(rows, sparse=True)
+    step = max(1, _CHUNK_BYTES // n_bytes)
+    for start, stop in split_range(0, rows.n_rows, n_bytes, 1):
+        chunk = rows.read(start, stop)
+        for first in range(0, stop - start, step):
+            index = np.arange(first, min(first + step, stop - start))
+            others = np.column_stack([_bits(chunk.y[index]), _bits(chunk.sample_weight[index])])
+            words = _hash_entries(chunk.entries(index), m) + others @ m[d:]
+            total += int(_mix(words + np.uint64(salt)).sum(dtype=np.uint64))
     return total % (1 << 64)
+
+
+def _hash_entries(entries: Entries, m: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the features' part of each row's sum. The bits of 0 are 0, so entries suffice."""
+    bits = np.ascontiguousarray(entries.values, dtype=np.float32).view(np.uint32)
+    # Differences of running sums are right modulo 2^64.
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(bits * m[entries.columns], dtype=np.uint64)])
+    ends = np.cumsum(entries.counts)
+    return sums[ends] - sums[ends - entries.counts]
 
 
 def _bits(values: NDArray[np.floating]) -> NDArray[np.uint64]:

@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 
+from sparknn.core.nn.input_layer import LEAST_SPARSE
 from sparknn.engine.decode import IngestTask
 from sparknn.engine.interface import ColumnProblem, DataError, DatasetInfo, DataSpec
 from sparknn.engine.partitioner import partition_keys
@@ -150,6 +151,7 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
     classes: Counter[int] = Counter()
     for handle in handles:
         classes.update({int(label): weight for label, weight in handle.class_weights.items()})
+    n_sparse = sum(handle.n_rows for handle in handles if handle.sparse)
     return DatasetInfo(
         n_features=n_features,
         n_targets=n_targets,
@@ -159,6 +161,7 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
         weight_sum=sum(handle.weight_sum for handle in handles),
         rows_per_worker=tuple(handle.n_rows for handle in handles),
         class_weights=dict(sorted(classes.items())),
+        sparse=n_features >= LEAST_SPARSE and 2 * n_sparse > n_rows,
     )
 
 

@@ -115,6 +115,8 @@ class DatasetInfo:
     class_weights : dict of int to float
         Sum of the weights of each class's training rows, 0 for a class that only validation rows
         have; empty for a regression.
+    sparse : bool
+        Whether rows are wide and mostly empty: features are columns of sparse rows.
     """
 
     n_features: int
@@ -125,6 +127,7 @@ class DatasetInfo:
     weight_sum: float
     rows_per_worker: tuple[int, ...]
     class_weights: dict[int, float] = field(default_factory=dict)
+    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,8 @@ class FeatureStatistics:
     ----------
     mean, deviation, low, high : ndarray, shape (d,), float64
     target_mean, target_deviation : ndarray, shape (k,), float64
+    filled : ndarray, shape (d,), float64, optional
+        Of sparse rows: the share of the weight in which a feature is not 0.
     """
 
     mean: Float64Array
@@ -143,6 +148,7 @@ class FeatureStatistics:
     high: Float64Array
     target_mean: Float64Array
     target_deviation: Float64Array
+    filled: Float64Array | None = None
 
 
 class Engine(RoundRunner, Protocol):

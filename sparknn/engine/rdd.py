@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial, reduce
 from typing import TypeVar, cast
 
@@ -145,7 +146,8 @@ class RddEngine(AbstractContextManager["RddEngine"]):
         """Return statistics of features and targets; computed at the first call."""
         if self._statistics is None:
             moments = self._map_shards(
-                "feature statistics", partial(tasks.shard_statistics, self._shape)
+                "feature statistics",
+                partial(tasks.shard_statistics, self._shape, self.info.sparse),
             )
             self._statistics = combine(moments, self.info.n_features)
         return self._statistics
@@ -252,7 +254,7 @@ def _missing_partitions(totals: list[WorkerSum]) -> list[int]:
 
 def _without(total: WorkerSum, partitions: set[int]) -> WorkerSum:
     kept = tuple(r for r in total.reports if r.partition not in partitions)
-    return WorkerSum(total.values, kept)
+    return replace(total, reports=kept)
 
 
 def _warn_if_skewed(handles: list[ShardHandle], n_executors: int) -> None:

@@ -100,6 +100,11 @@ class ShardWriter:
         self._sparse: bool | None = None
         self._files: dict[str, IO[bytes]] = {n: (folder / n).open("wb") for n in self.NAMES}
 
+    @property
+    def sparse(self) -> bool:
+        """Whether rows are written as entries; known once it is finished."""
+        return bool(self._sparse)
+
     def append(self, block: Block) -> None:
         self.n_rows += block.n_rows
         self._held.append(block)
@@ -157,6 +162,13 @@ class ShardRows:
         if n_rows and (folder / "counts").stat().st_size:
             counts = self._column("counts", np.int64, 0, n_rows)
             self._starts = np.concatenate([[0], np.cumsum(counts)])
+
+    @property
+    def n_entries(self) -> int:
+        """Numbers that the shard holds: of sparse rows, those that are not 0."""
+        if self._starts is None:
+            return self.n_rows * self.n_features
+        return int(self._starts[-1])
 
     def read(self, start: int, stop: int) -> DenseSlice | SparseSlice:
         """Map rows ``start`` to ``stop``."""

@@ -50,6 +50,8 @@ class ShardHandle:
     ingest_counts : list of dict
         What source partitions counted (see ``decode.IngestCounts``).
     classifies : bool
+    sparse : bool
+        Whether the training rows are kept as entries.
     """
 
     partition: int
@@ -62,6 +64,7 @@ class ShardHandle:
     weight_sum: float = 0.0
     class_weights: dict[str, float] = field(default_factory=dict)
     ingest_counts: list[dict[str, Any]] = field(default_factory=list)
+    sparse: bool = False
 
     @classmethod
     def from_json(cls, text: str) -> ShardHandle:
@@ -168,6 +171,7 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
         for writer in writers.values():
             writer.finish()
         handle.n_rows = writers[TRAIN].n_rows
+        handle.sparse = writers[TRAIN].sparse
         handle.n_validation = writers[VALIDATION].n_rows
         handle.class_weights = {str(label): weight for label, weight in sorted(classes.items())}
         text = json.dumps(asdict(handle))

@@ -63,10 +63,10 @@ def map_shards(
         yield handle.partition, None if local is None else task(local)
 
 
-def shard_statistics(shape: tuple[int, int], handle: ShardHandle) -> Moments:
+def shard_statistics(shape: tuple[int, int], sparse: bool, handle: ShardHandle) -> Moments:
     """Return the moments of a shard's training rows."""
     rows, _ = handle.rows(*shape)
-    return measure(rows)
+    return measure(rows, sparse=sparse)
 
 
 def shard_digest(shape: tuple[int, int], salt: int, handle: ShardHandle) -> int:

@@ -34,6 +34,11 @@ _STEP_SIZES = {"sgd": 0.3, "momentum": 0.15, "adam": 0.005, "adamw": 0.005, "ngs
 # friedman1 (1,200 rows, 2 and 8 workers) reaches an R2 of 0.94 and 0.93; with momentum, at 0.01,
 # 0.84 and 0.84.
 _TARGET_STEP_SIZES = {"sgd": 0.05, "momentum": 0.01, "adam": 0.02, "adamw": 0.02, "ngsgd": 0.01}
+# Texts of 20,000 rows, 16 and 8 classes, 2^16 columns: with 2 workers adam reaches 79.1 and 59.2 %,
+# momentum 78.0 and 57.1 %; with 8 workers 79.1 and 58.8 %, momentum 77.6 and 57.2 %, ngsgd 77.7 and
+# 56.5 %. (Steps of 0.002 and 0.005: the smaller one has the lower log loss, the larger one suits
+# more workers.)
+_SPARSE_STEP_SIZES = {"adam": 0.003, "adamw": 0.003}
 _MAX_BATCH, _MIN_BATCH = 64, 8
 # Steps per round to aim at, with smaller batches if necessary: after fewer, workers that each see
 # little of the data have moved too little to be worth averaging.
@@ -62,6 +67,7 @@ def resolve_defaults(
     has_validation: bool,
     classifies: bool,
     continues: bool = False,
+    sparse: bool = False,
 ) -> Defaults:
     """Replace every 'auto' among the params by a value.
 
@@ -77,6 +83,8 @@ def resolve_defaults(
     has_validation, classifies : bool
     continues : bool
         Whether there is an initial network.
+    sparse : bool
+        Whether the features are columns of sparse rows.
     """
 
     def given(name: str, default: Any) -> Any:
@@ -84,8 +92,10 @@ def resolve_defaults(
         return default if value == AUTO else value
 
     plain = "momentum" if n_workers <= _MAX_PLAIN_WORKERS else "ngsgd"
-    solver = given("solver", plain if classifies else "adam")
+    solver = given("solver", plain if classifies and not sparse else "adam")
     step_sizes = _STEP_SIZES if classifies else _TARGET_STEP_SIZES
+    if sparse:
+        step_sizes = step_sizes | _SPARSE_STEP_SIZES
     fraction = params.getMiniBatchFraction()
     rows_per_pass = fraction * n_rows / n_workers
     rows_per_round = rows_per_pass * given("localEpochs", 1)

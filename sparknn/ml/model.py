@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pyspark.ml.base import PredictionModel
 from pyspark.ml.classification import ProbabilisticClassificationModel
-from pyspark.ml.linalg import DenseVector, Vector
+from pyspark.ml.linalg import DenseVector, SparseVector, Vector
 from pyspark.ml.param.shared import HasHandleInvalid
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 
+from sparknn.core.data.rows import Entries
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array
@@ -164,6 +165,10 @@ class NetworkModel(
         return None
 
     def _raw(self, local: LocalPredictor, value: Vector | ArrayLike) -> Float64Array:
+        if isinstance(value, SparseVector) and len(value) == local.n_features:
+            return local.predict_raw_of(
+                Entries(value.values, value.indices, np.array([len(value.indices)]))
+            )
         row = value.toArray() if isinstance(value, Vector) else np.asarray(value)
         if row.shape != (local.n_features,):
             raise ValueError(

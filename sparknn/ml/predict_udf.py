@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sparknn.core.data.rows import Entries
+from sparknn.core.nn.input_layer import LEAST_SPARSE
 from sparknn.core.predictor import BLOCK_ROWS, LocalPredictor
 from sparknn.core.types import Float64Array, FloatArray, IntArray
 
@@ -133,6 +135,23 @@ class DecodedRows:
         X[~present] = np.nan
         return X
 
+    def entries(self, n_features: int) -> Entries:
+        """All rows by their entries; a null row has none."""
+        assert self.indices is not None
+        assert self.is_sparse is not None
+        sparse = self.is_sparse & self.present
+        full = self.present & ~sparse
+        with np.errstate(over="ignore"):
+            values = self.values.values.astype(np.float32)
+        counts = np.where(self.present, self.values.lengths, 0)
+        kept = np.repeat(self.present, self.values.lengths)
+        columns = np.empty(len(values), dtype=np.int64)
+        # Dense rows have an entry in every column.
+        columns[np.repeat(full, self.values.lengths)] = np.tile(np.arange(n_features), full.sum())
+        positions = np.repeat(sparse, self.indices.lengths)
+        columns[np.repeat(sparse, self.values.lengths)] = self.indices.values[positions]
+        return Entries(values[kept], columns[kept], counts)
+
 
 def score(scorer: Scorer, *columns: pa.Array) -> pa.StructArray:
     """Predict from arrow columns.
@@ -212,9 +231,13 @@ def _predict(scorer: Scorer, rows: DecodedRows) -> Float64Array:
             f"Column '{scorer.column}' has rows of {int(wrong[0])} features; the model was "
             f"trained on {d}. Assemble the same columns, in the same order, as for training."
         )
-    raw = np.empty((n, predictor.n_outputs), dtype=np.float64)
-    for start, stop in _pieces(n, d):
-        raw[start:stop] = predictor.outputs(rows.dense(start, stop, d))
+    if rows.is_sparse is not None and d >= LEAST_SPARSE:
+        raw = predictor.outputs_of(rows.entries(d))
+        raw[~rows.present] = np.nan
+    else:
+        raw = np.empty((n, predictor.n_outputs), dtype=np.float64)
+        for start, stop in _pieces(n, d):
+            raw[start:stop] = predictor.outputs(rows.dense(start, stop, d))
     invalid = np.isnan(raw[:, 0])
     if invalid.any() and not scorer.nulls:
         n_null = int((~rows.present).sum())

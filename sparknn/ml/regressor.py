@@ -89,4 +89,5 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
                 spread[far][0],
                 found.target_mean[far][0],
             )
-        return Target(engine.info.n_targets, self.getLoss(), target_standardizer(found))
+        standardizer = target_standardizer(found, keep_constant=initial is not None)
+        return Target(engine.info.n_targets, self.getLoss(), standardizer)

@@ -15,7 +15,7 @@ from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.interface import DataError, DatasetInfo, FeatureStatistics
 from sparknn.ml.defaults import resolve_defaults
 from sparknn.ml.params import NetworkParams
-from sparknn.ml.standardize import fold, robust_standardizer, unfold
+from sparknn.ml.standardize import fold, robust_standardizer, sparse_standardizer, unfold
 
 # A mistyped size must not end in a MemoryError, or exhaust the machine.
 _MAX_PARAMS = 1 << 31
@@ -78,6 +78,7 @@ def make_fit(
         has_validation=info.n_validation > 0,
         classifies=target.standardizer is None,
         continues=initial is not None,
+        sparse=info.sparse,
     )
     if info.n_validation == 0 and (names := params_that_need_validation(params)):
         values = " and ".join(f"{name}={params.getOrDefault(name)!r}" for name in names)
@@ -103,7 +104,8 @@ def make_fit(
         )
     standardizer = None
     if params.getStandardization():
-        standardizer = robust_standardizer(statistics(), keep_constant=initial is not None)
+        choose = sparse_standardizer if info.sparse else robust_standardizer
+        standardizer = choose(statistics(), keep_constant=initial is not None)
     config = TrainConfig(
         network=network,
         seed=params.getSeed(),
@@ -120,6 +122,7 @@ def make_fit(
         shuffle=params.getShuffle(),
         local_state=chosen.localState,
         max_change=params.getMaxChange(),
+        n_sparse=info.n_features if info.sparse else 0,
         standardizer=standardizer,
         target_standardizer=target.standardizer,
         class_weight=target.class_weight,
@@ -209,5 +212,7 @@ def in_target_units(record: RoundRecord, config: TrainConfig) -> RoundRecord:
     targets = config.target_standardizer
     if targets is None or len(targets.factor) != 1:
         return record
-    metric = record.validation_metric / float(targets.factor[0]) ** 2
+    factor = float(targets.factor[0])
+    # A constant target, of factor 0, is predicted as it is.
+    metric = record.validation_metric / factor**2 if factor else 0.0 * record.validation_metric
     return replace(record, validation_metric=metric)

@@ -24,6 +24,7 @@ import numpy as np
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from sparse_figures import sparse, sparse_large
 from timing import in_turns, ratio, spread
 
 from sparknn import NeuralNetClassifier
@@ -198,6 +199,8 @@ FIGURES = {
     "ingest": ingest,
     "step": step,
     "memory": memory,
+    "sparse": lambda: sparse(session()),
+    "sparse-large": lambda: sparse_large(session()),
 }
 
 

@@ -27,7 +27,7 @@ from conformance import (
 )
 from conformance.subject import Subject
 
-__all__ = ["CHECKS", "Subject", "check_spark_estimator"]
+__all__ = ["CHECKS", "LABEL_FREE", "Subject", "check_spark_estimator"]
 
 Check = Callable[[Subject], None]
 
@@ -49,6 +49,24 @@ CHECKS: dict[str, Check] = {
     for module in _MODULES
     for name, check in vars(module).items()
     if name.startswith("check_")
+}
+
+#: Checks of what all estimators share, and the label has no part in.
+LABEL_FREE = {
+    "fit_leaves_params_alone",
+    "params_are_overridden_in_fit",
+    "more_workers_than_rows",
+    "one_feature_and_a_linear_model",
+    "transform_keeps_rows_and_columns",
+    "transform_starts_no_job",
+    "nothing_is_left_by_fit_and_transform",
+    "nothing_is_left_by_errors",
+    "nothing_is_left_by_a_cancelled_job",
+    "pipelines",
+    "cross_validator",
+    "train_validation_split",
+    "continuation",
+    "one_vs_rest",
 }
 
 

@@ -100,23 +100,13 @@ def continuation(subject: Subject) -> Fitted:
 def one_vs_rest(subject: Subject) -> Fitted:
     """Several binary networks."""
     estimator = subject.other()
-    columns = {"featuresCol": estimator.getFeaturesCol(), "labelCol": estimator.getLabelCol()}
+    names = ("featuresCol", "labelCol", "predictionCol")
+    columns = {name: estimator.getOrDefault(name) for name in names}
     return _fitted(subject, OneVsRest(classifier=estimator, parallelism=2, **columns))
 
 
 def _fitted(subject: Subject, estimator: Any) -> Fitted:
     return Fitted(estimator, estimator.fit(subject.data))
-
-
-def all_of(subject: Subject) -> dict[str, Fitted]:
-    """Every composite that takes the estimator, by name; each is fitted once."""
-    found = {
-        "pipeline": pipeline(subject),
-        "cross validator": cross_validator(subject),
-        "train validation split": train_validation_split(subject),
-        "continuation": continuation(subject),
-    }
-    return found | ({"one vs rest": one_vs_rest(subject)} if subject.classifies else {})
 
 
 def check_pipelines(subject: Subject) -> None:

@@ -27,9 +27,12 @@ def check_fit_with_maps_equals_single_fits(subject: Subject) -> None:
     estimator = subject.estimator
     maps = [
         {},
-        subject.params(hiddenLayers=[3], regParam=0.01),
+        subject.params(hiddenLayers=[3, 3], activation="tanh", regParam=0.01, maxIter=2),
         subject.params(seed=11, stepSize=0.02, predictionCol="guess"),
+        subject.params(solver="adam", dropout=0.2, standardization=False),
     ]
+    if subject.classifies:
+        maps[-1] |= subject.params(classWeight="balanced")
     together = estimator.fit(subject.data, maps)
     assert len(together) == len(maps)
     assert same_model(together[0], subject.model)

@@ -5,6 +5,8 @@ Nothing of sparknn is imported by name before it is loaded: Spark's readers find
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,36 @@ def main(folder: Path) -> None:
     """Load every task's stage, transform the rows with models, and write the results."""
     config = json.loads((folder / "plan.json").read_text())
     found: dict[str, Any] = {}
+    loaded: dict[str, dict[str, Any]] = {}
+    with session(folder) as spark:
+        for subject in config:
+            name, rows = subject["name"], spark.read.parquet(subject["rows"])
+            found[name], loaded[name] = {}, {}
+            # Composites first: they have to find the class of what is in them.
+            for task in reversed(subject["tasks"]):
+                module, _, kind = task["class"].rpartition(".")
+                stage = getattr(import_module(module), kind).load(task["path"])
+                loaded[name][task["name"]] = stage
+                found[name][task["name"]] = describe(stage)
+                if hasattr(stage, "transform"):
+                    write(subject["folder"], task["name"], stage.transform(rows))
+            fitted = loaded[name]["estimator"].fit(rows)
+            write(subject["folder"], "fitted", fitted.transform(rows))
+    for subject in config:
+        name = subject["name"]
+        found[name]["sessions started by construction"] = constructions(name)
+        found[name]["loading without a session"] = error_of_loading(name)
+    with session(folder) as spark:
+        for subject in config:
+            rows = spark.read.parquet(subject["rows"])
+            predicted = loaded[subject["name"]]["large"].transform(rows)
+            write(subject["folder"], "large in the next session", predicted)
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+@contextmanager
+def session(folder: Path) -> Iterator[SparkSession]:
+    """A Spark that ends with the block."""
     spark = (
         SparkSession.builder.master("local[2]")
         .config("spark.driver.bindAddress", "127.0.0.1")
@@ -29,20 +61,9 @@ def main(folder: Path) -> None:
         .getOrCreate()
     )
     try:
-        rows = spark.read.parquet(config["rows"])
-        loaded = {}
-        # Composites first: they have to find the class of what is in them.
-        for task in reversed(config["tasks"]):
-            module, _, name = task["class"].rpartition(".")
-            loaded[task["name"]] = stage = getattr(import_module(module), name).load(task["path"])
-            found[task["name"]] = describe(stage)
-            if hasattr(stage, "transform"):
-                write(folder, task["name"], stage.transform(rows))
-        write(folder, "fitted", loaded["estimator"].fit(rows).transform(rows))
+        yield spark
     finally:
         spark.stop()
-    found["sparks started by construction"] = constructions(config["estimator"])
-    (folder / "found.json").write_text(json.dumps(found))
 
 
 def describe(stage: Any) -> dict[str, Any]:
@@ -58,13 +79,13 @@ def describe(stage: Any) -> dict[str, Any]:
     return facts
 
 
-def write(folder: Path, name: str, predicted: Any) -> None:
+def write(folder: str, name: str, predicted: Any) -> None:
     """A model's numbers, in the order of ids."""
     import numpy as np
 
     from conformance.subject import answers
 
-    np.save(folder / f"{name}.npy", answers(predicted))
+    np.save(Path(folder, f"{name}.npy"), answers(predicted))
 
 
 def constructions(estimator: str) -> int:
@@ -75,6 +96,17 @@ def constructions(estimator: str) -> int:
     cls().setParams(maxIter=3).copy()
     cls(hiddenLayers=[3], seed=1)
     return int(SparkContext._active_spark_context is not None)
+
+
+def error_of_loading(estimator: str) -> str:
+    """What an estimator's class says where no session is."""
+    import sparknn
+
+    try:
+        getattr(sparknn, estimator).load("/nowhere")
+    except RuntimeError as error:
+        return str(error)
+    return "loaded"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.composites import all_of
+from conformance.composites import Fitted, cross_validator, pipeline
 from conformance.subject import Array, Subject, answers, by_name, same_model
 
 _FRESH = Path(__file__).with_name("fresh.py")
@@ -58,21 +59,14 @@ def _assert_same_params(loaded: Any, saved: Any) -> None:
     assert {param.parent for param in loaded.params} == {loaded.uid}
 
 
-@cache
-def _in_a_fresh_process(subject: Subject) -> dict[str, Any]:
-    """Save all stages, let one process load them all, and return its results."""
-    folder = subject.folder / "fresh"
-    folder.mkdir(exist_ok=True)
-    stages = {"estimator": subject.estimator, "model": subject.model}
-    for name, fitted in all_of(subject).items():
-        stages |= {f"{name} estimator": fitted.estimator, name: fitted.model}
-    tasks = []
-    for name, stage in stages.items():
-        path = str(folder / name.replace(" ", "-"))
-        stage.write().overwrite().save(path)
-        kind = f"{type(stage).__module__}.{type(stage).__name__}"
-        tasks.append({"name": name, "class": kind, "path": path})
-    config = {"rows": subject.path, "tasks": tasks, "estimator": type(subject.estimator).__name__}
+def in_a_fresh_process(subjects: Sequence[Subject], folder: Path) -> None:
+    """Save everything there is of every subject, and compare what one new process finds.
+
+    Estimators, models and composites give the same numbers and params there, a loaded estimator
+    fits the same model, and a model goes on working in the next session. Nothing but a session's
+    builder starts a session.
+    """
+    config = [_saved(subject, folder / subject.name) for subject in subjects]
     (folder / "plan.json").write_text(json.dumps(config))
     done = subprocess.run(
         [sys.executable, str(_FRESH), str(folder)],
@@ -84,38 +78,65 @@ def _in_a_fresh_process(subject: Subject) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
-    return dict(json.loads((folder / "found.json").read_text()))
+    found = json.loads((folder / "found.json").read_text())
+    for subject in subjects:
+        _compare(subject, folder / subject.name, found[subject.name])
 
 
-def _answers(subject: Subject, name: str) -> Array:
-    return np.array(np.load(subject.folder / "fresh" / f"{name}.npy"))
+def _stages(subject: Subject) -> dict[str, Any]:
+    """What is saved, by name: a composite after what it may hold."""
+    stages = {"estimator": subject.estimator, "model": subject.model, "large": _large(subject)}
+    for name, fitted in _composites(subject).items():
+        stages |= {f"{name} estimator": fitted.estimator, name: fitted.model}
+    return stages
 
 
-def check_a_fresh_process_loads_everything(subject: Subject) -> None:
-    """Estimator, model and every composite give the same numbers and params there."""
-    found = _in_a_fresh_process(subject)
+@cache
+def _large(subject: Subject) -> Any:
+    """A model above 1 MB, which is broadcast."""
+    model = subject.estimator.fit(subject.data, subject.params(hiddenLayers=[500, 600], maxIter=1))
+    assert model.theta.nbytes > 1 << 20
+    return model
+
+
+def _composites(subject: Subject) -> dict[str, Fitted]:
+    return {"pipeline": pipeline(subject), "cross validator": cross_validator(subject)}
+
+
+def _saved(subject: Subject, folder: Path) -> dict[str, Any]:
+    """Save all stages; what the other process needs to know of them."""
+    folder.mkdir()
+    tasks = []
+    for name, stage in _stages(subject).items():
+        path = str(folder / name.replace(" ", "-"))
+        stage.write().overwrite().save(path)
+        kind = f"{type(stage).__module__}.{type(stage).__name__}"
+        tasks.append({"name": name, "class": kind, "path": path})
+    return {"name": subject.name, "rows": subject.path, "tasks": tasks, "folder": str(folder)}
+
+
+def _compare(subject: Subject, folder: Path, found: dict[str, Any]) -> None:
+    def there(name: str) -> Array:
+        return np.array(np.load(folder / f"{name}.npy"))
+
+    for name, stage in _stages(subject).items():
+        assert found[name]["uid"] == stage.uid, name
+        if hasattr(stage, "transform"):
+            expected = answers(stage.transform(subject.data))
+            assert np.array_equal(there(name), expected), name
     assert found["estimator"]["params"] == by_name(subject.estimator._paramMap)
     assert found["model"]["params"] == by_name(subject.model._paramMap)
-    assert np.array_equal(_answers(subject, "model"), subject.answers)
-    for name, fitted in all_of(subject).items():
-        expected = answers(fitted.model.transform(subject.data))
-        assert np.array_equal(_answers(subject, name), expected), name
-        for part, stage in ((name, fitted.model), (f"{name} estimator", fitted.estimator)):
-            assert found[part]["uid"] == stage.uid, part
-    tuned = all_of(subject)["cross validator"].model
+    assert np.array_equal(there("fitted"), subject.answers)
+    assert np.array_equal(there("large in the next session"), there("large"))
+    tuned = cross_validator(subject).model
     assert found["cross validator"]["metrics"] == tuned.avgMetrics
     submodels = [[model.layers for model in fold] for fold in tuned.subModels]
     assert found["cross validator"]["submodels"] == submodels
-    split = all_of(subject)["train validation split"].model
-    assert found["train validation split"]["metrics"] == split.validationMetrics
+    assert found["sessions started by construction"] == 0
+    assert "There is no Spark session" in found["loading without a session"]
 
 
-def check_a_fresh_process_fits_the_same_model(subject: Subject) -> None:
-    """A loaded estimator, on the same rows, ends with the same bytes."""
-    _in_a_fresh_process(subject)
-    assert np.array_equal(_answers(subject, "fitted"), subject.answers)
-
-
-def check_constructing_starts_no_spark(subject: Subject) -> None:
-    """Import and construction touch no session."""
-    assert _in_a_fresh_process(subject)["sparks started by construction"] == 0
+def check_a_fresh_process_loads_everything(subject: Subject) -> None:
+    folder = subject.folder / "fresh"
+    folder.mkdir()
+    in_a_fresh_process([subject], folder)

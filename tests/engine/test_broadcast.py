@@ -4,7 +4,6 @@ import gc
 import logging
 import pickle
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,19 +92,3 @@ def test_a_platform_that_forbids_the_clean_up_is_logged(
     assert "stays until the session ends (TypeError: 'JavaPackage'" in caplog.text
     monkeypatch.undo()
     sent.destroy()
-
-
-@pytest.mark.slow
-def test_a_new_session_gets_a_new_broadcast(run_python: Callable[..., Any]) -> None:
-    run_python(
-        "import numpy as np\n"
-        "from pyspark.sql import SparkSession, functions as F\n"
-        "from sparknn.engine.broadcast import CachedBroadcast\n"
-        "broadcast, value = CachedBroadcast(), np.arange(300_000, dtype=np.float32)\n"
-        "for _ in range(2):\n"
-        "    spark = SparkSession.builder.master('local[1]').getOrCreate()\n"
-        "    sent = broadcast.get(value, value.nbytes, spark)\n"
-        "    last = F.udf(lambda x: float(sent.value[-1]), 'double')\n"
-        "    assert spark.range(1).select(last('id')).head()[0] == 299_999\n"
-        "    spark.stop()\n"
-    )

@@ -17,7 +17,7 @@ from engines import (
     vectors,
 )
 from pyspark.sql import SparkSession
-from toys import blobs, curve
+from toys import Array, blobs, curve
 
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
 from sparknn.engine import open_engine, rdd
@@ -71,6 +71,56 @@ def test_sparse_rows_and_more_workers_than_rows(spark: SparkSession, depth: int)
         ours = trained(engine, configs)
         assert outcome(ours) == outcome(trained(plain_engine(engine), configs))
         assert ours[0].history[-1].workers_left_out == 0
+
+
+def wide_rows(n: int, d: int = 2500) -> tuple[Array, Array]:
+    """Rows that have some of every 43rd column."""
+    X = np.zeros((n, d), dtype=np.float32)
+    rng, k = np.random.default_rng(4), len(range(0, d, 43))
+    X[:, ::43] = rng.normal(size=(n, k)) * (rng.random((n, k)) < 0.2)
+    return X, (X[:, 43] > X[:, 86]) + 1.0 * (X[:, 0] > 0)
+
+
+def test_a_sparse_block_equals_the_plain_engines_to_the_byte(spark: SparkSession) -> None:
+    X, y = wide_rows(150)
+    df = vectors(
+        spark,
+        X,
+        y,
+        sizes=[0, 100, 50],
+        validation=np.arange(150) % 5 == 0,
+        # Some rows come dense; they are few, and kept as the others are.
+        sparse=lambda row: row % 50 > 0,
+    )
+    with open_engine(df, spec(n_workers=3, validation_indicator="validation")) as engine:
+        assert engine.info.sparse
+        statistics = engine.statistics()
+        assert statistics.filled is not None
+        shift = np.where(np.arange(2500) == 43, 0.5, 0).astype(np.float32)
+        scale = Standardizer(shift, np.full(2500, 1.5, np.float32))
+        network = network_for(engine.info)
+        configs = [
+            config(network, n_sparse=2500, solver=solver, l2=0.01, standardizer=scale)
+            for solver in ("momentum", "adam", "ngsgd")
+        ]
+        averaging = AveragingConfig("nesterov", 0.5, final="best")
+        assert outcome(trained(engine, configs, averaging)) == outcome(
+            trained(plain_engine(engine), configs, averaging)
+        )
+    assert leftovers(spark) == []
+
+
+@pytest.mark.parametrize(
+    ("d", "n_dense", "sparse"), [(2047, 0, False), (2048, 0, True), (2500, 40, False)]
+)
+def test_when_rows_are_columns_of_sparse_rows(
+    spark: SparkSession, d: int, n_dense: int, sparse: bool
+) -> None:
+    X, y = wide_rows(60, d)
+    X[:n_dense] = 1
+    df = vectors(spark, X, y, sparse=lambda row: True)
+    with open_engine(df, spec(shuffle=False, n_workers=1)) as engine:
+        assert engine.info.sparse == sparse
 
 
 def test_regression_with_two_targets(spark: SparkSession) -> None:

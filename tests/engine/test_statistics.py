@@ -8,6 +8,7 @@ from engines import spec, vectors
 from pyspark.sql import SparkSession
 from toys import CsrRows, blobs
 
+from sparknn.core.data import batches
 from sparknn.core.data.rows import ArrayRows, Rows
 from sparknn.engine import open_engine, statistics
 from sparknn.engine.interface import FeatureStatistics
@@ -54,6 +55,25 @@ def test_weighted_moments_far_from_zero(
     found = combine([none, parts[0], none, parts[1], none], 4)
     assert_moments(found, X, y, weight)
     assert found.deviation[3] == 0
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+@pytest.mark.parametrize("window", [100, 1 << 26])
+def test_of_entries(monkeypatch: pytest.MonkeyPatch, offset: float, window: int) -> None:
+    monkeypatch.setattr(batches, "WINDOW_BYTES", window)
+    rng = np.random.default_rng(2)
+    X = (rng.normal(size=(300, 9)) + offset) * (rng.random((300, 9)) < 0.3)
+    X[:, 3], X[:, 4] = offset + rng.normal(size=300), 0
+    X = X.astype(np.float32)
+    y, weight = rng.normal(size=(300, 2)), rng.random(300) + 0.01
+    parts = [
+        measure(CsrRows(X[a:b], y[a:b], weight[a:b]), sparse=True)
+        for a, b in ((0, 0), (0, 7), (7, 7), (7, 300))
+    ]
+    found = combine(parts, 9)
+    assert_moments(found, X, y, weight)
+    assert found.filled is not None
+    np.testing.assert_allclose(found.filled, np.average(X != 0, axis=0, weights=weight))
 
 
 def test_one_row() -> None:

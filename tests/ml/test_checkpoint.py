@@ -147,13 +147,13 @@ def flip_bits(folder: Path) -> None:
     ],
 )
 def test_unreadable_checkpoints_are_skipped(
+    two_rounds: Path,
     checkpoints: Checkpoints,
     damage: Callable[[Path], object],
     warned: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for n_rounds in (1, 2):
-        checkpoints.write(snapshot(n_rounds))
+    shutil.copytree(two_rounds, checkpoints.path)
     damage(Path(checkpoints.folder(2)))
     found = again(checkpoints)
     assert same(found.latest(), snapshot(1))
@@ -161,7 +161,25 @@ def test_unreadable_checkpoints_are_skipped(
     assert [
         "Skipped unreadable" in text and checkpoints.folder(2) in text for text in warnings
     ] == ([True] if warned else [])
-    # Its place is needed again, and it is not what is kept.
+
+
+@pytest.fixture(scope="module")
+def two_rounds(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints after rounds 1 and 2, to be copied."""
+    path = tmp_path_factory.mktemp("checkpoints") / "fit"
+    for n_rounds in (1, 2):
+        Checkpoints(spark, str(path), 1).write(snapshot(n_rounds))
+    return path
+
+
+def test_an_unreadable_checkpoint_is_overwritten(
+    two_rounds: Path, checkpoints: Checkpoints
+) -> None:
+    shutil.copytree(two_rounds, checkpoints.path)
+    truncate_values(Path(checkpoints.folder(2)))
+    found = again(checkpoints)
+    assert same(found.latest(), snapshot(1))
+    # It does not count among the two that are kept.
     found.write(snapshot(3))
     found.write(snapshot(2))
     assert same(again(checkpoints).latest(), snapshot(3))

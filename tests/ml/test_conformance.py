@@ -1,13 +1,13 @@
 """Check that classifier and regressor behave as users of Spark ML expect of any estimator."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import conformance
 import numpy as np
 import pytest
-from conformance import CHECKS, Subject, check_spark_estimator
+from conformance import CHECKS, LABEL_FREE, Subject, check_spark_estimator
+from conformance.persistence import in_a_fresh_process
 from pyspark.sql import DataFrame, SparkSession
 from tables import table
 from toys import blobs, curve
@@ -18,32 +18,54 @@ QUICK: dict[str, Any] = {"hiddenLayers": [8], "maxIter": 3, "numWorkers": 2, "se
 
 
 def classifier(spark: SparkSession, folder: Path) -> Subject:
+    """With columns of other names than the usual ones."""
     X, y = blobs(240)
-    estimator = NeuralNetClassifier(**QUICK)
-    return Subject(estimator, table(spark, np.rint(8 * X), y), folder)
+    columns = {"featuresCol": "inputs", "labelCol": "target", "predictionCol": "my prediction"}
+    estimator = NeuralNetClassifier(**QUICK, **columns)
+    data = table(spark, np.rint(8 * X), y)
+    named = data.withColumnsRenamed({"features": "inputs", "label": "target"})
+    return Subject(estimator, named, folder)
 
 
 def regressor(spark: SparkSession, folder: Path) -> Subject:
-    """With other column names than the defaults."""
     X = np.rint(8 * curve(240)[0])
     y = 2000 * np.sin(X @ [0.06, -0.05, 0.04, 0.0]) + 30_000
-    columns = {"featuresCol": "inputs", "labelCol": "target", "predictionCol": "my prediction"}
-    estimator = NeuralNetRegressor(**QUICK, **columns)
-    data = table(spark, X, y).withColumnsRenamed({"features": "inputs", "label": "target"})
-    return Subject(estimator, data, folder)
+    return Subject(NeuralNetRegressor(**QUICK), table(spark, X, y), folder)
 
 
-@pytest.fixture(scope="module", params=[classifier, regressor], ids=lambda make: make.__name__)
-def subject(
-    request: pytest.FixtureRequest, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
-) -> Subject:
-    make: Callable[[SparkSession, Path], Subject] = request.param
-    return make(spark, tmp_path_factory.mktemp(make.__name__))
+@pytest.fixture(scope="module")
+def subjects(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
+    return {
+        make.__name__: make(spark, tmp_path_factory.mktemp(make.__name__))
+        for make in (classifier, regressor)
+    }
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_conforms(subject: Subject, check: str) -> None:
-    CHECKS[check](subject)
+# One process, for both, is tested below.
+HERE = [name for name in CHECKS if name != "a_fresh_process_loads_everything"]
+
+
+@pytest.mark.parametrize("check", HERE)
+def test_a_classifier_conforms(subjects: dict[str, Subject], check: str) -> None:
+    CHECKS[check](subjects["classifier"])
+
+
+# What pyspark changes from version to version, it changes for both.
+@pytest.mark.newest_spark
+@pytest.mark.parametrize("check", [name for name in HERE if name not in LABEL_FREE])
+def test_a_regressor_conforms(subjects: dict[str, Subject], check: str) -> None:
+    CHECKS[check](subjects["regressor"])
+
+
+@pytest.mark.slow
+def test_a_fresh_process_loads_what_both_have_saved(
+    subjects: dict[str, Subject], tmp_path: Path
+) -> None:
+    in_a_fresh_process(list(subjects.values()), tmp_path)
+
+
+def test_every_check_that_is_run_once_is_a_check() -> None:
+    assert set(HERE) > LABEL_FREE
 
 
 def test_all_failures_are_reported(

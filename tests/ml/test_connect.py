@@ -41,10 +41,11 @@ for name in ("small", "large"):
     found[name] = [row.prediction for row in scored.collect()] == local.predict(X).tolist()
     found[name + " calls"] = len(set(re.findall(r"pythonUDF\\d+#\\d+", scored._explain_string())))
     found[name + " bytes"] = scored._plan.to_proto(spark.client).ByteSize()
-    model.write().overwrite().save(str(folder / "again"))
-    model.write().overwrite().save(str(folder / "again"))
-    again = NeuralNetClassificationModel.load(str(folder / "again"))
-    found[name] &= again.theta.tobytes() == model.theta.tobytes()
+    if name == "small":
+        model.write().overwrite().save(str(folder / "again"))
+        model.write().overwrite().save(str(folder / "again"))
+        again = NeuralNetClassificationModel.load(str(folder / "again"))
+        found[name] &= again.theta.tobytes() == model.theta.tobytes()
 evaluator = MulticlassClassificationEvaluator(metricName="accuracy")
 found["accuracy"] = evaluator.evaluate(model.transform(df))
 found["regressor"] = NeuralNetRegressionModel.load(str(folder / "reg")).transform(df).columns

@@ -45,28 +45,6 @@ def small(**params: Any) -> NeuralNetClassifier:
     return NeuralNetClassifier(**{"hiddenLayers": [6], "maxIter": 3, "numWorkers": 2, **params})
 
 
-def test_models_equal_their_separate_fits(rows: DataFrame, ingests: list[Any]) -> None:
-    classifier = small()
-    maps = [
-        {classifier.hiddenLayers: [3, 3], classifier.activation: "tanh", classifier.maxIter: 2},
-        {classifier.solver: "adam", classifier.regParam: 0.1, classifier.dropout: 0.2},
-        {classifier.standardization: False, classifier.classWeight: "balanced"},
-    ]
-    before = classifier.extractParamMap()
-    together = classifier.fit(rows, maps)
-    assert len(ingests) == 1
-    assert classifier.extractParamMap() == before
-    for paramMap, model in zip(maps, together, strict=True):
-        single = classifier.fit(rows, paramMap)
-        assert model.theta.tobytes() == single.theta.tobytes()
-        assert model.layers == single.layers
-        assert model.uid == single.uid == classifier.uid
-        assert model.extractParamMap() == single.extractParamMap()
-        assert model.summary.objectiveHistory == single.summary.objectiveHistory
-        for param, value in paramMap.items():
-            assert model.getOrDefault(param) == value
-
-
 def test_maps_that_change_the_data_spec_form_groups(rows: DataFrame, ingests: list[Any]) -> None:
     classifier = small(maxIter=1)
     maps = [{classifier.seed: s, classifier.stepSize: r} for s in (1, 2) for r in (0.1, 0.2)]

@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from models import classifier
 from models import rows as random_rows
@@ -63,12 +62,3 @@ def test_a_pickled_model_predicts(frame: DataFrame) -> None:
     model = classifier(*LAYERS)
     plain = predicted(model, frame)
     assert predicted(pickle.loads(pickle.dumps(model)), frame) == plain
-
-
-def test_a_saved_model_is_sent_for_itself(frame: DataFrame, tmp_path: Path) -> None:
-    model = classifier(*LAYERS)
-    plain = predicted(model, frame)
-    model.save(str(tmp_path / "model"))
-    loaded = type(model).load(str(tmp_path / "model"))
-    assert predicted(loaded, frame) == plain
-    assert np.array_equal(loaded.theta, model.theta)

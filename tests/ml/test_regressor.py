@@ -44,15 +44,14 @@ def r2(predicted: Any, expected: Any) -> float:
 @pytest.mark.parametrize(
     ("size", "hint"),
     [
-        *((1e38, "Divide"), (1e39, "Divide"), (1e45, "Divide")),
-        *((1e-42, "Multiply"), (1e-300, "Multiply")),
+        *((1e38, "Divide"), (1e45, "Divide"), (1e-42, "Multiply")),
     ],
 )
 def test_labels_near_the_ends_of_float32_are_refused(
     spark: SparkSession, size: float, hint: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"Labels in column 'label' are about .*{hint}"):
-        small(maxIter=1).fit(table(spark, X, size * TARGETS[:, 0]))
+        small(maxIter=1).fit(table(spark, X[:20], size * TARGETS[:20, 0]))
 
 
 @pytest.mark.parametrize(("offset", "warned"), [(1e5, False), (1e9, True)])
@@ -60,29 +59,33 @@ def test_labels_too_fine_for_float32_are_told_of(
     spark: SparkSession, offset: float, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "sparknn"):
-        small(maxIter=1).fit(table(spark, X, TARGETS[:, 0] + offset))
+        small(maxIter=1).fit(table(spark, X[:20], TARGETS[:20, 0] + offset))
     assert ("Subtract a constant" in caplog.text) == warned
 
 
-@pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])
-def test_losses(rows: DataFrame, loss: str) -> None:
-    model = small(loss=loss).fit(rows)
-    assert model.getLoss() == loss
-    assert RegressionEvaluator(metricName="r2").evaluate(model.transform(rows)) > 0.7
+LOSSES = ("squared", "absolute", "huber")
 
 
-@pytest.mark.parametrize(
-    ("loss", "expected"), [("squared", 2.0), ("absolute", 0.0), ("huber", 1.0)]
-)
-def test_each_loss_has_its_own_minimum(spark: SparkSession, loss: str, expected: float) -> None:
-    """On targets that do not depend on the features: 0, and 10 for a fifth of the rows.
+def test_losses(rows: DataFrame) -> None:
+    estimator = small()
+    for loss, model in zip(
+        LOSSES, estimator.fit(rows, [{estimator.loss: loss} for loss in LOSSES]), strict=True
+    ):
+        assert model.getLoss() == loss
+        assert r2(model.toLocal().predict(X), Y) > 0.7
+
+
+def test_each_loss_has_its_own_minimum(spark: SparkSession) -> None:
+    """Of targets that are independent of the features: 0, and 10 for a fifth of the rows.
 
     Their mean is 2 and their median 0. Huber's loss turns straight at one deviation, 4, and is
     smallest where the pulls are even: 0.8 m = 0.2 * 4.
     """
     y = np.where(np.arange(500) % 5 == 0, 10.0, 0.0)
-    model = small(loss=loss, hiddenLayers=[], maxIter=20).fit(table(spark, X, y))
-    assert np.median(model.toLocal().predict(X)) == pytest.approx(expected, abs=0.3)
+    estimator = small(hiddenLayers=[], maxIter=20)
+    models = estimator.fit(table(spark, X, y), [{estimator.loss: loss} for loss in LOSSES])
+    medians = [np.median(model.toLocal().predict(X)) for model in models]
+    np.testing.assert_allclose(medians, [2.0, 0.0, 1.0], atol=0.3)
 
 
 def test_the_validation_metric_is_in_units_of_the_label(
@@ -106,27 +109,24 @@ def test_several_targets(spark: SparkSession) -> None:
     assert r2(predicted[:, 1], targets[:, 1]) > 0.7
 
 
-def test_a_constant_target(spark: SparkSession) -> None:
-    frame = table(spark, X[:100], np.full(100, 7.5))
-    model = small().fit(frame)
-    assert np.abs(model.toLocal().predict(X[:100]) - 7.5).mean() < 0.5
+@pytest.mark.parametrize("value", [7.0, 1e-6, -3e5, 0.0])
+def test_a_constant_target_is_predicted(spark: SparkSession, value: float) -> None:
+    frame = table(spark, X[:100], np.full(100, value), held_out=np.arange(100) % 5 == 0)
+    model = small(maxIter=2, validationIndicatorCol="held_out").fit(frame)
+    assert (model.toLocal().predict(X) == np.float32(value)).all()
+    assert (model.summary.history["validation_metric"] == 0).all()
+
+
+def test_a_constant_component_is_predicted(spark: SparkSession) -> None:
+    targets = np.column_stack([TARGETS[:, 0], np.full(len(X), 0.1)])
+    predicted = small().fit(table(spark, X, targets)).toLocal().predict(X)
+    assert (predicted[:, 1] == np.float32(0.1)).all()
+    assert r2(predicted[:, 0], targets[:, 0]) > 0.7
 
 
 def test_whole_numbers_are_targets_too(rows: DataFrame) -> None:
     frame = rows.selectExpr("features", "cast(-label as long) as label")
     assert small(maxIter=1).fit(frame).layers == [4, 20, 1]
-
-
-def test_weights(spark: SparkSession) -> None:
-    """Rows of weight 0 are ignored, also by the scaling of the targets."""
-    kept = np.arange(100) % 2 == 0
-    spoilt = np.where(kept, Y[:100], 1e9)
-    frame = table(spark, X[:100], spoilt, w=kept.astype(float))
-    full = small(numWorkers=1, batchSize=1000, solver="sgd", stepSize=0.1, maxIter=3)
-    weighted = full.copy({full.weightCol: "w"}).fit(frame)
-    dropped = full.fit(frame.where("w > 0"))
-    one, other = (fitted.toLocal().predict(X) for fitted in (weighted, dropped))
-    np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
 def test_warm_start_begins_with_the_same_function(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models import classifier
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.tuning import CrossValidator
 from pyspark.sql import DataFrame, SparkSession
@@ -22,7 +24,7 @@ from tables import table
 from toys import blobs, curve
 
 import sparknn.ml.fit as train_module
-from sparknn import NeuralNetClassifier, NeuralNetRegressor
+from sparknn import NeuralNetClassificationModel, NeuralNetClassifier, NeuralNetRegressor
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
 from sparknn.core.nn.network import Network
 from sparknn.core.training.fit_state import FitState
@@ -114,31 +116,60 @@ def same(one: Any, other: Any) -> bool:
     return bool(one.theta.tobytes() == other.theta.tobytes())
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
+@pytest.fixture(scope="module")
+def uninterrupted(rows: DataFrame) -> Any:
+    """The model of ``small``, by a fit that nothing happened to."""
+    return small().fit(rows)
+
+
+@pytest.fixture(scope="module")
+def begun(rows: DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``small`` left when it died, to be copied: checkpoints after rounds 2 and 3."""
+    path = tmp_path_factory.mktemp("begun") / "checkpoints"
+    interrupt(small(path), rows)
+    assert checkpoints_in(path) == [["round-2", "round-3"]]
+    return path
+
+
+@pytest.fixture
+def left(begun: Path, folder: Path) -> Path:
+    """A test's own copy of those checkpoints."""
+    return Path(shutil.copytree(begun, folder))
+
+
+def first_round(estimator: Any, df: DataFrame) -> int:
+    """The round that a fit begins with; the fit dies in it."""
+    with rounds(die_at=1) as run, pytest.raises(Interrupted):
+        estimator.fit(df)
+    return run[0]
+
+
+def test_interrupted_fits_continue_together(
+    rows: DataFrame, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One map for each kind of state; one has ended before the driver dies, and two train alike."""
+    estimator = small(folder, validationIndicatorCol="held_out")
+    settings: list[dict[str, Any]] = [
         {"solver": "ngsgd", "averaging": "nesterov", "averagingMomentum": 0.5, "dropout": 0.1},
         {"solver": "adam", "finalWeights": "ema", "standardization": False},
-        {"solver": "momentum", "validationIndicatorCol": "held_out", "patience": 5},
-        {"averaging": "bmuf", "validationFraction": 0.2, "finalWeights": "combine"},
-    ],
-    ids=str,
-)
-def test_an_interrupted_fit_continues(
-    settings: dict[str, Any], rows: DataFrame, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    expected = small(**settings).fit(rows)
-    estimator = small(folder, **settings)
-    interrupt(estimator, rows)
-    # A round is logged before its checkpoint; with validation rows, in the next round's.
-    scored = "validationIndicatorCol" in settings or "validationFraction" in settings
-    n_kept = 4 if scored else 3
-    assert checkpoints_in(folder) == [[f"round-{n_kept - 1}", f"round-{n_kept}"]]
+        {"solver": "momentum", "finalWeights": "best", "patience": 5},
+        {"averaging": "bmuf", "finalWeights": "combine"},
+        {"thresholds": [0.2, 0.3, 0.5]},
+        {},
+        {"maxIter": 2},
+    ]
+    maps = [{estimator.getParam(k): v for k, v in each.items()} for each in settings]
+    expected = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
+    # A round is logged when the next one's tasks have scored it: rounds 0 and 1 of 7, 2 of 6.
+    with rounds(die_at=20), pytest.raises(Interrupted):
+        estimator.fit(rows, maps)
+    assert sorted(checkpoints_in(folder)) == [["round-1"], *6 * [["round-2", "round-3"]]]
     with caplog.at_level(logging.INFO, logger="sparknn"), rounds() as run:
-        model = estimator.fit(rows)
-    assert same(model, expected)
-    assert run == list(range(3, N_ROUNDS))
-    assert f"Continuing from round {n_kept + 1} of {N_ROUNDS}, checkpoint {folder}" in caplog.text
+        again = estimator.copy({estimator.checkpointInterval: 100}).fit(rows, maps)
+    assert [same(mine, yours) for mine, yours in zip(again, expected, strict=True)] == [True] * 7
+    # The last round of a checkpoint has no score yet; the one that had ended has its second again.
+    assert run == [0, 1, *6 * [2], *6 * [3], *6 * [4], *6 * [5]]
+    assert caplog.text.count(f"Continuing from round 4 of {N_ROUNDS}, checkpoint {folder}") == 6
     assert checkpoints_in(folder) == []
 
 
@@ -158,22 +189,18 @@ def test_a_regression_continues(spark: SparkSession, folder: Path) -> None:
 def test_no_checkpoint_is_written_before_its_interval(
     interval: int, rows: DataFrame, folder: Path
 ) -> None:
-    interrupt(small(folder, checkpointInterval=interval), rows)
+    interrupt(small(folder, checkpointInterval=interval), rows, die_at=2)
     assert not folder.exists() or checkpoints_in(folder) == []
 
 
-def test_other_settings_start_from_scratch(rows: DataFrame, folder: Path) -> None:
-    interrupt(small(folder), rows)
-    others: list[dict[str, Any]] = [{"seed": 1}, {"maxIter": 5}]
-    for changes in others:
-        with rounds() as run:
-            seldom(folder, **changes).fit(rows)
-        assert run[0] == 0
-        assert len(checkpoints_in(folder)) == 1
-    # Settings that do not change a fit may differ.
+def test_other_settings_start_from_scratch(rows: DataFrame, left: Path) -> None:
+    """And leave the checkpoints of these alone."""
     with rounds() as run:
-        seldom(folder, aggregationDepth=3, predictionCol="p").fit(rows)
-    assert run[0] == 3
+        seldom(left, seed=1, maxIter=1).fit(rows)
+    assert run == [0]
+    assert checkpoints_in(left) == [["round-2", "round-3"]]
+    # What does not decide a fit may change.
+    assert first_round(seldom(left, aggregationDepth=3, predictionCol="p"), rows) == 3
 
 
 def test_another_validation_split_starts_from_scratch(rows: DataFrame, folder: Path) -> None:
@@ -181,35 +208,30 @@ def test_another_validation_split_starts_from_scratch(rows: DataFrame, folder: P
     settings: dict[str, Any] = {"standardization": False, "regParam": 0.0, "solver": "adam"}
     interrupt(small(folder, validationFraction=0.2, **settings), rows)
     for fraction, first in ((0.25, 0), (0.2, 3)):
-        with rounds() as run:
-            seldom(folder, validationFraction=fraction, **settings).fit(rows)
-        assert run[0] == first
+        estimator = seldom(folder, validationFraction=fraction, **settings)
+        assert first_round(estimator, rows) == first
 
 
-def test_other_rows_start_from_scratch(spark: SparkSession, folder: Path) -> None:
-    """Also if counts, means and deviations are equal."""
-    X, y = blobs(60)
+def test_other_rows_start_from_scratch(spark: SparkSession, left: Path) -> None:
+    """Also where counts, means and deviations are the same."""
+    X, y = blobs(120)
     other = y.copy()
     other[[0, 1, 2]] = y[[2, 0, 1]]
-    interrupt(small(folder), table(spark, X, y))
     for labels, first in ((other, 0), (y, 3)):
-        with rounds() as run:
-            seldom(folder).fit(table(spark, X, labels))
-        assert run[0] == first
+        assert first_round(seldom(left), table(spark, X, labels)) == first
 
 
 def test_rows_in_another_order_are_the_same_rows(spark: SparkSession, folder: Path) -> None:
-    """After a shuffle, Spark returns rows in the order of their arrival.
+    """Behind a shuffle, Spark returns rows as they are fetched.
 
-    The last bits of the sum of their weights, on which the penalty depends, then differ.
+    The sum of their weights, on which the penalty depends, then has other last bits.
     """
     X, y = blobs(60)
     w = np.random.default_rng(1).uniform(2, 3, size=60)
     assert w.sum() != w[::-1].sum()
-    interrupt(small(folder).setWeightCol("w"), table(spark, X, y, w=w))
-    with rounds() as run:
-        seldom(folder).setWeightCol("w").fit(table(spark, X[::-1], y[::-1], w=w[::-1]))
-    assert run[0] == 3
+    interrupt(small(folder).setWeightCol("w"), table(spark, X, y, w=w), die_at=2)
+    other = table(spark, X[::-1], y[::-1], w=w[::-1])
+    assert first_round(seldom(folder).setWeightCol("w"), other) == 1
 
 
 _FIT = FitState(TrainConfig(Network((2, 3))), AveragingConfig(), 2)
@@ -292,7 +314,11 @@ def test_rows_and_version_are_in_a_fingerprint_and_last_bits_are_not(
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_fit(
-    rows: DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rows: DataFrame,
+    uninterrupted: Any,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def full(*_: object) -> None:
         raise OSError("No space left on device")
@@ -304,61 +330,40 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_fit(
     assert "Could not write the checkpoint after round 1" in caplog.text
     assert "No space left on device" in caplog.text
     assert "there is no checkpoint" in caplog.text
-    assert same(model, small().fit(rows))
+    assert same(model, uninterrupted)
     assert checkpoints_in(folder) == []
 
 
 def test_a_checkpoint_wins_over_the_model_it_started_from(rows: DataFrame, folder: Path) -> None:
-    start, other = small(maxIter=1).fit(rows), small(maxIter=2).fit(rows)
+    start = classifier(4, 5, 3)
+    other = NeuralNetClassificationModel(start.network, 2 * start.theta)
     interrupt(small(folder, initialModel=start), rows)
-    with rounds() as run:
-        seldom(folder, initialModel=other).fit(rows)
-    assert run[0] == 0
+    assert first_round(seldom(folder, initialModel=other), rows) == 0
     with rounds() as run:
         model = seldom(folder, initialModel=start).fit(rows)
     assert run[0] == 3
     assert same(model, small(initialModel=start).fit(rows))
 
 
-def test_a_damaged_checkpoint_costs_a_round(rows: DataFrame, folder: Path) -> None:
-    interrupt(small(folder), rows)
-    ((fit,), expected) = folder.iterdir(), small().fit(rows)
+def test_a_damaged_checkpoint_costs_a_round(
+    rows: DataFrame, uninterrupted: Any, left: Path
+) -> None:
+    (fit,) = left.iterdir()
     (values,) = (fit / "round-3" / "float64").glob("part-*")
     values.write_bytes(values.read_bytes()[:-8])
     with rounds() as run:
-        assert same(seldom(folder).fit(rows), expected)
-    assert run[0] == 2
-    assert checkpoints_in(folder) == []
-
-
-def test_maps_continue_together(rows: DataFrame, folder: Path) -> None:
-    """One has ended before the driver dies, and two train alike."""
-    estimator = small(folder)
-    maps = [
-        {estimator.maxIter: 2},
-        {estimator.solver: "adam"},
-        {estimator.thresholds: [0.2, 0.3, 0.5], estimator.dropout: 0.1},
-        {estimator.dropout: 0.1},
-    ]
-    expected = estimator.copy({estimator.checkpointDir: ""}).fit(rows, maps)
-    # Rounds 0 and 1 of four maps, then 2 and 3 of three.
-    with rounds(die_at=14), pytest.raises(Interrupted):
-        estimator.fit(rows, maps)
-    assert sorted(checkpoints_in(folder)) == [["round-1"], *3 * [["round-2", "round-3"]]]
-    with rounds() as run:
-        again = estimator.fit(rows, maps)
-    assert [same(mine, yours) for mine, yours in zip(again, expected, strict=True)] == [True] * 4
-    assert run == [1, 3, 3, 3, 4, 4, 4, 5, 5, 5]
-    assert checkpoints_in(folder) == []
+        assert same(seldom(left).fit(rows), uninterrupted)
+    assert run == [2, 3, 4, 5]
+    assert checkpoints_in(left) == []
 
 
 def test_fits_that_train_alike_at_the_same_time(rows: DataFrame, folder: Path) -> None:
     """As Spark's tuning fits pipelines whose maps differ in what a network does not see."""
-    estimators = [small(folder, thresholds=[0.2, 0.3, share]) for share in (0.5, 0.4)]
+    estimators = [small(folder, maxIter=3, thresholds=[0.2, 0.3, share]) for share in (0.5, 0.4)]
     with ThreadPoolExecutor(2) as threads, rounds() as run:
         models = list(threads.map(lambda estimator: estimator.fit(rows), estimators))
     assert same(*models)
-    assert len(run) == 2 * N_ROUNDS
+    assert len(run) == 2 * 3
     assert checkpoints_in(folder) == []
 
 
@@ -373,10 +378,9 @@ def test_what_failed_leaves_its_checkpoints(rows: DataFrame, folder: Path) -> No
 def test_folds_share_a_folder(rows: DataFrame, folder: Path) -> None:
     def search(folder: Path | None) -> CrossValidator:
         estimator = small(folder, maxIter=3)
-        maps = [{estimator.stepSize: 0.05}, {estimator.stepSize: 0.2}]
         return CrossValidator(
             estimator=estimator,
-            estimatorParamMaps=maps,
+            estimatorParamMaps=[{estimator.stepSize: 0.05}],
             evaluator=MulticlassClassificationEvaluator(),
             numFolds=2,
             seed=5,
@@ -384,14 +388,14 @@ def test_folds_share_a_folder(rows: DataFrame, folder: Path) -> None:
 
     expected = search(None).fit(rows)
     # In the second round of the second fold.
-    with rounds(die_at=10), pytest.raises(Interrupted):
+    with rounds(die_at=5), pytest.raises(Interrupted):
         search(folder).fit(rows)
-    assert checkpoints_in(folder) == [["round-1"], ["round-1"]]
+    assert checkpoints_in(folder) == [["round-1"]]
     with rounds() as run:
         again = search(folder).fit(rows)
     assert again.avgMetrics == expected.avgMetrics
     assert same(again.bestModel, expected.bestModel)
-    assert run == [0, 0, 1, 1, 2, 2, 1, 1, 2, 2, 0, 1, 2]
+    assert run == [0, 1, 2, 1, 2, 0, 1, 2]
     assert checkpoints_in(folder) == []
 
 
@@ -415,7 +419,7 @@ spark = (SparkSession.builder.master('local[2]').config('spark.ui.enabled', 'fal
     .config('spark.driver.bindAddress', '127.0.0.1').config('spark.driver.host', '127.0.0.1')
     .config('spark.local.dir', scratch).getOrCreate())
 from sparknn import NeuralNetClassifier
-NeuralNetClassifier(hiddenLayers=[5], maxIter=15, numWorkers=2, batchSize=8, checkpointDir=folder,
+NeuralNetClassifier(hiddenLayers=[5], maxIter=10, numWorkers=2, batchSize=8, checkpointDir=folder,
     checkpointInterval=1, validationFraction=0.2).fit(spark.read.parquet(rows))
 """
 
@@ -446,7 +450,7 @@ def test_a_killed_driver_is_no_loss(
     )
     try:
         reached = wait_for(
-            lambda: any(folder.glob("*/round-5/metadata/part-*")) or driver.poll() is not None,
+            lambda: any(folder.glob("*/round-3/metadata/part-*")) or driver.poll() is not None,
             timeout_s=200,
         )
     finally:
@@ -454,9 +458,9 @@ def test_a_killed_driver_is_no_loss(
         _, stderr = driver.communicate()
     assert reached, stderr
     assert driver.returncode == -signal.SIGKILL, stderr
-    settings: dict[str, Any] = {"validationFraction": 0.2, "maxIter": 15}
+    settings: dict[str, Any] = {"validationFraction": 0.2, "maxIter": 10}
     with rounds() as run:
-        model = small(folder, **settings).fit(df)
-    assert 4 <= run[0] < 14
+        model = seldom(folder, **settings).fit(df)
+    assert 2 <= run[0] < 9
     assert same(model, small(**settings).fit(df))
     assert checkpoints_in(folder) == []

@@ -13,6 +13,7 @@ from sparknn.engine.interface import FeatureStatistics
 from sparknn.ml.standardize import (
     fold,
     robust_standardizer,
+    sparse_standardizer,
     target_standardizer,
     unfold,
     warn_of_coarse_features,
@@ -112,7 +113,8 @@ def test_constant_features_are_ignored() -> None:
     known = statistics(X, X)
     assert robust_standardizer(known).factor.tolist() == [0, 0, 0]
     assert robust_standardizer(known, keep_constant=True).factor.tolist() == [1, 1, 1]
-    assert target_standardizer(known).factor.tolist() == [1, 1, 1]
+    assert target_standardizer(known).factor.tolist() == [0, 1, 1]
+    assert target_standardizer(known, keep_constant=True).factor.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("scale", [1e-42, 1e38])
@@ -155,3 +157,25 @@ def test_a_fit_warns_once(spark: SparkSession, caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING, "sparknn"):
         network.setStandardization(False).fit(df)
     assert "vary little" not in caplog.text
+
+
+def sparse_statistics(X: np.ndarray) -> FeatureStatistics:
+    moments = (X.mean(axis=0), X.std(axis=0), X.min(axis=0), X.max(axis=0))
+    return FeatureStatistics(*moments, np.zeros(1), np.zeros(1), (X != 0).mean(axis=0))
+
+
+def test_sparse_columns_are_scaled_and_the_dense_among_them_centred() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 30)) * (rng.random((4000, 30)) < 0.01 * np.arange(30))
+    X[:, 7] = 2000 + rng.normal(size=4000)
+    X[:, 8] = 3
+    found = sparse_standardizer(sparse_statistics(X))
+    assert np.flatnonzero(found.shift).tolist() == [7, 8]
+    assert np.flatnonzero(found.factor == 0).tolist() == [0, 8]
+    Z = (X - found.shift) * found.factor
+    assert np.square(Z).sum(axis=1).mean() == pytest.approx(10, rel=1e-3)
+    # Units do not matter.
+    scaled = sparse_standardizer(sparse_statistics(X * np.arange(1, 31)))
+    np.testing.assert_allclose(scaled.factor * np.arange(1, 31), found.factor, rtol=1e-4)
+    kept = sparse_standardizer(sparse_statistics(X), keep_constant=True)
+    assert (kept.factor > 0).all()

@@ -24,22 +24,21 @@ def outputs(model: Any, X: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", DATA)
-@pytest.mark.parametrize(
-    "params",
-    [{}, {"regParam": 0.1}, {"standardization": False}, {"solver": "ngsgd"}],
-    ids=["", "penalty", "raw", "ngsgd"],
-)
-def test_weights_are_counts(spark: SparkSession, kind: Any, params: dict[str, Any]) -> None:
+def test_weights_are_counts(spark: SparkSession, kind: Any) -> None:
     """Means and deviations for the standardisation included."""
     X, y = DATA[kind]
-    estimator = kind(**{**FULL, **params})
+    estimator = kind(**FULL)
+    settings = [{}, {"regParam": 0.1}, {"standardization": False}, {"solver": "ngsgd"}]
+    maps = [{estimator.getParam(k): v for k, v in each.items()} for each in settings]
     frame = table(spark, X, y, w=WEIGHTS)
     counted = np.repeat(np.arange(N), WEIGHTS.astype(int))
-    repeated = estimator.fit(table(spark, X[counted], y[counted]))
-    weighted = estimator.fit(frame, {estimator.weightCol: "w"})
-    assert weighted.summary.n_rows == np.count_nonzero(WEIGHTS)
-    np.testing.assert_allclose(outputs(weighted, X), outputs(repeated, X), rtol=1e-4, atol=1e-5)
-    assert not np.allclose(outputs(weighted, X), outputs(estimator.fit(frame), X), rtol=1e-3)
+    unweighted = estimator.fit(frame, maps)
+    repeated = estimator.fit(table(spark, X[counted], y[counted]), maps)
+    weighted = estimator.setWeightCol("w").fit(frame, maps)
+    for one, other, plain in zip(weighted, repeated, unweighted, strict=True):
+        assert one.summary.n_rows == np.count_nonzero(WEIGHTS)
+        np.testing.assert_allclose(outputs(one, X), outputs(other, X), rtol=1e-4, atol=1e-5)
+        assert not np.allclose(outputs(one, X), outputs(plain, X), rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", DATA)
@@ -51,7 +50,7 @@ def test_only_the_ratio_of_weights_counts(spark: SparkSession, kind: Any) -> Non
     """
     X, y = DATA[kind]
     estimator = kind(hiddenLayers=[5], maxIter=2, numWorkers=2, batchSize=16, regParam=0.01)
-    factors = {"one": 1.0, "many": 2.0**40, "few": 2.0**-40, "huge": 2.0**900, "tiny": 2.0**-160}
+    factors = {"one": 1.0, "huge": 2.0**900, "tiny": 2.0**-160}
     frame = table(spark, X, y, **{name: np.full(N, by) for name, by in factors.items()})
     plain = estimator.fit(frame)
     for column in factors:

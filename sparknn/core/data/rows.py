@@ -3,11 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from sparknn.core.types import Float32Array, FloatArray, IntArray
+from sparknn.core.types import BoolArray, Float32Array, FloatArray, IntArray
+
+
+class Entries(NamedTuple):
+    """The entries of some rows, row after row.
+
+    Parameters
+    ----------
+    values, columns : ndarray, shape (nnz,)
+    counts : ndarray, shape (n,)
+        Entries of each row.
+    """
+
+    values: FloatArray
+    columns: IntArray
+    counts: IntArray
+
+    @classmethod
+    def of(cls, X: FloatArray) -> Entries:
+        """The entries of a dense matrix, shape (n, d)."""
+        there = X != 0
+        return cls(X[there], there.nonzero()[1], there.sum(axis=1))
+
+    @property
+    def row_numbers(self) -> IntArray:
+        """The row of each entry, shape (nnz,)."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def dense(self, d: int) -> FloatArray:
+        """The dense matrix, shape (n, d); entries of one row and column add up."""
+        X = np.zeros((len(self.counts), d), dtype=self.values.dtype)
+        np.add.at(X.reshape(-1), self.row_numbers * d + self.columns, self.values)
+        return X
+
+    def chosen(self, which: BoolArray) -> Entries:
+        """The rows where ``which``, shape (n,), is true."""
+        keep = np.repeat(which, self.counts)
+        return Entries(self.values[keep], self.columns[keep], self.counts[which])
+
+    def without_zeros(self) -> Entries:
+        """The same rows in float32, without the entries that are 0 in it."""
+        values = self.values.astype(np.float32, copy=False)
+        there = values != 0
+        if there.all():
+            return self._replace(values=values)
+        counts = np.bincount(self.row_numbers[there], minlength=len(self.counts))
+        return Entries(values[there], self.columns[there], counts)
 
 
 class Slice(Protocol):
@@ -19,6 +66,12 @@ class Slice(Protocol):
     def take(self, index: IntArray, out: Float32Array) -> None:
         """Gather the rows ``index``, shape (n,), into ``out``, shape (n, d)."""
 
+    def entries(self, index: IntArray) -> Entries:
+        """Return what is not 0 of the rows numbered ``index``, shape (n,)."""
+
+    def count_columns(self, n_columns: int) -> IntArray:
+        """Count the entries of each column, shape (n_columns,)."""
+
 
 class Rows(Protocol):
     """One worker's rows. Reading a range twice gives the same values."""
@@ -27,6 +80,10 @@ class Rows(Protocol):
     n_features: int
     # Values in a row's label: 1 for classes.
     n_targets: int
+
+    @property
+    def n_entries(self) -> int:
+        """Numbers in all rows that are not 0."""
 
     def read(self, start: int, stop: int) -> Slice:
         """Read rows ``start`` to ``stop``, and only these, into memory."""
@@ -51,10 +108,16 @@ class DenseSlice:
         # mode="clip" writes straight into `out`; the default uses a second buffer.
         self.X.take(index, axis=0, out=out, mode="clip")
 
+    def entries(self, index: IntArray) -> Entries:
+        return Entries.of(self.X[index])
+
+    def count_columns(self, n_columns: int) -> IntArray:
+        return (self.X != 0).sum(axis=0)
+
 
 @dataclass
 class SparseSlice:
-    """Rows in compressed sparse row (CSR) format; ``take`` makes them dense.
+    """Rows in compressed sparse row (CSR) format, each with at most one entry per column.
 
     Parameters
     ----------
@@ -72,15 +135,22 @@ class SparseSlice:
     sample_weight: FloatArray
 
     def take(self, index: IntArray, out: Float32Array) -> None:
+        values, columns, counts = self.entries(index)
+        out[...] = 0
+        out[np.repeat(np.arange(len(index)), counts), columns] = values
+
+    def entries(self, index: IntArray) -> Entries:
         first = self.starts[index]
         counts = self.starts[index + 1] - first
         # Positions of the entries of all gathered rows, one row after the other.
         ends = np.cumsum(counts)
-        entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(
+        picked = np.arange(ends[-1] if len(ends) else 0) + np.repeat(
             first - (ends - counts), counts
         )
-        out[...] = 0
-        out[np.repeat(np.arange(len(index)), counts), self.columns[entries]] = self.values[entries]
+        return Entries(self.values[picked], self.columns[picked], counts)
+
+    def count_columns(self, n_columns: int) -> IntArray:
+        return np.bincount(self.columns, minlength=n_columns)
 
 
 @dataclass
@@ -107,6 +177,10 @@ class ArrayRows:
     def n_features(self) -> int:
         return self.X.shape[1]
 
+    @cached_property
+    def n_entries(self) -> int:
+        return int(np.count_nonzero(self.X))
+
     @property
     def n_targets(self) -> int:
         return 1 if self.y.ndim == 1 else self.y.shape[1]
@@ -117,3 +191,47 @@ class ArrayRows:
         else:
             weight = np.asarray(self.sample_weight[start:stop])
         return DenseSlice(self.X[start:stop], self.y[start:stop], weight)
+
+
+@dataclass
+class SparseRows:
+    """Rows held in memory in compressed sparse row form, as in ``SparseSlice``.
+
+    Parameters
+    ----------
+    values, columns, starts : ndarray
+    n_features : int
+    y : ndarray, shape (n,) for classes or (n, k) for targets
+    sample_weight : ndarray, shape (n,), float64, optional
+        1 for every row by default.
+    """
+
+    values: Float32Array
+    columns: IntArray
+    starts: IntArray
+    n_features: int
+    y: FloatArray
+    sample_weight: FloatArray | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def n_entries(self) -> int:
+        return len(self.values)
+
+    @property
+    def n_targets(self) -> int:
+        return 1 if self.y.ndim == 1 else self.y.shape[1]
+
+    def read(self, start: int, stop: int) -> SparseSlice:
+        starts = self.starts[start : stop + 1]
+        mine = slice(int(starts[0]), int(starts[-1]))
+        if self.sample_weight is None:
+            weight = np.ones(stop - start)
+        else:
+            weight = np.asarray(self.sample_weight[start:stop])
+        return SparseSlice(
+            self.values[mine], self.columns[mine], starts - starts[0], self.y[start:stop], weight
+        )

@@ -181,13 +181,13 @@ class NaturalGradient:
 
     layers: tuple[int, ...]
     # Of each layer's inputs (with a 1 appended) and outputs; None where there is one dimension.
-    _sides: list[tuple[OnlineFisher, OnlineFisher | None]] = field(init=False, repr=False)
+    _sides: list[tuple[OnlineFisher | None, OnlineFisher | None]] = field(init=False, repr=False)
     _memory: dict[int, tuple[FloatArray, FloatArray, FloatArray]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._sides = [
             (
-                OnlineFisher(n_in + 1, RANK_IN),
+                OnlineFisher(n_in + 1, RANK_IN) if n_in else None,
                 OnlineFisher(n_out, RANK_OUT) if n_out > 1 else None,
             )
             for n_in, n_out in pairwise(self.layers)
@@ -226,7 +226,7 @@ class NaturalGradient:
             ones[:, -1:] = root_weight
             dZ = np.divide(dZ, root_weight, out=np.zeros_like(dZ), where=root_weight > 0)
         inputs, outputs = self._sides[layer]
-        A_hat, gamma_in = inputs.precondition(ones, Y_in)
+        A_hat, gamma_in = (ones, 1.0) if inputs is None else inputs.precondition(ones, Y_in)
         dZ_hat, gamma_out = (dZ, 1.0) if outputs is None else outputs.precondition(dZ, Y_out)
         return A_hat, np.multiply(dZ_hat, dZ.dtype.type(gamma_in * gamma_out), out=Y_out)
 

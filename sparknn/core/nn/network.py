@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,6 +26,19 @@ from sparknn.core.types import FloatArray, IntArray, TargetArray
 Precondition = Callable[
     [int, FloatArray, FloatArray, FloatArray | None], tuple[FloatArray, FloatArray]
 ]
+
+
+class InputBlock(Protocol):
+    """What besides ``X`` a mini-batch gives to the first layer, with its weights.
+
+    See ``input_layer``.
+    """
+
+    def add_to(self, Z: FloatArray) -> None:
+        """Add what it contributes to the first layer's ``Z``, shape (n, h)."""
+
+    def backward(self, dZ: FloatArray) -> None:
+        """Keep the gradient for its weights; ``dZ``, shape (n, h), is that for ``Z``."""
 
 
 class Block(NamedTuple):
@@ -101,18 +114,25 @@ class Network:
             W[...] = rng.uniform(-bound, bound, size=(n_in, n_out))
         return theta
 
-    def logits(self, theta: FloatArray, X: FloatArray) -> FloatArray:
+    def logits(
+        self, theta: FloatArray, X: FloatArray, inputs: InputBlock | None = None
+    ) -> FloatArray:
         """Compute the outputs of the last layer, shape (n, k), without dropout."""
-        A = X
-        *hidden, last = self.blocks(theta)
-        for W, b, _ in hidden:
-            Z = A @ W
-            Z += b
+        first = self.blocks(theta)[0]
+        Z: FloatArray = X @ first.W
+        Z += first.b
+        if inputs is not None:
+            inputs.add_to(Z)
+        return self.logits_above(theta, Z)
+
+    def logits_above(self, theta: FloatArray, Z: FloatArray) -> FloatArray:
+        """Compute ``logits`` from the first layer's ``Z``, shape (n, h); may overwrite ``Z``."""
+        for W, b, _ in self.blocks(theta)[1:]:
             A = np.empty_like(Z) if self.activation_fn.keeps_input else Z
             self.activation_fn.forward(Z, A)
-        logits: FloatArray = A @ last.W
-        logits += last.b
-        return logits
+            Z = A @ W
+            Z += b
+        return Z
 
 
 class _Workspace(NamedTuple):
@@ -165,6 +185,7 @@ class Backprop:
         scale: float = 1.0,
         precondition: Precondition | None = None,
         label_index: IntArray | None = None,
+        inputs: InputBlock | None = None,
     ) -> float:
         """Write the gradient of the weighted sum of the losses into ``out``; return the sum.
 
@@ -181,16 +202,20 @@ class Backprop:
             Transforms a layer's inputs and output derivatives before their product is formed.
         label_index : ndarray, shape (n,), optional
             ``losses.flat_label_index(y)`` of classes.
+        inputs : InputBlock, optional
+            Inputs of the first layer besides ``X``; keeps the gradient of its own weights.
         """
         network, n = self.network, len(X)
         hidden = network.activation_fn
         if n != len(self._held.ones):
             self._held = self._whole.rows(n)
         held, keep = self._held, 1 - self.dropout
-        inputs, masks = [X], []
+        below, masks = [X], []
         for layer, (W, b, _) in enumerate(blocks):
-            Z = np.matmul(inputs[-1], W, out=held.Z[layer])
+            Z = np.matmul(below[-1], W, out=held.Z[layer])
             Z += b
+            if inputs is not None and layer == 0:
+                inputs.add_to(Z)
             if layer == len(blocks) - 1:
                 break
             A = held.A[layer]
@@ -203,7 +228,7 @@ class Backprop:
                 # `backward` may need f(Z) undropped, so the dropped layer is a copy.
                 A = A * mask
                 A *= 1 / keep
-            inputs.append(A)
+            below.append(A)
 
         dZ = Z
         loss = network.loss_fn.value_and_gradient(dZ, y, sample_weight, label_index)
@@ -213,7 +238,7 @@ class Backprop:
             root_weight = np.sqrt(sample_weight, dtype=dZ.dtype)[:, None]
 
         for layer in range(len(blocks) - 1, -1, -1):
-            A, dZ_out, (dW, db, both) = inputs[layer], dZ, out[layer]
+            A, dZ_out, (dW, db, both) = below[layer], dZ, out[layer]
             if precondition is None:
                 np.matmul(A.T, dZ_out, out=dW)
                 # The bias is the weight of an input that is 1; a product is faster than a sum.
@@ -222,6 +247,8 @@ class Backprop:
                 A, dZ_out = precondition(layer, A, dZ_out, root_weight)
                 np.matmul(A.T, dZ_out, out=both)
             if layer == 0:
+                if inputs is not None:
+                    inputs.backward(dZ_out if root_weight is None else dZ_out * root_weight)
                 break
             dA = np.matmul(dZ, blocks[layer].W.T, out=held.dA[layer - 1])
             if self.dropout:

@@ -35,6 +35,8 @@ class Solver:
         Whether each layer's gradient is preconditioned (see ``natural_gradient``).
     rms_buffer : int, optional
         A buffer of squares. Its root is averaged: averages of small squares would round to 0.
+    adaptive : bool
+        Whether every weight has its own step size, as in Adam.
     """
 
     update: Update
@@ -43,6 +45,7 @@ class Solver:
     decoupled_l2: bool = False
     natural: bool = False
     rms_buffer: int | None = None
+    adaptive: bool = False
 
     def pack(self, buffers: FloatArray) -> None:
         """Prepare the buffers for averaging, in place."""
@@ -81,8 +84,8 @@ def _momentum(
     theta += velocity
 
 
-_BETA_2 = 0.999
-_EPSILON = 1e-8
+BETA_2 = 0.999
+EPSILON = 1e-8
 
 
 def _adam(
@@ -97,13 +100,13 @@ def _adam(
     first, second = buffers
     first *= momentum
     first += (1 - momentum) * gradient
-    second *= _BETA_2
+    second *= BETA_2
     np.square(gradient, out=gradient)
-    gradient *= 1 - _BETA_2
+    gradient *= 1 - BETA_2
     second += gradient
     step = np.sqrt(second, out=gradient)
-    step *= 1 / np.sqrt(1 - _BETA_2**n_steps)
-    step += _EPSILON
+    step *= 1 / np.sqrt(1 - BETA_2**n_steps)
+    step += EPSILON
     np.divide(first, step, out=step)
     step *= step_size / (1 - momentum**n_steps)
     theta -= step
@@ -112,8 +115,10 @@ def _adam(
 SOLVERS = {
     "sgd": Solver(_sgd, n_buffers=0),
     "momentum": Solver(_momentum, n_buffers=1),
-    "adam": Solver(_adam, n_buffers=2, scaled=False, rms_buffer=1),
+    "adam": Solver(_adam, n_buffers=2, scaled=False, rms_buffer=1, adaptive=True),
     # Loshchilov and Hutter, arXiv:1711.05101, algorithm 2.
-    "adamw": Solver(_adam, n_buffers=2, scaled=False, rms_buffer=1, decoupled_l2=True),
+    "adamw": Solver(
+        _adam, n_buffers=2, scaled=False, rms_buffer=1, adaptive=True, decoupled_l2=True
+    ),
     "ngsgd": Solver(_momentum, n_buffers=1, natural=True),
 }

@@ -11,13 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sparknn.core.training.fixed_point import FRACTION_BITS, VALUE_BITS
+from sparknn.core.training.row_sums import RowSums
 from sparknn.core.types import Float32Array, FloatArray
-
-# A worker's values are multiplied by its share (at most 1, summing to at most 1) and by
-# 2 ** FRACTION_BITS, and rounded. With values below 2 ** VALUE_BITS the sum over any number of
-# workers stays below 2 ** 62; a value of 2 ** VALUE_BITS or more counts as divergence.
-VALUE_BITS = 14
-FRACTION_BITS = 48
 
 # Values of `left_out` that mean that training diverged.
 DIVERGED = ("not finite", "out of range")
@@ -122,14 +118,20 @@ class WorkerSum:
     Parameters
     ----------
     values : ndarray, shape (1 + buffers, P), float32 or int64; None if no worker is usable
+        Of a network with a sparse block, without that block's weights (see ``input_layer``).
     reports : tuple of WorkerReport
+    rows : RowSums, optional
+        The weights of the sparse block.
     """
 
     values: FloatArray | np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
     reports: tuple[WorkerReport, ...]
+    rows: RowSums | None = None
 
     @classmethod
-    def from_worker(cls, state: Float32Array | None, report: WorkerReport) -> WorkerSum:
+    def from_worker(
+        cls, state: Float32Array | None, report: WorkerReport, rows: RowSums | None = None
+    ) -> WorkerSum:
         """Wrap one worker's result; leave the worker out if a value is non-finite or too large."""
         reason = report.left_out
         if not reason:
@@ -138,13 +140,16 @@ class WorkerSum:
             else:
                 # NaN propagates through max and min.
                 largest = float(max(state.max(), -state.min()))
+                if rows is not None and rows.values.size:
+                    # `max` of Python would pass over a NaN.
+                    largest = float(np.max([largest, rows.values.max(), -rows.values.min()]))
                 if not np.isfinite(largest) or not np.isfinite(report.loss_sum):
                     reason = "not finite"
                 elif largest >= 2**VALUE_BITS:
                     reason = "out of range"
         if reason:
             return cls(None, (replace(report, share=0.0, left_out=reason),))
-        return cls(state, (report,))
+        return cls(state, (report,), rows)
 
     def to_fixed_point(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
         """Return the values as fixed-point integers."""
@@ -164,7 +169,10 @@ class WorkerSum:
             return replace(self, reports=reports)
         mine, theirs = self.to_fixed_point(), other.to_fixed_point()
         assert mine is not None and theirs is not None
-        return WorkerSum(mine + theirs, reports)
+        rows = None
+        if self.rows is not None and other.rows is not None:
+            rows = self.rows.merge(other.rows)
+        return WorkerSum(mine + theirs, reports, rows)
 
     def ordered(self) -> tuple[WorkerReport, ...]:
         """Return the reports by partition, so that sums over them are the same in every run."""

@@ -16,7 +16,7 @@ from sparknn.core.data.batches import rng_for
 from sparknn.core.nn.schedules import SCHEDULES, WARM_UP
 from sparknn.core.nn.solvers import SOLVERS
 from sparknn.core.training.aggregation import DIVERGED, WorkerSum
-from sparknn.core.training.averaging import AVERAGING_RULES, AveragingState
+from sparknn.core.training.averaging import AVERAGING_RULES, AveragingState, average_blocks
 from sparknn.core.training.final_weights import FinalWeights
 from sparknn.core.training.history import RoundRecord, loss_at_start, make_record, mean_validation
 from sparknn.core.training.round_length import RoundTimes, next_round_length, training_time
@@ -109,14 +109,18 @@ class FitState:
             theta = self.config.network.init(rng_for(self.config.seed, _INIT_STREAM))
         else:
             theta = self.theta
-        self._averaged = AveragingState.start(theta.astype(np.float32))
+        self._averaged = self._start(theta.astype(np.float32))
         self._final = FinalWeights(self.averaging.final)
         self._buffers = self._zero_buffers()
+
+    def _start(self, theta: Float32Array) -> AveragingState:
+        return AveragingState.start(theta, sparse=self.config.n_sparse > 0)
 
     def _zero_buffers(self) -> Float32Array:
         averaged = self.config.local_state == "average"
         n_buffers = SOLVERS[self.config.solver].n_buffers if averaged else 0
-        return np.zeros((n_buffers, self.config.network.n_params), dtype=np.float32)
+        n_params = self.config.input_layer.dense.n_params
+        return np.zeros((n_buffers, n_params), dtype=np.float32)
 
     @property
     def current(self) -> Float32Array:
@@ -125,17 +129,35 @@ class FitState:
 
     @property
     def message_bytes(self) -> int:
-        """Bytes that a worker sends back in a round: the network and the solver's buffers."""
-        n_vectors = 1 + SOLVERS[self.config.solver].n_buffers
-        return 4 * self.config.network.n_params * n_vectors
+        """Bytes that a worker sends back in a round: the network and the solver's buffers.
+
+        Of a sparse block, all of it: as if the worker's rows touched every column.
+        """
+        n_params, layer = self.config.network.n_params, self.config.input_layer
+        n_buffers = SOLVERS[self.config.solver].n_buffers
+        return 4 * (n_params + layer.dense.n_params * n_buffers)
 
     def request(self, *, train: bool = True) -> RoundRequest:
         """Return what the workers get for the next round."""
-        state = np.vstack([self._averaged.broadcast[None], self._buffers]).astype(np.float32)
+        rows, theta = self._split(self._averaged.broadcast)
+        state = np.vstack([theta[None], self._buffers]).astype(np.float32)
         units_ahead = self._n_done - len(self.history)
         return RoundRequest(
-            self.config, state, self._n_steps, self._step_factor, train, self._n_units, units_ahead
+            self.config,
+            state,
+            self._n_steps,
+            self._step_factor,
+            train,
+            self._n_units,
+            units_ahead,
+            rows,
         )
+
+    def _split(self, theta: Float32Array) -> tuple[Float32Array | None, Float32Array]:
+        """The weights of the sparse block, if there is one, and the other parameters."""
+        if not self.config.n_sparse:
+            return None, theta
+        return self.config.input_layer.split(theta)
 
     @property
     def n_done(self) -> int:
@@ -170,7 +192,9 @@ class FitState:
             if self.error is not None:
                 return
         record = replace(
-            make_record(total, round_, before, self._averaged, step_factor, mean),
+            make_record(
+                total, round_, before, self._averaged, step_factor, mean, self.config.input_layer
+            ),
             seconds=times.seconds,
             broadcast_s=times.broadcast_s,
             job_s=times.job_s,
@@ -187,9 +211,12 @@ class FitState:
     def _average(self, mean: FloatArray, total: WorkerSum) -> None:
         self._n_failed_rounds = 0
         rule, averaging = AVERAGING_RULES[self.averaging.rule], self.averaging
-        self._averaged = rule(
-            self._averaged, mean[0], averaging.momentum, averaging.rate, self.n_workers
-        )
+        how = averaging.momentum, averaging.rate, self.n_workers
+        if total.rows is None:
+            self._averaged = rule(self._averaged, mean[0], *how)
+        else:
+            layer = self.config.input_layer
+            self._averaged = average_blocks(rule, layer, self._averaged, mean[0], total.rows, *how)
         self._buffers = mean[1:].astype(np.float32)
         self._n_steps += _mean_steps(total)
         self._final.add(self._averaged.theta)
@@ -236,7 +263,7 @@ class FitState:
         self._step_factor /= 2
         self._buffers = self._zero_buffers()
         self._n_steps = 0.0
-        self._averaged = AveragingState.start(self._averaged.theta)
+        self._averaged = self._start(self._averaged.theta)
         log.warning(
             "Round %d: all %d workers diverged; kept the network, halved the step size to %g.",
             round_ + 1,
@@ -270,7 +297,10 @@ class FitState:
         self.ended = True
 
     def _losses(self, engine: RoundRunner, thetas: list[Float32Array]) -> list[float]:
-        requests = [RoundRequest(self.config, theta[None], train=False) for theta in thetas]
+        parts = [self._split(theta) for theta in thetas]
+        requests = [
+            RoundRequest(self.config, theta[None], train=False, rows=rows) for rows, theta in parts
+        ]
         result = engine.run_round(requests, len(self.history))
         scores = [mean_validation(total) for total in result.totals]
         return [np.inf if score is None else score[0] for score in scores]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparknn.core.nn.input_layer import InputLayer
 from sparknn.core.training.aggregation import LossSum, WorkerSum
 from sparknn.core.training.averaging import AveragingState
-from sparknn.core.types import FloatArray
+from sparknn.core.types import Float32Array, FloatArray
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,12 @@ def make_record(
     after: AveragingState,
     step_factor: float,
     mean: FloatArray | None,
+    layer: InputLayer | None = None,
 ) -> RoundRecord:
     """Summarise a round. Sums run over partitions in order, so every run gives the same numbers.
 
-    ``mean`` is ``total.mean()``, or None if no worker is usable.
+    ``mean`` is ``total.mean()``, or None if no worker is usable; ``layer`` says where the inputs
+    are in the parameters.
     """
     reports = total.ordered()
     used = [report for report in reports if report.share]
@@ -90,9 +93,13 @@ def make_record(
     if mean is not None:
         shares = math.fsum(report.share for report in used)
         moved = math.fsum(report.share * report.squared_update_norm for report in used) / shares
-        displacement = mean[0].astype(np.float64) - before.broadcast
+        others = before.broadcast
+        if layer is not None:
+            block, others = layer.split(others)
+        displacement = mean[0].astype(np.float64) - others
         agreed = float(np.dot(displacement, displacement))
-    step = after.theta.astype(np.float64) - before.theta
+        if total.rows is not None:
+            agreed += total.rows.squared_distance(block)
     return RoundRecord(
         round=round_,
         loss=math.fsum(report.loss_sum for report in used) / weight if used else math.nan,
@@ -102,11 +109,25 @@ def make_record(
         compute_s=max((report.seconds for report in reports), default=0.0),
         drift=math.sqrt(moved) if used else math.nan,
         agreement=min(1.0, agreed / moved) if used and moved > 0 else math.nan,
-        step_norm=float(np.sqrt(np.dot(step, step))),
+        step_norm=_distance(before.theta, after.theta, sparse=total.rows is not None),
         workers_left_out=sum(r.left_out not in ("", "no rows") for r in reports),
         step_factor=step_factor,
         loss_before=mean_loss([report.last for report in used]),
     )
+
+
+# Numbers that are made float64 at a time.
+_CHUNK = 1 << 17
+
+
+def _distance(a: Float32Array, b: Float32Array, *, sparse: bool) -> float:
+    # Of a network without a sparse block all at once: the last bits of sums depend on it.
+    chunk = _CHUNK if sparse else max(len(a), 1)
+    square = 0.0
+    for start in range(0, len(a), chunk):
+        step = b[start : start + chunk].astype(np.float64) - a[start : start + chunk]
+        square += float(np.dot(step, step))
+    return math.sqrt(square)
 
 
 def mean_loss(sums: list[LossSum]) -> float:

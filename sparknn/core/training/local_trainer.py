@@ -14,10 +14,11 @@ from sparknn.core.config import RoundRequest
 from sparknn.core.data.batches import Batch, rng_for
 from sparknn.core.nn.natural_gradient import RANK_IN, RANK_OUT, NaturalGradient
 from sparknn.core.nn.network import Backprop
+from sparknn.core.nn.row_solvers import TrainedRows, rule_of
 from sparknn.core.nn.schedules import SCHEDULES
 from sparknn.core.nn.solvers import SOLVERS
 from sparknn.core.training.aggregation import NO_LOSS, LossSum
-from sparknn.core.types import Float32Array, FloatArray
+from sparknn.core.types import Float32Array, FloatArray, IntArray
 
 # Random stream of dropout, besides the one that draws the mini-batches.
 _DROPOUT_STREAM = 1
@@ -66,6 +67,9 @@ class LocalResult:
         Losses over the first and the last tenth of the mini-batches.
     seconds : float
         Training time.
+    rows : ndarray, shape (t, h), float32, optional
+        Trained weights of the sparse block's ``columns``.
+    columns : ndarray, shape (t,), optional
     """
 
     state: Float32Array
@@ -77,6 +81,8 @@ class LocalResult:
     first: LossSum = NO_LOSS
     last: LossSum = NO_LOSS
     seconds: float = 0.0
+    rows: Float32Array | None = None
+    columns: IntArray | None = None
 
     def record(self, batch: ScheduledBatch, loss: float) -> None:
         """Count a step."""
@@ -103,13 +109,20 @@ class LocalTrainer:
     partition : int
     gradient : ndarray, shape (at least P,), float32
         Scratch memory; trainers that run in turn may share it.
+    touched : ndarray, optional
+        Columns of the sparse block that the round touches, in the order of the batches' numbers.
     """
 
     def __init__(
-        self, request: RoundRequest, n_rows: int, partition: int, gradient: Float32Array
+        self,
+        request: RoundRequest,
+        n_rows: int,
+        partition: int,
+        gradient: Float32Array,
+        touched: IntArray | None = None,
     ) -> None:
         config = request.config
-        network, solver = config.network, SOLVERS[config.solver]
+        network, solver = config.input_layer.dense, SOLVERS[config.solver]
         self._request, self._partition, self._solver = request, partition, solver
         self._averaged = config.local_state == "average"
         vectors = np.empty((1 + solver.n_buffers, network.n_params), dtype=np.float32)
@@ -124,6 +137,12 @@ class LocalTrainer:
         self._gradient_blocks = network.blocks(self._gradient)
         self._backprop = Backprop(network, n_rows, dropout=config.dropout)
         self._precondition = NaturalGradient(network.layers) if solver.natural else None
+        self._rows = None
+        if touched is not None:
+            assert request.rows is not None
+            W = request.rows[touched]
+            rule = rule_of(solver, W.shape, W.dtype, config.momentum, config.l2)
+            self._rows = TrainedRows(W, rule)
         self._unit = -1
         self.result = LocalResult(state=vectors if self._averaged else vectors[:1])
 
@@ -131,11 +150,11 @@ class LocalTrainer:
         """Take a step per mini-batch; skip those of weight 0 or with a non-finite gradient."""
         config, solver, result = self._request.config, self._solver, self.result
         theta, gradient, blocks = self._theta, self._gradient, self._blocks
-        gradient_blocks, backprop = self._gradient_blocks, self._backprop
+        gradient_blocks, backprop, rows = self._gradient_blocks, self._backprop, self._rows
         peak, schedule = config.step_size * self._request.step_factor, SCHEDULES[config.schedule]
         max_change = config.max_change if solver.scaled else 0.0
         for batch in batches:
-            X, y, sample_weight, weight, label_index = batch.rows
+            X, y, sample_weight, weight, label_index, sparse = batch.rows
             if weight <= 0:
                 continue
             if config.dropout and batch.unit > self._unit:
@@ -144,6 +163,8 @@ class LocalTrainer:
                 backprop.rng = rng_for(config.seed, batch.unit, self._partition, _DROPOUT_STREAM)
             step_size = peak * schedule(min(batch.time / config.max_iter, 1.0))
             scale = -step_size if solver.scaled else 1.0
+            if rows is not None and sparse is not None:
+                rows.start(sparse)
             loss = backprop.gradient(
                 blocks,
                 X,
@@ -153,18 +174,24 @@ class LocalTrainer:
                 scale / len(X),
                 self._precondition,
                 label_index,
+                rows,
             )
             if config.l2 and not solver.decoupled_l2:
                 # The gradient of l2 / 2 ||W||^2; biases are free.
                 for (W, _, _), (dW, _, _) in zip(blocks, gradient_blocks, strict=True):
                     dW += (scale * config.l2) * W
-            if not _clip_norm(gradient, max_change):
+                if rows is not None:
+                    rows.penalise(scale * config.l2)
+            clipping = _clip_norm(gradient, max_change, None if rows is None else rows.gradient)
+            if not clipping:
                 result.n_skipped += 1
                 continue
             result.record(batch, loss * batch.mean_weight)
             if config.l2 and solver.decoupled_l2:
                 for W, _, _ in blocks:
                     W *= 1 - step_size * config.l2
+            if rows is not None:
+                rows.step(step_size, clipping * step_size * config.l2)
             n_steps = self._steps_before + result.n_steps
             solver.update(theta, gradient, self._buffers, step_size, config.momentum, n_steps)
 
@@ -172,12 +199,15 @@ class LocalTrainer:
         """Return the result, its buffers ready to be averaged; do not train afterwards."""
         if self._averaged:
             self._solver.pack(self._buffers)
+        if self._rows is not None:
+            self._rows.catch_up(spend=True)
+            self.result.rows = self._rows.W
         return self.result
 
 
 def working_bytes(request: RoundRequest, n_rows: int) -> int:
     """Estimate a trainer's memory besides its state, for mini-batches of ``n_rows``."""
-    layers = request.config.network.layers
+    layers = request.config.input_layer.dense.layers
     # Z, A and dA.
     n = 3 * n_rows * sum(layers[1:])
     if SOLVERS[request.config.solver].natural:
@@ -187,11 +217,22 @@ def working_bytes(request: RoundRequest, n_rows: int) -> int:
     return 4 * n
 
 
-def _clip_norm(step: FloatArray, max_change: float) -> bool:
-    """Clip a step to norm ``max_change`` (0: no limit) in place; False if it is not finite."""
+def _clip_norm(step: FloatArray, max_change: float, rows: FloatArray | None = None) -> float:
+    """Clip a step to norm ``max_change`` (0: no limit) in place and return the factor.
+
+    ``rows`` is the sparse block's part of the step. A step that is not finite stays as it is; its
+    factor is 0.
+    """
     square = float(np.dot(step, step))
+    if rows is not None:
+        flat = rows.reshape(-1)
+        square += float(np.dot(flat, flat))
     if not math.isfinite(square):
-        return False
+        return 0.0
+    factor = 1.0
     if max_change and square > max_change * max_change:
-        step *= max_change / math.sqrt(square)
-    return True
+        factor = max_change / math.sqrt(square)
+        step *= factor
+        if rows is not None:
+            rows *= factor
+    return factor

@@ -21,9 +21,12 @@ from sparknn.core.data.batches import (
     rng_for,
     row_bytes,
     split_range,
+    touched_columns,
 )
 from sparknn.core.data.chunks import split_by_size
 from sparknn.core.data.rows import Rows
+from sparknn.core.data.sparse_columns import SparseColumns
+from sparknn.core.nn.input_layer import FixedRows, SparseBatch
 from sparknn.core.training.aggregation import ValidationSums, WorkerReport, WorkerSum
 from sparknn.core.training.local_trainer import (
     LocalResult,
@@ -31,6 +34,7 @@ from sparknn.core.training.local_trainer import (
     ScheduledBatch,
     working_bytes,
 )
+from sparknn.core.training.row_sums import RowSums
 from sparknn.core.types import Float32Array, FloatArray, TargetArray
 
 # Where networks train interleaved: mini-batches that one takes before the next continues.
@@ -78,14 +82,23 @@ def _train_group(
     scratch = np.empty(
         max(request.config.network.n_params for request in requests), dtype=np.float32
     )
-    trainers = [LocalTrainer(request, buffers.shape[1], partition, scratch) for request in requests]
-    batches = _schedule(requests[0], rows, round_, partition, cycle(buffers))
+    config = requests[0].config
+    columns = sparse = None
+    if config.n_sparse:
+        columns = touched_columns(rows, config, _units(requests[0], round_))
+        sparse = SparseColumns.of(config, columns)
+    trainers = [
+        LocalTrainer(request, buffers.shape[1], partition, scratch, columns) for request in requests
+    ]
+    batches = _schedule(requests[0], rows, round_, partition, cycle(buffers), sparse)
     for chunk in [batches] if len(requests) == 1 else _chunks(batches, len(buffers)):
         for trainer in trainers:
             resumed = time.perf_counter()
             trainer.train(chunk)
             trainer.result.seconds += time.perf_counter() - resumed
     results = [trainer.finish() for trainer in trainers]
+    for result in results:
+        result.columns = columns
     # Each network is charged its own steps and an equal part of the shared work.
     own_s = math.fsum(result.seconds for result in results)
     shared_s = time.perf_counter() - started - own_s
@@ -100,12 +113,22 @@ def _chunks(batches: Iterator[ScheduledBatch], size: int) -> Iterator[Iterable[S
         yield chunk
 
 
+def _units(request: RoundRequest, round_: int) -> range:
+    """Return the units of local work in a round."""
+    return range(round_ + request.units_ahead, round_ + request.units_ahead + request.n_units)
+
+
 def _schedule(
-    request: RoundRequest, rows: Rows, round_: int, partition: int, buffers: Iterator[Float32Array]
+    request: RoundRequest,
+    rows: Rows,
+    round_: int,
+    partition: int,
+    buffers: Iterator[Float32Array],
+    sparse: SparseColumns | None = None,
 ) -> Iterator[ScheduledBatch]:
     """Yield a round's mini-batches, each in the next buffer, with their positions in the fit."""
     config = request.config
-    units = range(round_ + request.units_ahead, round_ + request.units_ahead + request.n_units)
+    units = _units(request, round_)
     n_planned = [count_batches(rows, config, unit) for unit in units]
     n_all = sum(n_planned)
     edge = max(1, round(_EDGE * n_all))
@@ -116,7 +139,7 @@ def _schedule(
         # 100 would count as much as a batch of rows of weight 1. Undivided, they could overflow
         # float32. If the mean is 0, no row has a weight and every batch is skipped.
         mean = mean_weight(rows, config, unit) or 1.0
-        drawn = mini_batches(rows, config, unit, rng, buffers, mean)
+        drawn = mini_batches(rows, config, unit, rng, buffers, mean, sparse)
         for number, batch in enumerate(drawn):
             time_ = unit + (number + 0.5) / n_batches
             first, last = before + number < edge, before + number >= n_all - edge
@@ -135,16 +158,19 @@ def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[Validatio
     config = requests[0].config
     sums = np.zeros((len(requests), 2))
     weight_sum = 0.0
-    most = min(_SCORE_ROWS, rows.n_rows, max(1, _SCORE_BYTES // (4 * max(rows.n_features, 1))))
-    out = np.empty((most, rows.n_features), dtype=np.float32)
-    for start, stop in split_range(0, rows.n_rows, row_bytes(rows), most):
+    n_dense = rows.n_features - config.n_sparse
+    most = min(_SCORE_ROWS, rows.n_rows, max(1, _SCORE_BYTES // (4 * max(n_dense, 1))))
+    out = np.empty((most, n_dense), dtype=np.float32)
+    sparse = SparseColumns.of(config) if config.n_sparse else None
+    n_bytes = row_bytes(rows, sparse=sparse is not None)
+    for start, stop in split_range(0, rows.n_rows, n_bytes, most):
         n = stop - start
         batches = gather_batches(
-            rows.read(start, stop), np.arange(n), -(-n // most), repeat(out), config
+            rows.read(start, stop), np.arange(n), -(-n // most), repeat(out), config, None, sparse
         )
-        for X, y, sample_weight, weight, _ in batches:
+        for X, y, sample_weight, weight, _, entries in batches:
             for request, mine in zip(requests, sums, strict=True):
-                mine += _loss_and_metric(request, X, y, sample_weight)
+                mine += _loss_and_metric(request, X, y, sample_weight, entries)
             weight_sum += weight
     return [
         ValidationSums(float(loss_sum), float(metric_sum), weight_sum, rows.n_rows)
@@ -153,10 +179,17 @@ def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[Validatio
 
 
 def _loss_and_metric(
-    request: RoundRequest, X: Float32Array, y: TargetArray, weight: FloatArray
+    request: RoundRequest,
+    X: Float32Array,
+    y: TargetArray,
+    weight: FloatArray,
+    entries: SparseBatch | None,
 ) -> tuple[float, float]:
-    network = request.config.network
-    logits = network.logits(request.state[0], X)
+    network = request.config.input_layer.dense
+    inputs = None
+    if entries is not None and request.rows is not None:
+        inputs = FixedRows(entries, request.rows)
+    logits = network.logits(request.state[0], X, inputs)
     losses, metrics = network.loss_fn.values(logits, y), network.loss_fn.metrics(logits, y)
     return (
         float(np.dot(losses.astype(np.float64), weight)),
@@ -214,6 +247,14 @@ def _worker_sum(
     weight_scale: float,
 ) -> WorkerSum:
     update = result.state[0].astype(np.float64) - request.state[0]
+    square = float(np.dot(update, update))
+    share = result.weight / (request.config.local_epochs * request.n_units * weight_scale)
+    rows = None
+    if result.rows is not None:
+        assert request.rows is not None
+        assert result.columns is not None
+        rows = RowSums.from_worker(result.columns, result.rows, share)
+        square += rows.squared_distance(request.rows)
     report = WorkerReport(
         partition,
         weight=result.weight,
@@ -223,10 +264,10 @@ def _worker_sum(
         loss_sum=result.loss_sum,
         first=result.first,
         last=result.last,
-        squared_update_norm=float(np.dot(update, update)),
+        squared_update_norm=square,
         seconds=result.seconds,
         score=scored,
         left_out="not finite" if result.n_skipped and not result.n_steps else "",
-        share=result.weight / (request.config.local_epochs * request.n_units * weight_scale),
+        share=share,
     )
-    return WorkerSum.from_worker(result.state, report)
+    return WorkerSum.from_worker(result.state, report, rows)

@@ -72,7 +72,7 @@ def test_every_row_once_an_epoch_in_equal_batches(
     rows = numbered(n)
     got = drawn(rows, config, together=together)
     assert len(got) == count_batches(rows, config, 0)
-    for X, y, sample_weight, weight, label_index in got:
+    for X, y, sample_weight, weight, label_index, _ in got:
         np.testing.assert_array_equal(X, np.repeat(y[:, None], D, axis=1))
         np.testing.assert_array_equal(sample_weight, y + 1)
         assert weight == sample_weight.sum()
@@ -280,6 +280,7 @@ def test_fewer_buffers_for_large_batches(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 OTHERS: dict[str, Any] = {
+    "n_sparse": D,
     "network": Network((D, 5, 2)),
     "seed": 9,
     "max_iter": 7,
