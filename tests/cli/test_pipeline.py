@@ -84,7 +84,7 @@ def mistakes(
         ({"probabilityCol": "features"}, "output.probabilityCol: Output column 'features' already"),
         (
             {"probabilityCol": "prediction"},
-            "output.predictionCol: Output column",
+            "output.probabilityCol: Output column",
         ),
         ({"regression": True}, "data.label: Column 'colour' has type string; expected a number"),
     ],
