@@ -22,8 +22,8 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def test_the_pipeline_example(spark: "SparkSession", tmp_path: Path) -> None:
-    (example,) = blocks("python")
+def test_the_pipeline_examples(spark: "SparkSession", tmp_path: Path) -> None:
+    example, text = blocks("python")
     # Spark's working directory is fixed when it starts.
     example = example.replace('"out/model"', repr(str(tmp_path / "model")))
     rng = np.random.default_rng(0)
@@ -43,6 +43,18 @@ def test_the_pipeline_example(spark: "SparkSession", tmp_path: Path) -> None:
     assert right / train.count() > 0.9
     assert len(names["history"]) == 20
     assert (tmp_path / "model" / "metadata").is_dir()
+
+    good, bad = (np.array(words.split()) for words in ("good great fine", "bad poor dull"))
+    rows = [
+        (" ".join([*rng.choice(own, 2), *(f"w{n}" for n in rng.integers(0, 999, 20))]), label)
+        for label in (0.0, 1.0)
+        for own in [bad if label else good] * 200
+    ]
+    names["reviews"] = spark.createDataFrame(rows, "review string, label double")
+    exec(compile(text, "README.md", "exec"), names)
+    predicted = names["model"].transform(names["reviews"])
+    assert predicted.where("prediction = label").count() / len(rows) > 0.9
+    assert names["model"].stages[-1].numFeatures == 2**18
 
 
 def test_the_params_named_exist() -> None:

@@ -47,12 +47,12 @@ class SavedModel:
     class_names: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: Any) -> SavedModel:
+    def of(cls, model: Any, path: str = "The pipeline") -> SavedModel:
         """Find the network and its label's indexer; ValueError if there is no network."""
         stages = list(_flat(model))
         network = next((s for s in reversed(stages) if isinstance(s, NetworkModel)), None)
         if network is None:
-            raise ValueError(f"There is a {type(model).__name__} without a neural network in it.")
+            raise ValueError(f"{path} holds a {type(model).__name__} without a neural network.")
         for stage in stages:
             if isinstance(stage, StringIndexerModel):
                 made = _columns(stage, "outputCols", "outputCol")
@@ -138,7 +138,7 @@ def load(spark: SparkSession, path: str, key: str = "--model") -> SavedModel:
         hint = "Install the packages that it was saved with; if it is incomplete, copy it again."
         reason = f"{type(error).__name__}: {root_cause(error)}"
         raise ValueError(f"{key}: the model at {path} cannot be read ({reason}). {hint}") from error
-    return SavedModel.of(model)
+    return SavedModel.of(model, path)
 
 
 def count_invalid(

@@ -173,10 +173,6 @@ def test_predict_needs_no_label(trained: Path, tmp_path: Path, sparknn: Command)
     ran = sparknn(*arguments[:7], "--output", tmp_path, "--overwrite")
     assert ran.status == 2
     assert f"--output: {tmp_path} would replace --data." in line_of(ran)
-    new.write_text("id,x,yy\n1,0.1,-0.2\n")
-    ran = sparknn("predict", "--model", trained, "--data", new, "--output", tmp_path / "none")
-    assert ran.status == 2
-    assert "--data: There is no column 'y' (needed); did you mean 'yy'?" in line_of(ran)
 
 
 def test_predict_treats_missing_values_as_it_is_told(

@@ -26,14 +26,9 @@ class AnalysisException(Exception):
     ("error", "line"),
     [
         (ValueError("Column 'x'\nhas 3  nulls."), "Column 'x' has 3 nulls."),
-        (FileNotFoundError(2, "No such file", "a"), "[Errno 2] No such file: 'a'"),
         (KeyError("x"), "KeyError: 'x' (--verbose shows where)"),
         (Py4JJavaError(_JAVA), "No space left on device"),
         (AnalysisException("[PATH] There is none. SQLSTATE: 42K03\nmore"), "[PATH] There is none."),
-        (
-            Py4JJavaError("An error occurred.\n: java.lang.OutOfMemoryError\n\tat x"),
-            "java.lang.OutOfMemoryError",
-        ),
     ],
 )
 def test_the_cause_in_one_line(error: Exception, line: str) -> None:

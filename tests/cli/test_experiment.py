@@ -255,7 +255,7 @@ def test_an_experiment_from_end_to_end(
 ) -> None:
     ran = sparknn("experiment", tiny)
     assert ran.status == 0, ran.err
-    assert "Where averaging wins and loses" in ran.out
+    assert "Where averaging is fastest" in ran.out
     assert "[4/4] split 1, twin, 2 workers, averaging every 2: accuracy " in ran.err
     done = tiny.parent / "results"
     kept = json.loads((done / "experiment.json").read_text())

@@ -35,36 +35,34 @@ def mistakes_in(path: str, *overrides: str) -> list[str]:
 
 
 def test_a_full_file_is_read(job_file) -> None:
-    job = load_train(
-        job_file(
-            """
-            task = "regression"
-            [data]
-            train = "a.csv"
-            test = "b.csv"
-            options = { header = false, sep = ";" }
-            features = ["x", "y"]
-            label = "z"
-            weight = "w"
-            validationFraction = 0.1
-            [training]
-            maxIter = 3
-            [output]
-            model = "out/m"
-            predictions = "out/p.csv"
-            overwrite = true
-            """
-        )
-    )
-    options = {"header": "false", "sep": ";", "inferschema": "true"}
+    text = """
+        task = "regression"
+        [data]
+        train = "a.csv"
+        options = { header = false, sep = ";" }
+        features = ["x", "y"]
+        label = "z"
+        weight = "w"
+        validationFraction = 0.1
+        [training]
+        maxIter = 3
+        [output]
+        model = "out/m"
+        predictions = "out/p.csv"
+        overwrite = true
+        """
+    more = ["training.maxIter=5", "network.hiddenLayers=[8, 4]", "network.activation=tanh"]
+    more += ["data.test=b.csv", "data.options.sep=,", "averaging.shuffle=false"]
+    job = load_train(job_file(text), more)
+    options = {"header": "false", "sep": ",", "inferschema": "true"}
     assert job.sources() == {
         "data.train": Source("a.csv", "csv", options),
         "data.test": Source("b.csv", "csv", options),
     }
-    assert job.features == ["x", "y"]
-    assert isinstance(job.estimator, NeuralNetRegressor)
-    assert job.estimator.getMaxIter() == 3
-    assert job.estimator.getWeightCol() == "w"
+    net = job.estimator
+    assert isinstance(net, NeuralNetRegressor)
+    assert (net.getMaxIter(), net.getShuffle(), net.getWeightCol()) == (5, False, "w")
+    assert (net.getHiddenLayers(), net.getActivation()) == ([8, 4], "tanh")
     assert job.targets() == {
         "output.model": Target("out/m", "model", overwrite=True),
         "output.predictions": Target("out/p.csv", "csv", overwrite=True),
@@ -76,28 +74,6 @@ def test_defaults_are_those_of_spark(job_file) -> None:
     assert isinstance(job.estimator, NeuralNetClassifier)
     assert (job.features, job.values["data.label"]) == (["features"], "label")
     assert job.sources() == {"data.train": Source("rows", "parquet", {})}
-    assert [*job.targets()] == ["output.model"]
-    assert job.values["output.curve"] is None
-
-
-def test_overrides_replace_and_add(job_file) -> None:
-    path = job_file('[data]\ntrain = "rows"\n[training]\nmaxIter = 3')
-    overrides = [
-        "training.maxIter=5",
-        "training.stepSize = 0.5",
-        "network.hiddenLayers=[8, 4]",
-        "network.activation=tanh",
-        "data.train=other/rows.csv",
-        "data.options.header=true",
-        "averaging.shuffle=false",
-        "output.model=m",
-    ]
-    job = load_train(path, overrides)
-    net = job.estimator
-    assert (net.getMaxIter(), net.getStepSize(), net.getShuffle()) == (5, 0.5, False)
-    assert (net.getHiddenLayers(), net.getActivation()) == ([8, 4], "tanh")
-    train = job.sources()["data.train"]
-    assert (train.path, train.options["header"]) == ("other/rows.csv", "true")
 
 
 @pytest.mark.parametrize(
@@ -152,20 +128,14 @@ def test_all_mistakes_are_named_at_once(job_file) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (None, "cannot be read: No such file or directory."),
-        (b"[data\n", "is not valid TOML: "),
-        (b"\xff\xfe", "is not valid TOML: 'utf-8' codec"),
-    ],
-)
-def test_files_that_cannot_be_read(content: bytes | None, expected: str, tmp_path: Path) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "job.toml"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UsageError, match=expected):
+    with pytest.raises(UsageError, match="cannot be read: No such file or directory"):
         load_train(str(path))
+    for content in (b"[data\n", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="is not valid TOML: "):
+            load_train(str(path))
 
 
 @pytest.mark.parametrize(

@@ -37,18 +37,14 @@ def schema(**changes: object) -> StructType:
     return StructType([StructField(name, kind) for name, kind in types.items()])
 
 
-@pytest.mark.parametrize(
-    ("features", "label", "expected"),
-    [
-        (["x", "y"], "colour", Columns("features", "labelIndex", ("x", "y"), "colour")),
-        (["v"], "id", Columns("v", "id")),
-        (["x"], "id", Columns("features", "id", ("x",))),
-    ],
-)
-def test_stages_are_those_that_columns_need(
-    features: list[str], label: str, expected: Columns
-) -> None:
-    assert plan_columns(schema(), features, label, classifies=True) == expected
+def test_stages_are_those_that_columns_need() -> None:
+    def plan(*features: str, label: str = "id") -> Columns:
+        return plan_columns(schema(), features, label, classifies=True)
+
+    both = Columns("features", "labelIndex", ("x", "y"), "colour")
+    assert plan("x", "y", label="colour") == both
+    assert (plan("v"), plan("a")) == (Columns("v", "id"), Columns("a", "id"))
+    assert plan("x") == Columns("features", "id", ("x",))
 
 
 def test_names_that_are_taken_are_not_used() -> None:
@@ -88,7 +84,7 @@ def mistakes(
         ({"probabilityCol": "features"}, "output.probabilityCol: Output column 'features' already"),
         (
             {"probabilityCol": "prediction"},
-            "output.predictionCol: Output column",
+            "output.probabilityCol: Output column",
         ),
         ({"regression": True}, "data.label: Column 'colour' has type string; expected a number"),
     ],
