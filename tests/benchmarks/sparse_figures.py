@@ -84,7 +84,7 @@ def sparse(spark: SparkSession) -> None:
     actions = [lambda: predict(WIDE), lambda: predict(NARROW)]
     in_turns(*actions, runs=1)
     wide, narrow = in_turns(*actions, runs=5)
-    print(f"sparse: transform at 2^18: {spread(wide)}; at 2^12: {ratio(wide, narrow)} of it")
+    print(f"sparse: transform at 2^18: {spread(wide)}, {ratio(wide, narrow)} that at 2^12")
 
     for n_rows in (N_ROWS // 10, N_ROWS):
         _message(spark, n_rows)
