@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparknn.core.data.rows import Entries
+from sparknn.core.entries import Entries
 from sparknn.core.nn.input_layer import LEAST_SPARSE, SPARSE_DENSITY
 from sparknn.core.nn.losses import softmax
 from sparknn.core.nn.network import Network

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparknn.core.data.batches import row_bytes, split_range
-from sparknn.core.data.rows import Entries, Rows
+from sparknn.core.data.rows import Rows
+from sparknn.core.entries import Entries
 
 # Size of the rows that are hashed at a time.
 _CHUNK_BYTES = 8 << 20

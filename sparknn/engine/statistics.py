@@ -8,7 +8,8 @@ from functools import reduce
 import numpy as np
 
 from sparknn.core.data.batches import iter_chunks, row_bytes, split_range
-from sparknn.core.data.rows import Entries, Rows
+from sparknn.core.data.rows import Rows
+from sparknn.core.entries import Entries
 from sparknn.core.types import Float64Array
 from sparknn.engine.interface import FeatureStatistics
 

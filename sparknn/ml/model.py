@@ -17,7 +17,7 @@ from pyspark.ml.param.shared import HasHandleInvalid
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 
-from sparknn.core.data.rows import Entries
+from sparknn.core.entries import Entries
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array

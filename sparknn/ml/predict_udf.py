@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sparknn.core.data.rows import Entries
+from sparknn.core.entries import Entries
 from sparknn.core.nn.input_layer import LEAST_SPARSE
 from sparknn.core.predictor import BLOCK_ROWS, LocalPredictor
 from sparknn.core.types import Float64Array, FloatArray, IntArray

@@ -7,7 +7,7 @@ import pytest
 from toys import Array
 
 from sparknn.core import predictor as module
-from sparknn.core.data.rows import Entries
+from sparknn.core.entries import Entries
 from sparknn.core.nn.input_layer import LEAST_SPARSE
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor

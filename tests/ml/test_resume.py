@@ -252,6 +252,7 @@ _CONFIG: dict[str, Any] = {
     "shuffle": False,
     "local_state": "reset",
     "max_change": 0.0,
+    "n_sparse": 1,
     "standardizer": Standardizer(np.zeros(2, np.float32), np.ones(2, np.float32)),
     "target_standardizer": Standardizer(np.zeros(3), np.ones(3)),
     "class_weight": np.array([1.0, 2.0, 0.5]),

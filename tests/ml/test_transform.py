@@ -213,7 +213,7 @@ def test_thresholds(spark: SparkSession) -> None:
     found = numbers(model.transform(df))
     assert found.tobytes() == expected(X, model).tobytes()
     assert set(found[:, -1]) == {1.0}
-    with pytest.raises(ValueError, match="thresholds has 2 values; the model has 3 classes"):
+    with pytest.raises(ValueError, match="thresholds has 2 numbers; expected 3"):
         MODEL.copy({MODEL.thresholds: [0.5, 0.5]}).transform(df)
 
 

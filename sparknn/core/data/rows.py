@@ -4,57 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from sparknn.core.types import BoolArray, Float32Array, FloatArray, IntArray
-
-
-class Entries(NamedTuple):
-    """The entries of some rows, row after row.
-
-    Parameters
-    ----------
-    values, columns : ndarray, shape (nnz,)
-    counts : ndarray, shape (n,)
-        Entries of each row.
-    """
-
-    values: FloatArray
-    columns: IntArray
-    counts: IntArray
-
-    @classmethod
-    def of(cls, X: FloatArray) -> Entries:
-        """The entries of a dense matrix, shape (n, d)."""
-        there = X != 0
-        return cls(X[there], there.nonzero()[1], there.sum(axis=1))
-
-    @property
-    def row_numbers(self) -> IntArray:
-        """The row of each entry, shape (nnz,)."""
-        return np.repeat(np.arange(len(self.counts)), self.counts)
-
-    def dense(self, d: int) -> FloatArray:
-        """The dense matrix, shape (n, d); entries of one row and column add up."""
-        X = np.zeros((len(self.counts), d), dtype=self.values.dtype)
-        np.add.at(X.reshape(-1), self.row_numbers * d + self.columns, self.values)
-        return X
-
-    def chosen(self, which: BoolArray) -> Entries:
-        """The rows where ``which``, shape (n,), is true."""
-        keep = np.repeat(which, self.counts)
-        return Entries(self.values[keep], self.columns[keep], self.counts[which])
-
-    def without_zeros(self) -> Entries:
-        """The same rows in float32, without the entries that are 0 in it."""
-        values = self.values.astype(np.float32, copy=False)
-        there = values != 0
-        if there.all():
-            return self._replace(values=values)
-        counts = np.bincount(self.row_numbers[there], minlength=len(self.counts))
-        return Entries(values[there], self.columns[there], counts)
+from sparknn.core.entries import Entries
+from sparknn.core.types import Float32Array, FloatArray, IntArray
 
 
 class Slice(Protocol):

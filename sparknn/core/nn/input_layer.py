@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparknn.core.data.rows import Entries
+from sparknn.core.entries import Entries
 from sparknn.core.nn.network import Network
 from sparknn.core.types import FloatArray, IntArray
 
@@ -122,7 +122,7 @@ class FixedRows:
         self.batch.add_to(Z, self.W[self.batch.columns])
 
     def backward(self, dZ: FloatArray) -> None:
-        raise NotImplementedError("These weights are not trained.")
+        raise TypeError("FixedRows only predicts; train with TrainedRows.")
 
 
 def _compressed(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import Array
 
-from sparknn.core.data.rows import Entries
+from sparknn.core.entries import Entries
 from sparknn.core.nn import input_layer
 from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.input_layer import FixedRows, InputLayer, SparseBatch
