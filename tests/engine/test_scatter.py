@@ -28,7 +28,11 @@ def batch(sparse: bool) -> pa.RecordBatch:
 
 
 def scattered(
-    monkeypatch: pytest.MonkeyPatch, sparse: bool, n_workers: int, block_bytes: int
+    monkeypatch: pytest.MonkeyPatch,
+    sparse: bool,
+    n_workers: int,
+    block_bytes: int,
+    batch_rows: int = N,
 ) -> list[pa.RecordBatch]:
     context = SimpleNamespace(partitionId=lambda: 1)
     monkeypatch.setattr(scatter, "TaskContext", SimpleNamespace(get=lambda: context))
@@ -45,7 +49,9 @@ def scattered(
         shuffle=True,
         validation_fraction=0.3,
     )
-    return list(scatter.scatter(task, iter([batch(sparse)])))
+    whole = batch(sparse)
+    parts = [whole.slice(start, batch_rows) for start in range(0, N, batch_rows)]
+    return list(scatter.scatter(task, iter(parts)))
 
 
 def rows_of(batches: list[pa.RecordBatch]) -> list[dict[str, Any]]:
@@ -80,3 +86,16 @@ def test_large_blocks_travel_apart(monkeypatch: pytest.MonkeyPatch, sparse: bool
     apart = scattered(monkeypatch, sparse, 2, 200)
     assert len(apart) > len(together)
     assert rows_of(apart) == rows_of(together)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3])
+def test_batches_smaller_than_the_number_of_workers_reach_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, batch_rows: int
+) -> None:
+    """Each batch continues with the worker after the last one's."""
+    rows = [0] * 8
+    for block in rows_of(scattered(monkeypatch, False, 8, 4 << 20, batch_rows)):
+        if block["role"] != scatter.COUNTS:
+            rows[block["key"]] += block["n_rows"]
+    assert sum(rows) == N
+    assert max(rows) - min(rows) <= 2
