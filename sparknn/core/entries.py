@@ -29,6 +29,19 @@ class Entries(NamedTuple):
         there = X != 0
         return cls(X[there], there.nonzero()[1], there.sum(axis=1))
 
+    @classmethod
+    def gather(
+        cls, values: FloatArray, columns: IntArray, starts: IntArray, index: IntArray
+    ) -> Entries:
+        """Pick the rows ``index`` from CSR arrays, in the order of ``index``."""
+        first = starts[index]
+        counts = starts[index + 1] - first
+        # Positions of the entries of all gathered rows, one row after the other.
+        ends = np.cumsum(counts)
+        picked = np.arange(ends[-1] if len(ends) else 0)
+        picked += np.repeat(first - (ends - counts), counts)
+        return cls(values[picked], columns[picked], counts)
+
     @property
     def row_numbers(self) -> IntArray:
         """The row of each entry, shape (nnz,)."""

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sparknn.core.entries import Entries
 from sparknn.core.nn.input_layer import SPARSE_DENSITY
-from sparknn.core.types import FloatArray
+from sparknn.core.types import FloatArray, IntArray
 
 # Largest weight of a row: keeps sums over rows and epochs below the maximum of float64.
 _MAX_WEIGHT = 1e290
@@ -59,17 +60,11 @@ class Features:
     columns: NDArray[np.int32]
     starts: NDArray[np.int64]
 
-    def take(
-        self, index: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+    def take(self, index: NDArray[np.int64]) -> tuple[FloatArray, IntArray, IntArray]:
         """Return ``x``, ``columns`` and ``counts`` of some rows, as a shard stores them."""
         if self.dense is not None:
             return self.dense[index], np.empty(0, np.int32), np.empty(0, np.int64)
-        counts = self.starts[index + 1] - self.starts[index]
-        ends = np.cumsum(counts)
-        entries = np.arange(ends[-1] if len(ends) else 0)
-        entries += np.repeat(self.starts[index] - (ends - counts), counts)
-        return self.values[entries], self.columns[entries], counts
+        return Entries.gather(self.values, self.columns, self.starts, index)
 
 
 class IngestCounts:

@@ -95,14 +95,7 @@ class SparseSlice:
         out[np.repeat(np.arange(len(index)), counts), columns] = values
 
     def entries(self, index: IntArray) -> Entries:
-        first = self.starts[index]
-        counts = self.starts[index + 1] - first
-        # Positions of the entries of all gathered rows, one row after the other.
-        ends = np.cumsum(counts)
-        picked = np.arange(ends[-1] if len(ends) else 0) + np.repeat(
-            first - (ends - counts), counts
-        )
-        return Entries(self.values[picked], self.columns[picked], counts)
+        return Entries.gather(self.values, self.columns, self.starts, index)
 
     def count_columns(self, n_columns: int) -> IntArray:
         return np.bincount(self.columns, minlength=n_columns)

@@ -79,9 +79,9 @@ def _train_group(
     started = time.perf_counter()
     n_buffers = _BATCHES_PER_CHUNK if len(requests) > 1 else 1
     buffers = allocate_buffers(rows, requests[0].config, n_buffers)
-    scratch = np.empty(
-        max(request.config.network.n_params for request in requests), dtype=np.float32
-    )
+    # A sparse block has its own gradient, over the rows that a step touches.
+    n_params = max(request.config.input_layer.dense.n_params for request in requests)
+    scratch = np.empty(n_params, dtype=np.float32)
     config = requests[0].config
     columns = sparse = None
     if config.n_sparse:
