@@ -9,6 +9,7 @@ import numpy as np
 
 from sparknn.core.config import RoundRequest, TrainConfig
 from sparknn.core.data.batches import Batch, allocate_buffers, mini_batches, rng_for
+from sparknn.core.data.inputs import Inputs
 from sparknn.core.data.rows import ArrayRows, Rows, SparseSlice
 from sparknn.core.nn.network import Network
 from sparknn.core.nn.solvers import SOLVERS
@@ -53,9 +54,9 @@ def one_by_one(
     weight_scale: float | None = None,
 ) -> Iterator[Batch]:
     """The mini-batches of a round; each overwrites the ``X`` of the one before."""
-    return mini_batches(
-        rows, config, round_, rng, cycle(allocate_buffers(rows, config, 1)), weight_scale
-    )
+    buffers = allocate_buffers(rows, config, 1)
+    inputs = Inputs(config, buffers.shape[1])
+    return mini_batches(rows, config, round_, rng, cycle(buffers), inputs, weight_scale)
 
 
 def full_batch(network: Network, **changes: Any) -> TrainConfig:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.input_layer import InputLayer
 from sparknn.core.nn.network import Network
 from sparknn.core.types import Float32Array, Float64Array, FloatArray
@@ -63,9 +66,11 @@ class TrainConfig:
     max_change : float
         Clips the norm of a step, before momentum (as Kaldi does); 0: no limit.
     n_sparse : int
-        Features that are columns of sparse rows: the first ones; the others are dense numbers.
+        Inputs of the sparse block, the first ones; the others are dense.
+    encoding : Encoding, optional
+        How features become inputs; by default, they are the inputs.
     standardizer : Standardizer, optional
-        For features. In sparse rows it shifts few columns: each shifted one is dense.
+        For inputs. In the sparse block it shifts few columns: each shifted one is dense.
     target_standardizer : Standardizer, optional
         For the targets of a regression, shape (k,).
     class_weight : ndarray, shape (k,), float64, optional
@@ -88,14 +93,41 @@ class TrainConfig:
     local_state: str = "average"
     max_change: float = 2.0
     n_sparse: int = 0
+    encoding: Encoding | None = None
     standardizer: Standardizer | None = None
     target_standardizer: Standardizer | None = None
     class_weight: Float64Array | None = None
 
     @property
+    def n_dense(self) -> int:
+        """Number of dense inputs."""
+        return self.network.layers[0] - self.n_sparse
+
+    @property
+    def has_sparse_rows(self) -> bool:
+        """Whether rows are sparse themselves, and not encoded."""
+        return self.n_sparse > 0 and self.encoding is None
+
+    @property
     def input_layer(self) -> InputLayer:
         """Where the inputs are in ``theta``."""
         return InputLayer(self.network, self.n_sparse)
+
+    def initial_theta(self, rng: np.random.Generator) -> FloatArray:
+        """Draw initial parameters, shape (P,), float32: see ``Network.init``.
+
+        Values of embedded categories start at 0, like values that no row has, if other inputs tell
+        the hidden units apart.
+        """
+        if self.encoding is None or not self.n_sparse:
+            return self.network.init(rng)
+        theta = np.zeros(self.network.n_params, dtype=np.float32)
+        W, dense = self.input_layer.split(theta)
+        dense[...] = self.input_layer.dense.init(rng)
+        if not self.n_dense:
+            bound = np.sqrt(3 * 2 / len(self.encoding.embedded))
+            W[...] = rng.uniform(-bound, bound, size=W.shape)
+        return theta
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sparknn.core.entries import Entries
-from sparknn.core.nn.input_layer import LEAST_SPARSE, SPARSE_DENSITY
+from sparknn.core.nn.encoding import Encoder, Encoding
+from sparknn.core.nn.input_layer import LEAST_SPARSE, SPARSE_DENSITY, InputLayer
 from sparknn.core.nn.losses import softmax
 from sparknn.core.nn.network import Network
 from sparknn.core.types import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
@@ -42,6 +43,8 @@ class LocalPredictor:
     theta : ndarray, shape (P,), float32
     thresholds : tuple of float, optional
         One per class; predicted is the class with the largest probability / threshold.
+    encoding : Encoding, optional
+        How features become the network's inputs; by default, they are the inputs.
 
     Examples
     --------
@@ -55,10 +58,11 @@ class LocalPredictor:
     network: Network
     theta: Float32Array = field(repr=False)
     thresholds: tuple[float, ...] | None = None
+    encoding: Encoding | None = field(default=None, repr=False)
 
     @property
     def n_features(self) -> int:
-        return self.network.layers[0]
+        return self.network.layers[0] if self.encoding is None else self.encoding.n_features
 
     @property
     def n_outputs(self) -> int:
@@ -76,12 +80,16 @@ class LocalPredictor:
             "loss": self.network.loss,
             "theta": np.ascontiguousarray(self.theta, dtype="<f4").tobytes(),
             "thresholds": self.thresholds,
+            "encoding": None if self.encoding is None else self.encoding.to_json(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = Network(state["layers"], state["activation"], state["loss"])
         theta = np.frombuffer(state["theta"], dtype="<f4")
-        self.__dict__.update(network=network, theta=theta, thresholds=state["thresholds"])
+        encoding = state.get("encoding") and Encoding.from_json(state["encoding"])
+        self.__dict__.update(
+            network=network, theta=theta, thresholds=state["thresholds"], encoding=encoding
+        )
 
     def predict_raw(self, X: ArrayLike) -> Float64Array:
         """Compute the outputs of the last layer: logits, or predicted targets.
@@ -124,13 +132,16 @@ class LocalPredictor:
     def outputs(self, X: FloatArray) -> Float64Array:
         """Compute ``predict_raw``; rows that are invalid become rows of NaN.
 
-        A row is invalid if a value is not finite in float32, or if it overflows in the network.
+        A row is invalid if a value is not finite in float32 (a missing one, unless the encoding
+        replaces it), or if it overflows in the network.
 
         Parameters
         ----------
         X : ndarray, shape (n, d)
         """
         raw = np.empty((len(X), self.n_outputs), dtype=np.float64)
+        if self.encoding is not None:
+            return self._encoded_outputs(X, self.encoding, raw)
         with np.errstate(over="ignore", invalid="ignore"):
             for start, stop, blocks in _blocks(X, block_rows(self.network.layers)):
                 few = None
@@ -149,6 +160,8 @@ class LocalPredictor:
 
     def outputs_of(self, rows: Entries) -> Float64Array:
         """``outputs`` of rows that are given by their entries: to the byte the same numbers."""
+        if self.encoding is not None:
+            return self.outputs(rows.dense(self.n_features))
         with np.errstate(over="ignore", invalid="ignore"):
             rows = rows.without_zeros()
             few = self._few(rows.counts) if self._wide else np.zeros(len(rows.counts), dtype=bool)
@@ -163,6 +176,31 @@ class LocalPredictor:
                 mine[at] = True
                 raw[at] = self.outputs(rows.chosen(mine).dense(self.n_features))
             return raw
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        assert self.encoding is not None
+        return Encoder(self.encoding)
+
+    def _encoded_outputs(
+        self, X: FloatArray, encoding: Encoding, raw: Float64Array
+    ) -> Float64Array:
+        layer = InputLayer(self.network, encoding.n_embedded)
+        W, theta = layer.split(self.theta)
+        n_block = block_rows(layer.dense.layers)
+        inputs = np.empty((BLOCK_ROWS, encoding.n_dense), dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start, stop, blocks in _blocks(X, n_block):
+                rows = blocks.reshape(-1, encoding.n_features)
+                encoded = np.ascontiguousarray(self._encoder.encode(rows, inputs))
+                embedded = _Embedded(*encoding.rows_of_weights(rows), W)
+                logits = layer.dense.logits(
+                    theta, encoded.reshape(-1, n_block, encoding.n_dense), embedded
+                ).reshape(-1, self.n_outputs)
+                usable = encoding.valid(rows) & np.isfinite(logits).all(axis=1)
+                logits[~usable] = np.nan
+                raw[start:stop] = logits[: stop - start]
+        return raw
 
     @property
     def _wide(self) -> bool:
@@ -242,6 +280,23 @@ class LocalPredictor:
                 f"X has shape {shape}; expected (n, {self.n_features}): "
                 f"the network was trained on {self.n_features} features.{hint}"
             )
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """Add the rows of ``W`` that categories use (``Encoding.rows_of_weights``), one by one."""
+
+    numbers: IntArray
+    known: BoolArray
+    W: FloatArray
+
+    def add_to(self, Z: FloatArray) -> None:
+        flat = Z.reshape(-1, Z.shape[-1])
+        for numbers, known in zip(self.numbers.T, self.known.T, strict=True):
+            flat[known] += self.W[numbers[known]]
+
+    def backward(self, dZ: FloatArray) -> None:
+        raise TypeError("A predictor is not trained.")
 
 
 def _all_valid(raw: Float64Array) -> Float64Array:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparknn.core.config import RoundRequest, Standardizer, TrainConfig
+from sparknn.core.data.inputs import Inputs, count_columns, shifted_columns
 from sparknn.core.data.rows import Rows, Slice
-from sparknn.core.data.sparse_columns import SparseColumns, shifted_columns
+from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.input_layer import SparseBatch
 from sparknn.core.nn.losses import flat_label_index
 from sparknn.core.types import Float32Array, FloatArray, IntArray, TargetArray
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
     Parameters
     ----------
     X : ndarray, shape (n, d), float32
-        The dense numbers, standardised if the config has a standardizer.
+        The dense inputs: encoded and standardised, if the config says so.
     y : ndarray, shape (n,), intp, class indices; or (n, k), targets
     sample_weight : ndarray, shape (n,)
         Class weights included.
@@ -50,7 +51,7 @@ class Batch(NamedTuple):
     label_index : ndarray, shape (n,), optional
         ``losses.flat_label_index(y)`` of classes.
     sparse : SparseBatch, optional
-        The sparse features.
+        The inputs of the sparse block.
     """
 
     X: Float32Array
@@ -141,7 +142,7 @@ def _n_sampled(n_rows: int, fraction: float) -> int:
 def sampled_windows(rows: Rows, config: TrainConfig, round_: int) -> list[tuple[int, int]]:
     """The windows that a round reads, in the shard's order."""
     drawn = sampled_ranges(rows.n_rows, config.mini_batch_fraction, round_)
-    n_bytes = row_bytes(rows, sparse=config.n_sparse > 0)
+    n_bytes = row_bytes(rows, sparse=config.has_sparse_rows)
     return [w for a, b in drawn for w in split_range(a, b, n_bytes, config.batch_size)]
 
 
@@ -173,20 +174,20 @@ def allocate_buffers(rows: Rows, config: TrainConfig, most: int) -> Float32Array
     Returns
     -------
     ndarray, shape (at least 1, rows of the largest mini-batch, d), float32
-        d counts the dense numbers.
+        d counts the dense inputs.
     """
     size = largest_batch(rows.n_rows, config)
-    n_bytes = 4 * max(rows.n_features, 1) * max(size, 1)
-    if config.n_sparse:
+    n_bytes = 4 * max(config.n_dense, 1) * max(size, 1)
+    if config.has_sparse_rows:
         # About half of the entries are in columns that no other row of a mini-batch has.
         n_columns = min(config.n_sparse, size * rows.n_entries // (2 * max(rows.n_rows, 1)))
         n_bytes = 4 * max(n_columns, 1) * max(size, 1)
     n_buffers = max(1, min(most, _BUFFERS_BYTES // n_bytes))
-    return np.empty((n_buffers, size, rows.n_features - config.n_sparse), dtype=np.float32)
+    return np.empty((n_buffers, size, config.n_dense), dtype=np.float32)
 
 
 def touched_columns(rows: Rows, config: TrainConfig, units: Iterable[int]) -> IntArray:
-    """Return the columns of sparse rows that a round touches, those with most entries first.
+    """Return the columns of the sparse block that a round touches, those with most entries first.
 
     In this order, the weights that nearly every step needs stay in the processor's caches, which
     makes a step faster by a tenth to a fifth.
@@ -195,7 +196,7 @@ def touched_columns(rows: Rows, config: TrainConfig, units: Iterable[int]) -> In
     counts[shifted_columns(config)] = np.iinfo(np.int64).max // 2
     for unit in units:
         for start, stop in sampled_windows(rows, config, unit):
-            counts += rows.read(start, stop).count_columns(config.n_sparse)
+            counts += count_columns(rows.read(start, stop), stop - start, config)
     touched = np.flatnonzero(counts)
     return touched[np.argsort(-counts[touched], kind="stable")]
 
@@ -206,8 +207,8 @@ def mini_batches(
     round_: int,
     rng: np.random.Generator,
     buffers: Iterator[Float32Array],
+    inputs: Inputs,
     weight_scale: float | None = None,
-    sparse: SparseColumns | None = None,
 ) -> Iterator[Batch]:
     """Yield the mini-batches of one round: ``local_epochs`` passes over the drawn rows.
 
@@ -223,7 +224,7 @@ def mini_batches(
             index = rng.permutation(n) if config.shuffle else np.arange(n)
             n_batches = -(-n // config.batch_size)
             yield from gather_batches(
-                rows.read(start, stop), index, n_batches, buffers, config, weight_scale, sparse
+                rows.read(start, stop), index, n_batches, buffers, config, inputs, weight_scale
             )
 
 
@@ -233,10 +234,10 @@ def gather_batches(
     n_batches: int,
     buffers: Iterator[Float32Array],
     config: TrainConfig,
+    inputs: Inputs,
     weight_scale: float | None = None,
-    sparse: SparseColumns | None = None,
 ) -> Iterator[Batch]:
-    """Yield the rows ``index`` of a slice as batches: standardised and class-weighted.
+    """Yield the rows ``index`` of a slice as batches of ``inputs``, class-weighted.
 
     Batches have equal sizes (up to one row). ``index`` is sorted in place within each batch.
     Buffers and weights are as in ``mini_batches``.
@@ -254,19 +255,9 @@ def gather_batches(
     if weight_scale is not None:
         sample_weight = (sample_weight / weight_scale).astype(np.float32)
     y, label_index = _targets(chunk.y[index], edges, config)
-    standardizer = config.standardizer
-    if config.n_sparse and sparse is None:
-        sparse = SparseColumns.of(config)
     # `buffers` goes last: zip stops at the end of an earlier one without consuming a buffer.
     for (start, stop), weight, buffer in zip(_ranges(edges), weights.data, buffers, strict=False):
-        X = buffer[: stop - start]
-        entries = None
-        if sparse is not None:
-            entries = sparse.batch(chunk, index[start:stop])
-        else:
-            chunk.take(index[start:stop], X)
-            if standardizer is not None:
-                standardizer.apply(X)
+        X, entries = inputs.take(chunk, index[start:stop], buffer)
         mine = None if label_index is None else label_index[start:stop]
         yield Batch(X, y[start:stop], sample_weight[start:stop], weight, mine, entries)
 
@@ -314,8 +305,8 @@ def group_by_batches(requests: Sequence[RoundRequest]) -> list[list[int]]:
 
 def _hashable(value: Any) -> Hashable:
     """Return a key that equal values share."""
-    if isinstance(value, Standardizer):
-        return value.shift.tobytes(), value.factor.tobytes()
+    if isinstance(value, Standardizer | Encoding):
+        return tuple(_hashable(getattr(value, item.name)) for item in fields(value))
     return value.tobytes() if isinstance(value, np.ndarray) else value
 
 

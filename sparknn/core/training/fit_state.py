@@ -65,7 +65,7 @@ class FitState:
     averaging : AveragingConfig
     n_workers : int
     theta : ndarray, shape (P,), float32, optional
-        Where to start; by default ``config.network.init`` with the seed of ``config``. When the
+        Where to start; by default ``config.initial_theta`` with its seed. When the
         fit has ended, the final parameters.
     on_round_end : callable, optional
         Called with the fit and a round's record as soon as its score is known: at the end of the
@@ -106,7 +106,7 @@ class FitState:
 
     def __post_init__(self) -> None:
         if self.theta is None:
-            theta = self.config.network.init(rng_for(self.config.seed, _INIT_STREAM))
+            theta = self.config.initial_theta(rng_for(self.config.seed, _INIT_STREAM))
         else:
             theta = self.theta
         self._averaged = self._start(theta.astype(np.float32))

@@ -24,8 +24,8 @@ from sparknn.core.data.batches import (
     touched_columns,
 )
 from sparknn.core.data.chunks import split_by_size
+from sparknn.core.data.inputs import Inputs
 from sparknn.core.data.rows import Rows
-from sparknn.core.data.sparse_columns import SparseColumns
 from sparknn.core.nn.input_layer import FixedRows, SparseBatch
 from sparknn.core.training.aggregation import ValidationSums, WorkerReport, WorkerSum
 from sparknn.core.training.local_trainer import (
@@ -83,14 +83,14 @@ def _train_group(
     n_params = max(request.config.input_layer.dense.n_params for request in requests)
     scratch = np.empty(n_params, dtype=np.float32)
     config = requests[0].config
-    columns = sparse = None
+    columns = None
     if config.n_sparse:
         columns = touched_columns(rows, config, _units(requests[0], round_))
-        sparse = SparseColumns.of(config, columns)
+    inputs = Inputs(config, buffers.shape[1], columns)
     trainers = [
         LocalTrainer(request, buffers.shape[1], partition, scratch, columns) for request in requests
     ]
-    batches = _schedule(requests[0], rows, round_, partition, cycle(buffers), sparse)
+    batches = _schedule(requests[0], rows, round_, partition, cycle(buffers), inputs)
     for chunk in [batches] if len(requests) == 1 else _chunks(batches, len(buffers)):
         for trainer in trainers:
             resumed = time.perf_counter()
@@ -124,7 +124,7 @@ def _schedule(
     round_: int,
     partition: int,
     buffers: Iterator[Float32Array],
-    sparse: SparseColumns | None = None,
+    inputs: Inputs,
 ) -> Iterator[ScheduledBatch]:
     """Yield a round's mini-batches, each in the next buffer, with their positions in the fit."""
     config = request.config
@@ -139,7 +139,7 @@ def _schedule(
         # 100 would count as much as a batch of rows of weight 1. Undivided, they could overflow
         # float32. If the mean is 0, no row has a weight and every batch is skipped.
         mean = mean_weight(rows, config, unit) or 1.0
-        drawn = mini_batches(rows, config, unit, rng, buffers, mean, sparse)
+        drawn = mini_batches(rows, config, unit, rng, buffers, inputs, mean)
         for number, batch in enumerate(drawn):
             time_ = unit + (number + 0.5) / n_batches
             first, last = before + number < edge, before + number >= n_all - edge
@@ -158,15 +158,15 @@ def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[Validatio
     config = requests[0].config
     sums = np.zeros((len(requests), 2))
     weight_sum = 0.0
-    n_dense = rows.n_features - config.n_sparse
+    n_dense = config.n_dense
     most = min(_SCORE_ROWS, rows.n_rows, max(1, _SCORE_BYTES // (4 * max(n_dense, 1))))
     out = np.empty((most, n_dense), dtype=np.float32)
-    sparse = SparseColumns.of(config) if config.n_sparse else None
-    n_bytes = row_bytes(rows, sparse=sparse is not None)
+    inputs = Inputs(config, most)
+    n_bytes = row_bytes(rows, sparse=config.has_sparse_rows)
     for start, stop in split_range(0, rows.n_rows, n_bytes, most):
         n = stop - start
         batches = gather_batches(
-            rows.read(start, stop), np.arange(n), -(-n // most), repeat(out), config, None, sparse
+            rows.read(start, stop), np.arange(n), -(-n // most), repeat(out), config, inputs
         )
         for X, y, sample_weight, weight, _, entries in batches:
             for request, mine in zip(requests, sums, strict=True):

@@ -24,7 +24,9 @@ from sparknn.core.data.batches import (
     sampled_ranges,
     split_range,
 )
+from sparknn.core.data.inputs import Inputs
 from sparknn.core.data.rows import ArrayRows, DenseSlice
+from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.network import Network
 
 D = 3
@@ -45,8 +47,9 @@ def drawn(
     rows: Any, config: TrainConfig, round_: int = 0, seed: int = 0, together: int = 1
 ) -> list[Batch]:
     """Copies of one round's batches, ``together`` at a time, as these share their buffers."""
-    buffers = itertools.cycle(allocate_buffers(rows, config, together))
-    batches = mini_batches(rows, config, round_, rng_for(seed, round_, 0), buffers)
+    arrays = allocate_buffers(rows, config, together)
+    buffers, inputs = itertools.cycle(arrays), Inputs(config, arrays.shape[1])
+    batches = mini_batches(rows, config, round_, rng_for(seed, round_, 0), buffers, inputs)
     found: list[Batch] = []
     while some := list(itertools.islice(batches, together)):
         found += [batch._replace(X=batch.X.copy()) for batch in some]
@@ -245,7 +248,7 @@ def test_many_small_batches_hold_no_more_than_their_window(
 ) -> None:
     monkeypatch.setattr(module, "WINDOW_BYTES", 1 << 20)
     rows = ArrayRows(np.zeros((50_000, 1), np.float32), np.zeros(50_000), np.ones(50_000))
-    config = config_of(batch_size=batch_size)
+    config = TrainConfig(Network((1, 2)), batch_size=batch_size)
     drawn = one_by_one(rows, config, 0, rng_for(0, 0, 0), weight_scale=1.0)
     tracemalloc.start()
     next(drawn)
@@ -279,7 +282,20 @@ def test_fewer_buffers_for_large_batches(monkeypatch: pytest.MonkeyPatch) -> Non
     assert allocate_buffers(numbered(40), fifth, 1).shape == (1, 8, D)
 
 
+ENCODING = Encoding(
+    n_features=D,
+    feature=np.arange(D),
+    start=np.zeros(D, np.float32),
+    slope=np.ones(D, np.float32),
+    low=np.zeros(D, np.float32),
+    high=np.ones(D, np.float32),
+    fill=None,
+    missing=np.empty(0, np.intp),
+    onehot=np.empty((0, 2), np.intp),
+    embedded=np.empty((0, 2), np.intp),
+)
 OTHERS: dict[str, Any] = {
+    "encoding": ENCODING,
     "n_sparse": D,
     "network": Network((D, 5, 2)),
     "seed": 9,
