@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sparknn.core.training.runner import RoundRunner
-from sparknn.core.types import Float64Array
+from sparknn.core.types import Float32Array, Float64Array
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,12 @@ class Engine(RoundRunner, Protocol):
 
     def statistics(self) -> FeatureStatistics:
         """Return statistics of features and targets; computed at the first call."""
+
+    def sample(self, n_rows: int) -> Float32Array:
+        """Return about ``n_rows`` training rows' features, shape (n, d); dense rows only.
+
+        Equal engines return equal rows, in the same order: each worker's share, evenly spaced.
+        """
 
     def digest(self) -> str:
         """Return a hash of all rows that does not depend on their order."""

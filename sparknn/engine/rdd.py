@@ -16,12 +16,14 @@ from dataclasses import replace
 from functools import partial, reduce
 from typing import TypeVar, cast
 
+import numpy as np
 from pyspark import RDD, Broadcast, SparkContext, StorageLevel
 from pyspark.sql import DataFrame
 
 from sparknn.core.config import RoundRequest
 from sparknn.core.training.aggregation import WorkerSum, merge_sums, weight_scale_for
 from sparknn.core.training.runner import RoundResult
+from sparknn.core.types import Float32Array
 from sparknn.engine import tasks
 from sparknn.engine.ingest import check, shard_handles
 from sparknn.engine.interface import DatasetInfo, DataSpec, FeatureStatistics
@@ -151,6 +153,12 @@ class RddEngine(AbstractContextManager["RddEngine"]):
             )
             self._statistics = combine(moments, self.info.n_features)
         return self._statistics
+
+    def sample(self, n_rows: int) -> Float32Array:
+        """Return about ``n_rows`` training rows' features, shape (n, d); see ``Engine``."""
+        share = min(1.0, n_rows / self.info.n_rows)
+        task = partial(tasks.shard_sample, self._shape, share)
+        return np.concatenate(self._map_shards("sample of the rows", task))
 
     def digest(self) -> str:
         """Return a hash of all rows that does not depend on their order."""

@@ -10,7 +10,7 @@ import numpy as np
 from sparknn.core.data.batches import iter_chunks, row_bytes, split_range
 from sparknn.core.data.rows import Rows
 from sparknn.core.entries import Entries
-from sparknn.core.types import Float64Array
+from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.interface import FeatureStatistics
 
 # Rows are converted to float64 in chunks of about this size.
@@ -119,6 +119,16 @@ def _measure_entries(entries: Entries, weight: Float64Array, d: int) -> Moments:
     low[has_zero] = np.minimum(low[has_zero], 0)
     high[has_zero] = np.maximum(high[has_zero], 0)
     return Moments(total, mean, squares, low, high, filled)
+
+
+def sample(rows: Rows, n_rows: int) -> Float32Array:
+    """Return ``n_rows`` evenly spaced rows' features, shape (n_rows, d)."""
+    X = np.empty((n_rows, rows.n_features), dtype=np.float32)
+    chosen = np.arange(n_rows) * rows.n_rows // max(n_rows, 1)
+    for start, stop in split_range(0, rows.n_rows, row_bytes(rows), 1):
+        first, last = np.searchsorted(chosen, [start, stop])
+        rows.read(start, stop).take(chosen[first:last] - start, X[first:last])
+    return X
 
 
 def combine(parts: list[Moments], n_features: int) -> FeatureStatistics:

@@ -6,6 +6,7 @@ Python worker takes to start.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -18,11 +19,12 @@ from pyspark import Broadcast
 from sparknn.core.config import RoundRequest
 from sparknn.core.training.aggregation import WorkerReport, WorkerSum
 from sparknn.core.training.worker_round import run_worker
+from sparknn.core.types import Float32Array
 from sparknn.engine.digest import digest
 from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.shards import scratch_folder
 from sparknn.engine.spill import ShardHandle
-from sparknn.engine.statistics import Moments, measure
+from sparknn.engine.statistics import Moments, measure, sample
 
 T = TypeVar("T")
 
@@ -67,6 +69,12 @@ def shard_statistics(shape: tuple[int, int], sparse: bool, handle: ShardHandle) 
     """Return the moments of a shard's training rows."""
     rows, _ = handle.rows(*shape)
     return measure(rows, sparse=sparse)
+
+
+def shard_sample(shape: tuple[int, int], share: float, handle: ShardHandle) -> Float32Array:
+    """Return a share of a shard's training rows, shape (n, d)."""
+    rows, _ = handle.rows(*shape)
+    return sample(rows, math.ceil(share * rows.n_rows))
 
 
 def shard_digest(shape: tuple[int, int], salt: int, handle: ShardHandle) -> int:
