@@ -52,6 +52,9 @@ class TrainConfig:
         A key of ``SCHEDULES``.
     l2 : float
         Penalty ``l2 / 2 * ||W||^2``, without biases.
+    null_loss : float
+        Loss of the best constant prediction. If it is not 0, a round's penalty is in proportion to
+        the last round's training loss, relative to this: see ``FitState.penalty_factor``.
     dropout : float
         Share of hidden units that a step drops.
     batch_size, local_epochs : int
@@ -85,6 +88,7 @@ class TrainConfig:
     momentum: float = 0.9
     schedule: str = "linear"
     l2: float = 0.0
+    null_loss: float = 0.0
     dropout: float = 0.0
     batch_size: int = 128
     local_epochs: int = 1
@@ -177,6 +181,8 @@ class RoundRequest:
         the fit is ahead.
     rows : ndarray, shape (n_sparse, h), float32, optional
         Weights of the sparse block.
+    penalty_factor : float
+        Multiplies the L2 penalty.
     """
 
     config: TrainConfig
@@ -187,3 +193,4 @@ class RoundRequest:
     n_units: int = 1
     units_ahead: int = 0
     rows: Float32Array | None = None
+    penalty_factor: float = 1.0

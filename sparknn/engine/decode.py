@@ -37,6 +37,9 @@ class IngestTask:
     seed : int
     shuffle : bool
     validation_fraction : float
+    keep_missing : bool
+    categories : tuple of (int, int)
+        See ``DataSpec``.
     """
 
     fit_id: str
@@ -48,6 +51,8 @@ class IngestTask:
     seed: int
     shuffle: bool
     validation_fraction: float
+    keep_missing: bool = False
+    categories: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
@@ -59,6 +64,15 @@ class Features:
     values: NDArray[np.float32]
     columns: NDArray[np.int32]
     starts: NDArray[np.int64]
+
+    def column(self, feature: int) -> FloatArray:
+        """Return a feature of every row, shape (n,)."""
+        if self.dense is not None:
+            return self.dense[:, feature]
+        values = np.zeros(len(self.starts) - 1, dtype=np.float32)
+        at = np.flatnonzero(self.columns == feature)
+        values[np.searchsorted(self.starts, at, side="right") - 1] = self.values[at]
+        return values
 
     def take(self, index: NDArray[np.int64]) -> tuple[FloatArray, IntArray, IntArray]:
         """Return ``x``, ``columns`` and ``counts`` of some rows, as a shard stores them."""
@@ -107,6 +121,9 @@ def decode(task: IngestTask, batch: pa.RecordBatch, counts: IngestCounts) -> Dec
     finite, features = _features(task, batch, present, counts)
     counts.count("features: NaN, infinite, beyond float32 or null inside", present & ~finite)
     invalid = ~present | ~finite
+    if task.categories and features is not None:
+        strange = present & finite & ~_has_categories(task, features, n)
+        counts.count("features: not a value of a category", strange)
 
     y, known, finite = _numbers(batch.column("y"), counts)
     counts.count("label: null", ~known)
@@ -136,6 +153,18 @@ def decode(task: IngestTask, batch: pa.RecordBatch, counts: IngestCounts) -> Dec
 
     counts.n_skipped += int(invalid.sum())
     return None if features is None else (features, y, w, indicator, ~invalid & (w > 0))
+
+
+def _has_categories(task: IngestTask, features: Features, n: int) -> NDArray[np.bool_]:
+    """Return which rows have a value, or NaN, in every category."""
+    good = np.ones(n, dtype=bool)
+    for feature, n_values in task.categories:
+        if feature >= features.n_features:
+            continue
+        values = features.column(feature)
+        usable = (values >= 0) & (values == np.floor(values)) & (values < (n_values or np.inf))
+        good &= usable | np.isnan(values)
+    return good
 
 
 def _present(column: pa.Array) -> NDArray[np.bool_]:
@@ -177,7 +206,10 @@ def _features(
     flat = lists.flatten()
     values = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     good = np.isfinite(values)
-    if flat.null_count:
+    if task.keep_missing:
+        # A null is NaN here.
+        good |= np.isnan(values)
+    elif flat.null_count:
         good &= flat.is_valid().to_numpy(zero_copy_only=False)
     finite = np.ones(n, dtype=bool)
     if not good.all():

@@ -38,6 +38,8 @@ def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
         seed=spec.seed,
         shuffle=spec.shuffle,
         validation_fraction=spec.validation_fraction,
+        keep_missing=spec.keep_missing,
+        categories=spec.categories,
     )
     # With shuffling, a block's sequence starts with a random number.
     order = ("sequence", "source") if spec.shuffle else ("source", "sequence")
@@ -145,6 +147,13 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
     n_features = next(iter(sizes))
     if n_features == 0:
         raise DataError(f"Column '{spec.features}' has rows without any features.")
+    absent = [feature for feature, _ in spec.categories if feature >= n_features]
+    if absent:
+        raise DataError(
+            f"Feature {absent[0]} is to be a category, but column '{spec.features}' has "
+            f"{n_features} features, 0 to {n_features - 1}. Correct categoricalFeatures, or "
+            "assemble the column again if its metadata does not fit."
+        )
     n_targets = next(iter(label_sizes), 1)
     if n_targets == 0:
         raise DataError(f"Column '{spec.label}' has rows without any targets.")
@@ -162,12 +171,17 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
         rows_per_worker=tuple(handle.n_rows for handle in handles),
         class_weights=dict(sorted(classes.items())),
         sparse=n_features >= LEAST_SPARSE and 2 * n_sparse > n_rows,
+        categories=spec.categories,
     )
 
 
 _LABEL_SIZE = "label size "
 # What ``decode`` counts besides missing values.
-_REASONS = {"negative": "negative", "not a whole number": "fraction"}
+_REASONS = {
+    "negative": "negative",
+    "not a whole number": "fraction",
+    "not a value of a category": "category",
+}
 
 
 def _take_label_sizes(bad: Counter[str]) -> Counter[int]:
@@ -203,11 +217,17 @@ def _advice(bad: Counter[str], spec: DataSpec) -> str:
     advice = ""
     reasons = {reason for reason, count in bad.items() if count}
     if not spec.skip_invalid and any(": null" in r or ": NaN" in r for r in reasons):
-        advice += " Set handleInvalid='skip' to skip rows with null, NaN or infinite values."
+        advice += " Set handleInvalid='skip' to skip rows with null, NaN or infinite values"
+        advice += "." if spec.keep_missing else ", or 'keep' to keep missing features."
     if reasons & {"label: negative", "label: not a whole number"}:
         advice += (
             " A classifier's labels are class numbers 0, 1, 2, ...: create them with StringIndexer,"
             " or use NeuralNetRegressor for numeric targets."
+        )
+    if any(reason.endswith("category") for reason in reasons):
+        advice += (
+            " Values of a category are 0, 1, 2, ..., below the number that the column's metadata "
+            "declares: index it with StringIndexer, or set categorical=False to use it as a number."
         )
     return advice
 

@@ -19,7 +19,7 @@ class ColumnProblem:
     column : str
     reason : str
         ``missing`` (null, NaN or infinite), ``negative``, ``fraction`` (not a whole number) or
-        ``sizes`` (vectors of different sizes).
+        ``sizes`` (vectors of different sizes) or ``category`` (not a value of a category).
     message : str
         Without the number of rows, such as ``column 'x' is null``.
     count, n_rows : int
@@ -83,6 +83,11 @@ class DataSpec:
         Whether rows are distributed at random. If not, a partition's rows stay together.
     skip_invalid : bool
         Whether rows with null, NaN or infinite values are skipped instead of raising an error.
+    keep_missing : bool
+        Whether rows with null or NaN among their features are kept, with NaN.
+    categories : tuple of (int, int)
+        Features that are categories, and their number of values: 0 if unknown. Other values are an
+        error.
     """
 
     features: str
@@ -95,6 +100,8 @@ class DataSpec:
     validation_fraction: float = 0.0
     shuffle: bool = True
     skip_invalid: bool = False
+    keep_missing: bool = False
+    categories: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,8 @@ class DatasetInfo:
         have; empty for a regression.
     sparse : bool
         Whether rows are wide and mostly empty: features are columns of sparse rows.
+    categories : tuple of (int, int)
+        As in ``DataSpec``.
     """
 
     n_features: int
@@ -128,6 +137,7 @@ class DatasetInfo:
     rows_per_worker: tuple[int, ...]
     class_weights: dict[int, float] = field(default_factory=dict)
     sparse: bool = False
+    categories: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

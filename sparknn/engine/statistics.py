@@ -50,8 +50,8 @@ class Moments:
             weight,
             self.mean + gap * (other.weight / weight),
             self.squares + other.squares + gap * gap * (self.weight * (other.weight / weight)),
-            np.minimum(self.low, other.low),
-            np.maximum(self.high, other.high),
+            np.fmin(self.low, other.low),
+            np.fmax(self.high, other.high),
             filled,
         )
 
@@ -75,7 +75,8 @@ def measure(rows: Rows, *, sparse: bool = False) -> Moments:
 def _measure_chunk(values: Float64Array, weight: Float64Array) -> Moments:
     total = float(weight.sum())
     mean = weight @ values / total
-    low, high = values.min(axis=0), values.max(axis=0)
+    # Missing values make means NaN, which nobody uses: encodings come from a sample.
+    low, high = np.fmin.reduce(values), np.fmax.reduce(values)
     values -= mean
     np.square(values, out=values)
     return Moments(total, mean, weight @ values, low, high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self, Unpack
 
+import numpy as np
 from pyspark.ml.classification import ProbabilisticClassifier
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructField
@@ -18,6 +19,7 @@ from sparknn.ml.labels import (
     balanced_weights,
     count_classes,
     declared_classes,
+    entropy,
     warn_of_identifier,
 )
 from sparknn.ml.model import ClassificationNetworkModel
@@ -92,7 +94,12 @@ class NeuralNetClassifier(
         thresholds_for(self, n_classes)
         balanced = self.getClassWeight() == "balanced"
         class_weight = balanced_weights(seen, n_classes) if balanced else None
-        return Target(n_classes, "crossEntropy", class_weight=class_weight)
+        weights = np.array([seen.get(label, 0.0) for label in range(n_classes)])
+        if class_weight is not None:
+            weights *= class_weight
+        return Target(
+            n_classes, "crossEntropy", class_weight=class_weight, null_loss=entropy(weights)
+        )
 
     def _declared(self, label: StructField) -> DeclaredClasses | None:
         """Return the classes that the label column or ``numClasses`` declares.

@@ -26,6 +26,7 @@ class Defaults:
     averagingRate: float
     localState: str
     finalWeights: str
+    adaptsPenalty: bool
 
 
 # Measured by tests/benchmarks/averaging.py, for mini-batches of 64 rows.
@@ -51,6 +52,10 @@ _STEPS_OF_FEW_ROWS, _MAX_PASSES = 10, 8
 # with 2 workers, 12 with 8). With more rows a penalty changes no result, and costs two passes over
 # the weights in every step. With a handful of rows, such as XOR, a larger penalty learns nothing.
 _FEW_ROWS, _HANDFUL = 10_000, 100
+# Where numbers are cut into pieces: the penalty of a round is this, by the rows, times the relative
+# training loss (see ``FitState.penalty_factor``). Over nine tables, three splits, log losses are
+# 0.92 of XGBoost's; with a fixed 10 / rows 1.00, and 0.3 points less accurate.
+_CLASS_PENALTY, _TARGET_PENALTY, _MOST_PENALTY = 60.0, 20.0, 0.05
 # In a shorter round the solver's momentum lasts over several rounds already; a second one diverges.
 _MIN_STEPS = 20
 # For classifiers, natural gradient is worth its costlier step with more workers than this; with
@@ -68,6 +73,7 @@ def resolve_defaults(
     classifies: bool,
     continues: bool = False,
     sparse: bool = False,
+    pieces: bool = False,
 ) -> Defaults:
     """Replace every 'auto' among the params by a value.
 
@@ -85,6 +91,8 @@ def resolve_defaults(
         Whether there is an initial network.
     sparse : bool
         Whether the features are columns of sparse rows.
+    pieces : bool
+        Whether numbers are encoded by pieces.
     """
 
     def given(name: str, default: Any) -> Any:
@@ -111,11 +119,15 @@ def resolve_defaults(
     if rule == "bmuf":
         # Its sum over rounds then amounts to the mean (Chen and Huo 2016, section 3).
         momentum = 1 - 1 / n_workers
+    penalty = _penalty(n_rows, weight_sum)
+    if pieces:
+        most = (_CLASS_PENALTY if classifies else _TARGET_PENALTY) / max(n_rows, 1)
+        penalty = min(most, _MOST_PENALTY)
     return Defaults(
         solver=solver,
         stepSize=given("stepSize", step_sizes[solver] * _batch_factor(solver, batch_size)),
         # A penalty shrinks weights, and would undo what the initial model has learned.
-        regParam=given("regParam", 0.0 if continues else _penalty(n_rows, weight_sum)),
+        regParam=given("regParam", 0.0 if continues else penalty),
         batchSize=batch_size,
         localEpochs=local_epochs,
         averaging=rule,
@@ -123,6 +135,7 @@ def resolve_defaults(
         averagingRate=given("averagingRate", 1.0),
         localState=given("localState", "average"),
         finalWeights=given("finalWeights", "best" if has_validation else "last"),
+        adaptsPenalty=pieces and params.getOrDefault("regParam") == AUTO and not continues,
     )
 
 

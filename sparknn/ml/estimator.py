@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.sql import is_connect
+from sparknn.ml.attributes import categories_of
 from sparknn.ml.checked_params import AUTO, ParamError
 from sparknn.ml.fit import Trainable, fit_models
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
@@ -168,6 +169,11 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             outputs=self._output_names(),
             case_matters=case_matters(dataset.sparkSession),
         )
+        categories = categories_of(
+            dataset.schema[self.getFeaturesCol()],
+            self.getCategoricalFeatures(),
+            use_metadata=self.getCategorical(),
+        )
         return DataSpec(
             features=self.getFeaturesCol(),
             label=self.getLabelCol(),
@@ -179,6 +185,8 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             validation_fraction=self.getValidationFraction(),
             shuffle=self.getShuffle(),
             skip_invalid=self.getHandleInvalid() == "skip",
+            keep_missing=self.getHandleInvalid() == "keep",
+            categories=tuple(sorted(categories.items())),
         )
 
     def _optional_column(self, name: str) -> str | None:

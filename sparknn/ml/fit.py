@@ -16,12 +16,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField
 
 from sparknn.core.nn.network import Network
+from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run_all
-from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
 from sparknn.engine.interface import DataError, DatasetInfo, DataSpec, Engine
 from sparknn.engine.interrupts import defer_interrupts
+from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.checkpoint import Checkpoints
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
@@ -48,7 +49,7 @@ class _Run:
 
     estimator: Trainable
     name: str
-    initial: tuple[Network, Float32Array] | None = None
+    initial: LocalPredictor | None = None
     state: FitState | None = None
     error: Exception | None = None
 
@@ -85,7 +86,9 @@ def fit_models(
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
         seconds = time.perf_counter() - started
-        return [_outcome(run, info, seconds, ingest_s) for run in runs]
+        known = feature_attributes(dataset.schema[spec.features])
+        named = known.name_list if known.size == info.n_features else None
+        return [_outcome(run, info, named, seconds, ingest_s) for run in runs]
 
 
 @defer_interrupts()
@@ -107,7 +110,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
         if isinstance(found, Exception):
             run.error = found
         else:
-            run.initial = found.network, found.theta
+            run.initial = found.toLocal()
 
 
 def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
@@ -116,11 +119,11 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
         return
     estimator = run.estimator
     try:
-        target = estimator._target(engine, label, run.initial[0] if run.initial else None)
+        initial = None if run.initial is None else run.initial.network
+        target = estimator._target(engine, label, initial)
         run.state = make_fit(
             estimator,
-            engine.info,
-            engine.statistics,
+            engine,
             target,
             run.initial,
             Progress(estimator.uid, run.name),
@@ -129,7 +132,9 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
         run.error = error
 
 
-def _outcome(run: _Run, info: DatasetInfo, seconds: float, ingest_s: float) -> Any:
+def _outcome(
+    run: _Run, info: DatasetInfo, names: list[str] | None, seconds: float, ingest_s: float
+) -> Any:
     """Return the model of a run that has ended, or its error."""
     state, estimator = run.state, run.estimator
     if state is None or state.error is not None:
@@ -150,7 +155,7 @@ def _outcome(run: _Run, info: DatasetInfo, seconds: float, ingest_s: float) -> A
         ingest_s=ingest_s,
     )
     network = state.config.network
-    model: Any = estimator._model_class(network, theta, summary)
+    model: Any = estimator._model_class(network, theta, summary, state.config.encoding, names)
     model._resetUid(estimator.uid)
     estimator._copyValues(model)
     if isinstance(model.getInitialModel(), Model):

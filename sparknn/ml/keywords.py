@@ -26,6 +26,9 @@ class NetworkKeywords(TypedDict, total=False):
     validationFraction: float
     handleInvalid: str
     standardization: bool
+    numericEncoding: str
+    categorical: bool
+    categoricalFeatures: Sequence[str | int]
     hiddenLayers: Sequence[int]
     activation: str
     dropout: float

@@ -149,3 +149,9 @@ def balanced_weights(seen: dict[int, float], n_classes: int) -> Float64Array:
     for label, weight in present.items():
         factors[label] = total / (len(present) * weight)
     return factors
+
+
+def entropy(weights: Float64Array) -> float:
+    """Return the cross entropy of the best constant prediction, for the weights of the classes."""
+    shares = weights[weights > 0] / weights.sum()
+    return float(-(shares * np.log(shares)).sum())

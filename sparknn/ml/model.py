@@ -6,6 +6,7 @@ change after construction, so copies share them, and the broadcast of a large ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 
 from sparknn.core.entries import Entries
+from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array
@@ -39,6 +41,9 @@ class NetworkModel(
     network : Network, optional
     theta : ndarray, shape (P,), float32, optional
     summary : TrainingSummary, optional
+    encoding : Encoding, optional
+        How features become the network's inputs; by default, they are the inputs.
+    feature_names : sequence of str, optional
         Without arguments the model is empty, as Spark's readers construct it.
 
     Notes
@@ -55,8 +60,12 @@ class NetworkModel(
         network: Network | None = None,
         theta: Float32Array | None = None,
         summary: TrainingSummary | None = None,
+        encoding: Encoding | None = None,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        self._encoding = encoding
+        self._feature_names = None if feature_names is None else list(feature_names)
         self._network = network
         self._theta = None if theta is None else _frozen(theta)
         self._summary = summary
@@ -93,13 +102,28 @@ class NetworkModel(
 
     @property
     def layers(self) -> list[int]:
-        """Layer sizes from inputs to outputs, such as ``[784, 300, 10]``."""
+        """Layer sizes from inputs to outputs, such as ``[784, 300, 10]``.
+
+        Encoded features are more inputs than features: see ``numFeatures``.
+        """
         return list(self.network.layers)
 
     @property
     def numFeatures(self) -> int:
         """Number of features; -1 for an empty model."""
+        if self._encoding is not None:
+            return self._encoding.n_features
         return -1 if self._network is None else self._network.layers[0]
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How features become the network's inputs; None if they are the inputs."""
+        return self._encoding
+
+    @property
+    def featureNames(self) -> list[str] | None:
+        """Names of the features, from the metadata of the training data; None if it had none."""
+        return None if self._feature_names is None else list(self._feature_names)
 
     @property
     def hasSummary(self) -> bool:
@@ -131,7 +155,7 @@ class NetworkModel(
 
     def toLocal(self) -> LocalPredictor:
         """Return a predictor that needs numpy only: no Spark, no JVM, small to pickle."""
-        return LocalPredictor(self.network, self.theta, self._thresholds())
+        return LocalPredictor(self.network, self.theta, self._thresholds(), self._encoding)
 
     def write(self) -> ModelWriter:
         """Return a writer: ``model.write().overwrite().save(path)``."""

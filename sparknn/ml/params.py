@@ -122,7 +122,8 @@ class _LocalTraining(
         "regParam",
         "L2 penalty on weights, not on biases; 'auto' is 1 / rows (or 1 / the sum of their "
         "weights, if that is larger), at most 0.01, and 0 from 10,000 rows on or with an "
-        "initialModel",
+        "initialModel. If numbers are encoded by pieces, it starts at 60 / rows (20 / rows for a "
+        "regression), at most 0.05, and falls with the training loss",
         _AUTO_FLOAT,
         AUTO,
         Range(0),
@@ -279,6 +280,17 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     setInitialModel, getInitialModel = setter(initialModel), getter(initialModel)
 
 
+class _NamesOrIndices:
+    """Convert a list of names and indices."""
+
+    kind = "a list of feature names or indices"
+
+    def __call__(self, value: Any) -> list[Any]:
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise TypeError
+        return [each if isinstance(each, str) else _INT(each) for each in value]
+
+
 class _Rows(
     CheckedParams, HasWeightCol, HasValidationIndicatorCol, HasStandardization, HasHandleInvalid
 ):
@@ -292,10 +304,35 @@ class _Rows(
     )
     handleInvalid = CheckedParam(
         "handleInvalid",
-        "what to do with training rows that have null, NaN or infinite values",
+        "what to do with training rows that have null, NaN or infinite values: raise an error, "
+        "skip them, or keep rows whose features have null or NaN, with the median of the training "
+        "rows and an input that tells the network that the value is missing",
         _STRING,
         "error",
-        OneOf(("error", "skip")),
+        OneOf(("error", "skip", "keep")),
+    )
+    numericEncoding = CheckedParam(
+        "numericEncoding",
+        "how numbers reach the network: plain, or piecewise, by their place among the quantiles of "
+        "the training rows; 'auto' is piecewise for dense features, at most 256, of 300 rows or "
+        "more, if standardization is on",
+        _STRING,
+        AUTO,
+        OneOf((AUTO, "plain", "piecewise")),
+    )
+    categorical = CheckedParam(
+        "categorical",
+        "whether features that their metadata declares nominal, as StringIndexer leaves them in an "
+        "assembled vector, are categories instead of numbers",
+        _BOOLEAN,
+        True,
+    )
+    categoricalFeatures: CheckedParam[Any] = CheckedParam(
+        "categoricalFeatures",
+        "features that are categories, of values 0, 1, 2, ..., by name or by index; for vectors "
+        "without metadata",
+        _NamesOrIndices(),
+        [],
     )
     validationFraction = CheckedParam(
         "validationFraction",
@@ -308,6 +345,12 @@ class _Rows(
     setWeightCol = setter(HasWeightCol.weightCol)
     setValidationIndicatorCol = setter(HasValidationIndicatorCol.validationIndicatorCol)
     setStandardization, setHandleInvalid = setter(standardization), setter(handleInvalid)
+    setNumericEncoding, getNumericEncoding = setter(numericEncoding), getter(numericEncoding)
+    setCategorical, getCategorical = setter(categorical), getter(categorical)
+    setCategoricalFeatures, getCategoricalFeatures = (
+        setter(categoricalFeatures),
+        getter(categoricalFeatures),
+    )
     setValidationFraction, getValidationFraction = (
         setter(validationFraction),
         getter(validationFraction),

@@ -28,6 +28,7 @@ from pyspark.sql import SparkSession
 
 from sparknn import __version__
 from sparknn.core.nn.activations import ACTIVATIONS
+from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.losses import LOSSES
 from sparknn.core.nn.network import Network
 from sparknn.core.types import Float32Array
@@ -170,6 +171,8 @@ class ModelWriter(StageWriter):
                 "activation": network.activation,
                 "loss": network.loss,
             },
+            "encoding": None if model.encoding is None else model.encoding.to_json(),
+            "featureNames": model.featureNames,
             "numParams": network.n_params,
             "sha256": theta_checksum(model.theta),
             "summary": model.summary.to_json() if model.hasSummary else None,
@@ -270,7 +273,8 @@ class ModelReader(StageReader[P]):
             raise ModelFormatError(
                 f"The training summary in {path}/metadata is damaged ({error!r})."
             ) from error
-        model = cast(Any, self.cls)(network, theta, summary)
+        encoding, names = _encoding(path, section, network)
+        model = cast(Any, self.cls)(network, theta, summary, encoding, names)
         _restore(model, metadata)
         return cast(P, model)
 
@@ -308,6 +312,27 @@ def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
             f"The description of the network in {path}/metadata is damaged ({error!r})."
         ) from error
     return network
+
+
+def _encoding(
+    path: str, section: dict[str, Any], network: Network
+) -> tuple[Encoding | None, list[str] | None]:
+    """Return the encoding and the names of the features; models of older versions have neither."""
+    saved, names = section.get("encoding"), section.get("featureNames")
+    try:
+        encoding = None if saved is None else Encoding.from_json(saved)
+        n_features = network.layers[0]
+        if encoding is not None:
+            n_inputs, n_features = encoding.n_dense + encoding.n_embedded, encoding.n_features
+            if n_inputs != network.layers[0]:
+                raise ValueError(f"{n_inputs} encoded inputs for layers = {network.layers!r}")
+        if names is not None and len(names) != n_features:
+            raise ValueError(f"{len(names)} names of {n_features} features")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFormatError(
+            f"The description of the features in {path}/metadata is damaged ({error!r})."
+        ) from error
+    return encoding, names
 
 
 def _theta(

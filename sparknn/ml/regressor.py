@@ -90,4 +90,6 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
                 found.target_mean[far][0],
             )
         standardizer = target_standardizer(found, keep_constant=initial is not None)
-        return Target(engine.info.n_targets, self.getLoss(), standardizer)
+        k = engine.info.n_targets
+        # Half the squared error of the mean, for targets of deviation 1.
+        return Target(k, self.getLoss(), standardizer, null_loss=0.5 * k)

@@ -8,12 +8,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
+from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.network import Network
+from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
 from sparknn.core.types import Float32Array, Float64Array
-from sparknn.engine.interface import DataError, DatasetInfo, FeatureStatistics
+from sparknn.engine.interface import DataError, Engine
+from sparknn.ml.checked_params import AUTO
 from sparknn.ml.defaults import resolve_defaults
+from sparknn.ml.encode import (
+    SAMPLE_ROWS,
+    choose_encoding,
+    encoded_standardizer,
+    encodes_numbers,
+    number_of_pieces,
+)
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.standardize import fold, robust_standardizer, sparse_standardizer, unfold
 
@@ -34,20 +44,22 @@ class Target:
     standardizer : Standardizer, optional
         Of the targets of a regression, shape (k,).
     class_weight : ndarray, shape (k,), optional
+    null_loss : float
+        Training loss of the best constant prediction.
     """
 
     n_outputs: int
     loss: str
     standardizer: Standardizer | None = None
     class_weight: Float64Array | None = None
+    null_loss: float = 0.0
 
 
 def make_fit(
     params: NetworkParams,
-    info: DatasetInfo,
-    statistics: Callable[[], FeatureStatistics],
+    engine: Engine,
     target: Target,
-    initial: tuple[Network, Float32Array] | None,
+    initial: LocalPredictor | None,
     on_round_end: Callable[[FitState, RoundRecord], None],
 ) -> FitState:
     """Return a fit that is ready to run.
@@ -55,12 +67,11 @@ def make_fit(
     Parameters
     ----------
     params : NetworkParams
-    info : DatasetInfo
-    statistics : callable
-        Called only if features are standardised.
+    engine : Engine
+        Its statistics and its sample are computed only if they are needed.
     target : Target
-    initial : (Network, theta), optional
-        Network to continue from.
+    initial : LocalPredictor, optional
+        Network to continue from, with its encoding.
     on_round_end : callable
         See ``FitState``.
 
@@ -69,6 +80,9 @@ def make_fit(
     ValueError
         If the initial network is of another shape.
     """
+    info = engine.info
+    encoding, sample = _encode(params, engine, initial)
+    pieces = encoding is not None and encoding.has_pieces
     n_workers = sum(n_rows > 0 for n_rows in info.rows_per_worker)
     chosen = resolve_defaults(
         params,
@@ -79,6 +93,7 @@ def make_fit(
         classifies=target.standardizer is None,
         continues=initial is not None,
         sparse=info.sparse,
+        pieces=pieces,
     )
     if info.n_validation == 0 and (names := params_that_need_validation(params)):
         values = " and ".join(f"{name}={params.getOrDefault(name)!r}" for name in names)
@@ -90,22 +105,30 @@ def make_fit(
     hidden, activation = params.getHiddenLayers(), params.getActivation()
     if initial is not None:
         # Params that are not set come from the initial network.
-        old, _ = initial
+        old = initial.network
         hidden = hidden if params.isSet("hiddenLayers") else list(old.layers[1:-1])
         activation = activation if params.isSet("activation") else old.activation
-    layers = (info.n_features, *hidden, target.n_outputs)
+    n_sparse = info.n_features if info.sparse else 0
+    n_inputs = info.n_features
+    if encoding is not None:
+        n_sparse, n_inputs = encoding.n_embedded, encoding.n_embedded + encoding.n_dense
+    layers = (n_inputs, *hidden, target.n_outputs)
     network = Network(layers, activation, target.loss)
     if network.n_params > _MAX_PARAMS:
         raise DataError(
-            f"A network {'-'.join(map(str, layers))} (features, hiddenLayers, outputs) has "
+            f"A network {'-'.join(map(str, layers))} (inputs, hiddenLayers, outputs) has "
             f"{network.n_params:.2g} parameters; expected at most {_MAX_PARAMS:.2g}, which take "
             f"{4 * _MAX_PARAMS >> 30} GiB. Set smaller hiddenLayers, or check why there are so "
             "many features or classes."
         )
     standardizer = None
     if params.getStandardization():
-        choose = sparse_standardizer if info.sparse else robust_standardizer
-        standardizer = choose(statistics(), keep_constant=initial is not None)
+        keep_constant = initial is not None
+        if encoding is not None:
+            standardizer = encoded_standardizer(encoding, sample, keep_constant=keep_constant)
+        else:
+            choose = sparse_standardizer if info.sparse else robust_standardizer
+            standardizer = choose(engine.statistics(), keep_constant=keep_constant)
     config = TrainConfig(
         network=network,
         seed=params.getSeed(),
@@ -115,6 +138,7 @@ def make_fit(
         momentum=params.getMomentum(),
         schedule=params.getStepSizeSchedule(),
         l2=chosen.regParam,
+        null_loss=target.null_loss if chosen.adaptsPenalty else 0.0,
         dropout=params.getDropout(),
         batch_size=chosen.batchSize,
         local_epochs=chosen.localEpochs,
@@ -122,7 +146,8 @@ def make_fit(
         shuffle=params.getShuffle(),
         local_state=chosen.localState,
         max_change=params.getMaxChange(),
-        n_sparse=info.n_features if info.sparse else 0,
+        n_sparse=n_sparse,
+        encoding=encoding,
         standardizer=standardizer,
         target_standardizer=target.standardizer,
         class_weight=target.class_weight,
@@ -135,7 +160,9 @@ def make_fit(
         patience=params.getPatience(),
         tol=params.getTol(),
     )
-    theta = None if initial is None else _initial_theta(network, *initial, config)
+    theta = (
+        None if initial is None else _initial_theta(network, initial.network, initial.theta, config)
+    )
     return FitState(
         config,
         averaging,
@@ -144,6 +171,39 @@ def make_fit(
         on_round_end=on_round_end,
         adapt_round_length=params.getPeriod() == "auto",
     )
+
+
+def _encode(
+    params: NetworkParams, engine: Engine, initial: LocalPredictor | None
+) -> tuple[Encoding | None, Float32Array]:
+    """Return the encoding, None if features are the inputs, and the sample that it comes from."""
+    info, nothing = engine.info, np.empty((0, 0), dtype=np.float32)
+    if initial is not None:
+        if initial.encoding is None or initial.encoding.n_features != info.n_features:
+            return None, nothing
+        return initial.encoding, engine.sample(SAMPLE_ROWS)
+    if info.sparse:
+        return None, nothing
+    wanted, categories = params.getNumericEncoding(), dict(info.categories)
+    for feature, n_values in info.categories:
+        if not n_values:
+            categories[feature] = int(engine.statistics().high[feature]) + 1
+    cuts = wanted == "piecewise" or (
+        wanted == AUTO
+        and params.getStandardization()
+        and encodes_numbers(info.n_features, info.n_rows)
+    )
+    keeps_missing = params.getHandleInvalid() == "keep"
+    if not (cuts or categories or keeps_missing):
+        return None, nothing
+    sample = engine.sample(SAMPLE_ROWS)
+    encoding = choose_encoding(
+        sample,
+        categories,
+        pieces=number_of_pieces(info.n_rows) if cuts else 0,
+        keeps_missing=keeps_missing,
+    )
+    return (encoding if encoding.changes else None), sample
 
 
 def params_that_need_validation(params: NetworkParams) -> list[str]:

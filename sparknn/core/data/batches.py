@@ -30,6 +30,7 @@ _BATCH_INDEPENDENT_FIELDS = {
     "momentum",
     "schedule",
     "l2",
+    "null_loss",
     "dropout",
     "local_state",
     "max_change",

@@ -66,6 +66,17 @@ class Encoding:
         return int(self.embedded[:, 1].sum())
 
     @property
+    def has_pieces(self) -> bool:
+        """Whether a number is cut into pieces."""
+        return bool((self.low == 0).any())
+
+    @property
+    def changes(self) -> bool:
+        """Whether inputs are not simply the features."""
+        plain = np.isinf(self.low).all() and len(self.feature) == self.n_features
+        return not plain or self.fill is not None
+
+    @property
     def categories(self) -> IntArray:
         """Features that are categories."""
         return np.concatenate([self.onehot[:, 0], self.embedded[:, 0]])
@@ -119,7 +130,10 @@ class Encoding:
         encoding = cls(
             int(saved["n_features"]),
             whole("feature"),
-            *(numbers(name) for name in ("start", "slope", "low", "high")),
+            numbers("start"),
+            numbers("slope"),
+            numbers("low"),
+            numbers("high"),
             None if saved["fill"] is None else numbers("fill"),
             whole("missing"),
             whole("onehot", 2),
@@ -181,9 +195,7 @@ class Encoder:
         self._value_feature = np.repeat(which, n_values)
         self._value = np.concatenate([np.empty(0), *map(np.arange, n_values)])[:, None]
         self._value = self._value.astype(np.float32)
-        self._shift, self._factor = (
-            each[m:, None].astype(np.float32) for each in (shift, factor)
-        )
+        self._shift, self._factor = (each[m:, None].astype(np.float32) for each in (shift, factor))
 
     def encode(self, X: FloatArray, out: Float32Array) -> Float32Array:
         """Write the dense inputs of rows of features, shape (n, d), into ``out``.

@@ -151,7 +151,22 @@ class FitState:
             self._n_units,
             units_ahead,
             rows,
+            self.penalty_factor,
         )
+
+    @property
+    def penalty_factor(self) -> float:
+        """The last round's training loss, relative to ``null_loss``, from 0 to 1.
+
+        The loss that remains estimates the noise of the labels. The penalty that Bayes' rule gives
+        for weights of known variance is the noise's variance by that of the weights, by the rows:
+        so clean labels are hardly penalised, and noisy ones are not learned by heart.
+        """
+        null_loss = self.config.null_loss
+        if not null_loss or not self.history:
+            return 1.0
+        loss = self.history[-1].loss
+        return min(1.0, loss / null_loss) if math.isfinite(loss) else 1.0
 
     def _split(self, theta: Float32Array) -> tuple[Float32Array | None, Float32Array]:
         """The weights of the sparse block, if there is one, and the other parameters."""

@@ -125,6 +125,7 @@ class LocalTrainer:
         network, solver = config.input_layer.dense, SOLVERS[config.solver]
         self._request, self._partition, self._solver = request, partition, solver
         self._averaged = config.local_state == "average"
+        self._l2 = config.l2 * request.penalty_factor
         vectors = np.empty((1 + solver.n_buffers, network.n_params), dtype=np.float32)
         self._theta, self._buffers = vectors[0], vectors[1:]
         self._theta[...] = request.state[0]
@@ -141,7 +142,7 @@ class LocalTrainer:
         if touched is not None:
             assert request.rows is not None
             W = request.rows[touched]
-            rule = rule_of(solver, W.shape, W.dtype, config.momentum, config.l2)
+            rule = rule_of(solver, W.shape, W.dtype, config.momentum, self._l2)
             self._rows = TrainedRows(W, rule)
         self._unit = -1
         self.result = LocalResult(state=vectors if self._averaged else vectors[:1])
@@ -152,6 +153,7 @@ class LocalTrainer:
         theta, gradient, blocks = self._theta, self._gradient, self._blocks
         gradient_blocks, backprop, rows = self._gradient_blocks, self._backprop, self._rows
         peak, schedule = config.step_size * self._request.step_factor, SCHEDULES[config.schedule]
+        l2 = self._l2
         max_change = config.max_change if solver.scaled else 0.0
         for batch in batches:
             X, y, sample_weight, weight, label_index, sparse = batch.rows
@@ -176,22 +178,22 @@ class LocalTrainer:
                 label_index,
                 rows,
             )
-            if config.l2 and not solver.decoupled_l2:
+            if l2 and not solver.decoupled_l2:
                 # The gradient of l2 / 2 ||W||^2; biases are free.
                 for (W, _, _), (dW, _, _) in zip(blocks, gradient_blocks, strict=True):
-                    dW += (scale * config.l2) * W
+                    dW += (scale * l2) * W
                 if rows is not None:
-                    rows.penalise(scale * config.l2)
+                    rows.penalise(scale * l2)
             clipping = _clip_norm(gradient, max_change, None if rows is None else rows.gradient)
             if not clipping:
                 result.n_skipped += 1
                 continue
             result.record(batch, loss * batch.mean_weight)
-            if config.l2 and solver.decoupled_l2:
+            if l2 and solver.decoupled_l2:
                 for W, _, _ in blocks:
-                    W *= 1 - step_size * config.l2
+                    W *= 1 - step_size * l2
             if rows is not None:
-                rows.step(step_size, clipping * step_size * config.l2)
+                rows.step(step_size, clipping * step_size * l2)
             n_steps = self._steps_before + result.n_steps
             solver.update(theta, gradient, self._buffers, step_size, config.momentum, n_steps)
 

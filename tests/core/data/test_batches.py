@@ -296,6 +296,7 @@ ENCODING = Encoding(
 )
 OTHERS: dict[str, Any] = {
     "encoding": ENCODING,
+    "null_loss": 0.5,
     "n_sparse": D,
     "network": Network((D, 5, 2)),
     "seed": 9,
