@@ -83,6 +83,8 @@ class DataSpec:
         Whether rows are distributed at random. If not, a partition's rows stay together.
     skip_invalid : bool
         Whether rows with null, NaN or infinite values are skipped instead of raising an error.
+    center : bool
+        Whether features that vary too little for float32 are ingested less an offset.
     """
 
     features: str
@@ -95,6 +97,7 @@ class DataSpec:
     validation_fraction: float = 0.0
     shuffle: bool = True
     skip_invalid: bool = False
+    center: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class DatasetInfo:
         have; empty for a regression.
     sparse : bool
         Whether rows are wide and mostly empty: features are columns of sparse rows.
+    input_offset : ndarray, shape (d,), float64, optional
+        What was subtracted from the features before they became float32.
     """
 
     n_features: int
@@ -128,6 +133,7 @@ class DatasetInfo:
     rows_per_worker: tuple[int, ...]
     class_weights: dict[int, float] = field(default_factory=dict)
     sparse: bool = False
+    input_offset: Float64Array | None = None
 
 
 @dataclass(frozen=True)

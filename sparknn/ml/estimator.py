@@ -179,6 +179,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             validation_fraction=self.getValidationFraction(),
             shuffle=self.getShuffle(),
             skip_invalid=self.getHandleInvalid() == "skip",
+            center=self.getStandardization(),
         )
 
     def _optional_column(self, name: str) -> str | None:

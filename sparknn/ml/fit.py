@@ -16,9 +16,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField
 
 from sparknn.core.nn.network import Network
+from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run_all
-from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
 from sparknn.engine.interface import DataError, DatasetInfo, DataSpec, Engine
 from sparknn.engine.interrupts import defer_interrupts
@@ -27,9 +27,8 @@ from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.progress import Progress
 from sparknn.ml.resume import probe_all, reserve_dirs, resume_all
-from sparknn.ml.standardize import warn_of_coarse_features
 from sparknn.ml.summary import TrainingSummary
-from sparknn.ml.training_setup import Target, fitted_theta, in_target_units, make_fit
+from sparknn.ml.training_setup import Target, fitted_network, in_target_units, make_fit
 
 
 class Trainable(NetworkParams):
@@ -48,7 +47,7 @@ class _Run:
 
     estimator: Trainable
     name: str
-    initial: tuple[Network, Float32Array] | None = None
+    initial: LocalPredictor | None = None
     state: FitState | None = None
     error: Exception | None = None
 
@@ -79,8 +78,6 @@ def fit_models(
             for run in runs:
                 _prepare(run, engine, label)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
-            if any(state.config.standardizer is not None for _, state in ready):
-                warn_of_coarse_features(spec.features, engine.statistics())
             resume_all(spark, engine, spec, ready, reserve)
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
@@ -107,7 +104,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
         if isinstance(found, Exception):
             run.error = found
         else:
-            run.initial = found.network, found.theta
+            run.initial = found._predictor
 
 
 def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
@@ -116,7 +113,7 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
         return
     estimator = run.estimator
     try:
-        target = estimator._target(engine, label, run.initial[0] if run.initial else None)
+        target = estimator._target(engine, label, run.initial.network if run.initial else None)
         run.state = make_fit(
             estimator,
             engine.info,
@@ -135,7 +132,7 @@ def _outcome(run: _Run, info: DatasetInfo, seconds: float, ingest_s: float) -> A
     if state is None or state.error is not None:
         return run.error if state is None else state.error
     try:
-        theta = fitted_theta(state)
+        local = fitted_network(state, info.input_offset)
     except DataError as error:
         return error
     if isinstance(state.on_checkpoint, Checkpoints):
@@ -149,8 +146,14 @@ def _outcome(run: _Run, info: DatasetInfo, seconds: float, ingest_s: float) -> A
         seconds=seconds,
         ingest_s=ingest_s,
     )
-    network = state.config.network
-    model: Any = estimator._model_class(network, theta, summary)
+    network = local.network
+    model: Any = estimator._model_class(
+        network,
+        local.theta,
+        summary,
+        input_offset=local.input_offset,
+        output_offset=local.output_offset,
+    )
     model._resetUid(estimator.uid)
     estimator._copyValues(model)
     if isinstance(model.getInitialModel(), Model):

@@ -6,6 +6,7 @@ change after construction, so copies share them, and the broadcast of a large ne
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class NetworkModel(
     theta : ndarray, shape (P,), float32, optional
     summary : TrainingSummary, optional
         Without arguments the model is empty, as Spark's readers construct it.
+    input_offset, output_offset : ndarray, float64, optional
+        See ``LocalPredictor``.
 
     Notes
     -----
@@ -55,11 +58,15 @@ class NetworkModel(
         network: Network | None = None,
         theta: Float32Array | None = None,
         summary: TrainingSummary | None = None,
+        *,
+        input_offset: Float64Array | None = None,
+        output_offset: Float64Array | None = None,
     ) -> None:
         super().__init__()
         self._network = network
         self._theta = None if theta is None else _frozen(theta)
         self._summary = summary
+        self._input_offset, self._output_offset = input_offset, output_offset
         self._broadcast: CachedBroadcast[LocalPredictor] = CachedBroadcast()
         if (network is None) != (theta is None):
             raise ValueError("Only one of network and theta was given; expected both, or neither.")
@@ -131,7 +138,16 @@ class NetworkModel(
 
     def toLocal(self) -> LocalPredictor:
         """Return a predictor that needs numpy only: no Spark, no JVM, small to pickle."""
-        return LocalPredictor(self.network, self.theta, self._thresholds())
+        return replace(self._predictor, thresholds=self._thresholds())
+
+    @property
+    def _predictor(self) -> LocalPredictor:
+        return LocalPredictor(
+            self.network,
+            self.theta,
+            input_offset=self._input_offset,
+            output_offset=self._output_offset,
+        )
 
     def write(self) -> ModelWriter:
         """Return a writer: ``model.write().overwrite().save(path)``."""

@@ -39,7 +39,8 @@ from sparknn.ml.weights_io import read_weights, write_weights
 
 log = logging.getLogger("sparknn")
 
-FORMAT_VERSION = 1
+# The newest format. Only models with offsets need it; all else is written in format 1.
+FORMAT_VERSION = 2
 SECTION = "sparknn"
 METADATA_SHA = "metadataSha256"
 INITIAL_MODEL = "initialModel"
@@ -104,7 +105,7 @@ class StageWriter(MLWriter):
 
     def _section(self) -> dict[str, Any]:
         """Return the section "sparknn" of the metadata."""
-        return {"formatVersion": FORMAT_VERSION, "version": __version__}
+        return {"formatVersion": 1, "version": __version__}
 
     def _metadata_line(self) -> str:
         # Only the session's version is read from the second argument.
@@ -162,13 +163,16 @@ class ModelWriter(StageWriter):
 
     def _section(self) -> dict[str, Any]:
         model: Any = self.instance
-        network = model.network
+        network, section, offsets = model.network, super()._section(), _saved_offsets(model)
+        if offsets:
+            section["formatVersion"] = FORMAT_VERSION
         return {
-            **super()._section(),
+            **section,
             "network": {
                 "layers": list(network.layers),
                 "activation": network.activation,
                 "loss": network.loss,
+                **offsets,
             },
             "numParams": network.n_params,
             "sha256": theta_checksum(model.theta),
@@ -270,7 +274,7 @@ class ModelReader(StageReader[P]):
             raise ModelFormatError(
                 f"The training summary in {path}/metadata is damaged ({error!r})."
             ) from error
-        model = cast(Any, self.cls)(network, theta, summary)
+        model = cast(Any, self.cls)(network, theta, summary, **_offsets(path, section, network))
         _restore(model, metadata)
         return cast(P, model)
 
@@ -308,6 +312,32 @@ def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
             f"The description of the network in {path}/metadata is damaged ({error!r})."
         ) from error
     return network
+
+
+def _saved_offsets(model: Any) -> dict[str, list[float]]:
+    local = model._predictor
+    offsets = {"inputOffset": local.input_offset, "outputOffset": local.output_offset}
+    return {name: values.tolist() for name, values in offsets.items() if values is not None}
+
+
+def _offsets(path: str, section: dict[str, Any], network: Network) -> dict[str, Any]:
+    """Return the offsets that a model has beside its parameters."""
+    saved, found = section["network"], {}
+    for key, name, size in (
+        ("inputOffset", "input_offset", network.layers[0]),
+        ("outputOffset", "output_offset", network.layers[-1]),
+    ):
+        if saved.get(key) is None:
+            continue
+        try:
+            found[name] = np.array(saved[key], dtype=np.float64)
+            if found[name].shape != (size,) or not np.isfinite(found[name]).all():
+                raise ValueError(f"expected {size} finite numbers")
+        except (TypeError, ValueError) as error:
+            raise ModelFormatError(
+                f"The {key} of the network in {path}/metadata is damaged ({error})."
+            ) from error
+    return found
 
 
 def _theta(

@@ -9,13 +9,21 @@ import numpy as np
 
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
 from sparknn.core.nn.network import Network
+from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
 from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.interface import DataError, DatasetInfo, FeatureStatistics
 from sparknn.ml.defaults import resolve_defaults
 from sparknn.ml.params import NetworkParams
-from sparknn.ml.standardize import fold, robust_standardizer, sparse_standardizer, unfold
+from sparknn.ml.standardize import (
+    Folding,
+    fold,
+    robust_standardizer,
+    sparse_standardizer,
+    unfold,
+    unfolding,
+)
 
 # A mistyped size must not end in a MemoryError, or exhaust the machine.
 _MAX_PARAMS = 1 << 31
@@ -47,7 +55,7 @@ def make_fit(
     info: DatasetInfo,
     statistics: Callable[[], FeatureStatistics],
     target: Target,
-    initial: tuple[Network, Float32Array] | None,
+    initial: LocalPredictor | None,
     on_round_end: Callable[[FitState, RoundRecord], None],
 ) -> FitState:
     """Return a fit that is ready to run.
@@ -59,8 +67,8 @@ def make_fit(
     statistics : callable
         Called only if features are standardised.
     target : Target
-    initial : (Network, theta), optional
-        Network to continue from.
+    initial : LocalPredictor, optional
+        Network to continue from, and its offsets.
     on_round_end : callable
         See ``FitState``.
 
@@ -90,7 +98,7 @@ def make_fit(
     hidden, activation = params.getHiddenLayers(), params.getActivation()
     if initial is not None:
         # Params that are not set come from the initial network.
-        old, _ = initial
+        old = initial.network
         hidden = hidden if params.isSet("hiddenLayers") else list(old.layers[1:-1])
         activation = activation if params.isSet("activation") else old.activation
     layers = (info.n_features, *hidden, target.n_outputs)
@@ -135,7 +143,7 @@ def make_fit(
         patience=params.getPatience(),
         tol=params.getTol(),
     )
-    theta = None if initial is None else _initial_theta(network, *initial, config)
+    theta = None if initial is None else _initial_theta(initial, config, info.input_offset)
     return FitState(
         config,
         averaging,
@@ -157,9 +165,10 @@ def params_that_need_validation(params: NetworkParams) -> list[str]:
 
 
 def _initial_theta(
-    network: Network, old: Network, theta: Float32Array, config: TrainConfig
+    initial: LocalPredictor, config: TrainConfig, input_offset: Float64Array | None
 ) -> Float32Array:
     """Convert a model's ``theta`` to the same function of standardised rows."""
+    network, old = config.network, initial.network
     if (old.layers, old.activation) != (network.layers, network.activation):
         raise ValueError(
             f"The initial model has layers {list(old.layers)} and activation '{old.activation}'; "
@@ -167,11 +176,17 @@ def _initial_theta(
             "Sizes come from the features, hiddenLayers and the labels: make them equal, or clear "
             "initialModel."
         )
-    return unfold(network, theta, config.standardizer, config.target_standardizer)
+    return unfold(network, initial.theta, *unfolding(config, input_offset, initial))
 
 
-def fitted_theta(fit: FitState) -> Float32Array:
-    """Return the parameters of a finished fit, for unscaled rows. Shape (P,), float32.
+def fitted_network(fit: FitState, input_offset: Float64Array | None = None) -> LocalPredictor:
+    """Return the network of a finished fit, for unscaled rows.
+
+    Parameters
+    ----------
+    fit : FitState
+    input_offset : ndarray, shape (d,), optional
+        What was subtracted from the features at ingest.
 
     Raises
     ------
@@ -179,15 +194,23 @@ def fitted_theta(fit: FitState) -> Float32Array:
         If they exceed the range of float32.
     """
     assert fit.theta is not None
-    config = fit.config
+    network, folding = fit.config.network, Folding.of(fit.config, input_offset)
     with np.errstate(over="ignore"):
-        theta = fold(config.network, fit.theta, config.standardizer, config.target_standardizer)
+        theta = fold(network, fit.theta, folding.features, folding.targets)
     if not np.isfinite(theta).all():
         raise DataError(
             "The network's weights exceed the range of float32 (3e38): labels are too large, or "
             "features vary too little. Multiply them by a constant."
         )
-    return center_logits(config.network, theta) if config.network.loss_fn.classifies else theta
+    if network.loss_fn.classifies:
+        theta = center_logits(network, theta)
+    return LocalPredictor(
+        network,
+        theta,
+        encoding=fit.config.encoding,
+        input_offset=folding.input_offset,
+        output_offset=folding.output_offset,
+    )
 
 
 def center_logits(network: Network, theta: Float32Array) -> Float32Array:
