@@ -142,7 +142,8 @@ class DecodedRows:
         sparse = self.is_sparse & self.present
         full = self.present & ~sparse
         with np.errstate(over="ignore"):
-            values = self.values.values.astype(_float_type(self.values.values), copy=False)
+            flat = self.values.values
+            values: FloatArray = flat.astype(_float_type(flat), copy=False)
         counts = np.where(self.present, self.values.lengths, 0)
         kept = np.repeat(self.present, self.values.lengths)
         columns = np.empty(len(values), dtype=np.int64)
@@ -153,9 +154,9 @@ class DecodedRows:
         return Entries(values[kept], columns[kept], counts)
 
 
-def _float_type(values: FloatArray) -> type[np.float32 | np.float64]:
+def _float_type(values: FloatArray) -> np.dtype[np.floating]:
     """Doubles are sent only if the model has an offset, and must stay doubles."""
-    return np.float64 if values.dtype == np.float64 else np.float32
+    return np.dtype(np.float64 if values.dtype == np.float64 else np.float32)
 
 
 def score(scorer: Scorer, *columns: pa.Array) -> pa.StructArray:

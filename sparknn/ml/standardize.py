@@ -124,18 +124,25 @@ def target_standardizer(
     A constant target has the factor 0, and ``fold`` makes the network predict it. With
     ``keep_constant``, for a warm start, it is only shifted.
     """
-    factor = _factor(statistics.target_deviation, statistics.target_mean, of_constant=1.0)
+    deviation, mean = statistics.target_deviation, statistics.target_mean
+    # Targets are float64 until they are standardised.
+    factor = _factor(deviation, mean, of_constant=1.0, epsilon=float(np.finfo(np.float64).eps))
     factor = factor.astype(np.float64)
     if not keep_constant:
         factor[statistics.target_deviation == 0] = 0
     return Standardizer(statistics.target_mean, factor)
 
 
-def _factor(scale: Float64Array, mean: Float64Array, of_constant: float) -> Float32Array:
+def _factor(
+    scale: Float64Array,
+    mean: Float64Array,
+    of_constant: float,
+    epsilon: float = float(np.finfo(np.float32).eps),
+) -> Float32Array:
     """Return ``1 / scale``, or ``of_constant`` where the scale is only rounding error."""
     with np.errstate(divide="ignore", over="ignore"):
         factor = (1 / scale).astype(np.float32)
-    varies = scale > np.finfo(np.float32).eps * np.abs(mean)
+    varies = scale > epsilon * np.abs(mean)
     usable = varies & np.isfinite(factor) & (factor > 0)
     return np.where(usable, factor, np.float32(of_constant))
 

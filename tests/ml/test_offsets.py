@@ -22,7 +22,8 @@ from sparknn.engine.rdd import RddEngine
 
 N = 600
 CLASSES_X, CLASSES = blobs(N)
-CURVE_X, CURVE = curve(N, k=2)
+CURVE_X = curve(N)[0]
+CURVE = np.sin(CURVE_X @ np.array([[0.5, 0.4], [-0.3, 0.6], [0.4, 0.0], [0.2, -0.5]]))
 OFFSETS = (1e6, -1e9, 1e12)
 # Only the first three columns are moved.
 MOVED = np.array([1.0, 1.0, 1.0, 0.0])
@@ -36,7 +37,7 @@ def classifier(**params: Any) -> NeuralNetClassifier:
 
 def regressor(**params: Any) -> NeuralNetRegressor:
     return NeuralNetRegressor(
-        **{"hiddenLayers": [16], "maxIter": 6, "numWorkers": 2, "seed": 1, **params}
+        **{"hiddenLayers": [16], "maxIter": 12, "numWorkers": 2, "seed": 1, **params}
     )
 
 
@@ -72,20 +73,18 @@ def test_an_offset_of_features_costs_no_accuracy(
     assert model.predict(X[0]) == found[0]
 
 
-@pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("k", [1, 2])
-def test_an_offset_of_features_and_targets_costs_no_r2(
-    spark: SparkSession, offset: float, k: int
-) -> None:
+def test_an_offset_of_features_and_targets_costs_no_r2(spark: SparkSession, k: int) -> None:
     def fitted(X: Any, Y: Any) -> float:
         y = Y[:, 0] if k == 1 else Y
         return r2(regressor().fit(table(spark, X, y)).toLocal().predict(X), y)
 
     Y = CURVE + np.array([0.0, 7.0])
     expected = fitted(CURVE_X.astype(np.float64), Y)
-    assert expected > 0.6
-    both = fitted(far(CURVE_X, offset), Y + offset * np.array([1.0, 0.0]))
-    assert both == pytest.approx(expected, abs=0.01)
+    assert expected > 0.7
+    for offset in OFFSETS:
+        both = fitted(far(CURVE_X, offset), Y + offset * np.array([1.0, 0.0]))
+        assert both == pytest.approx(expected, abs=0.01), offset
 
 
 def test_a_saved_model_keeps_its_offsets(spark: SparkSession, tmp_path: Path) -> None:

@@ -181,7 +181,9 @@ class Encoder:
         self._value_feature = np.repeat(which, n_values)
         self._value = np.concatenate([np.empty(0), *map(np.arange, n_values)])[:, None]
         self._value = self._value.astype(np.float32)
-        self._shift, self._factor = (each[m:, None].astype(np.float32) for each in (shift, factor))
+        self._shift, self._factor = (
+            each[m:, None].astype(np.float32) for each in (shift, factor)
+        )
 
     def encode(self, X: FloatArray, out: Float32Array) -> Float32Array:
         """Write the dense inputs of rows of features, shape (n, d), into ``out``.
