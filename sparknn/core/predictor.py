@@ -45,6 +45,10 @@ class LocalPredictor:
         One per class; predicted is the class with the largest probability / threshold.
     encoding : Encoding, optional
         How features become the network's inputs; by default, they are the inputs.
+    input_offset : ndarray, shape (d,), float64, optional
+        Subtracted from the features, before they are encoded or become float32.
+    output_offset : ndarray, shape (k,), float64, optional
+        Added to the predicted targets.
 
     Examples
     --------
@@ -59,6 +63,8 @@ class LocalPredictor:
     theta: Float32Array = field(repr=False)
     thresholds: tuple[float, ...] | None = None
     encoding: Encoding | None = field(default=None, repr=False)
+    input_offset: Float64Array | None = field(default=None, repr=False)
+    output_offset: Float64Array | None = field(default=None, repr=False)
 
     @property
     def n_features(self) -> int:
@@ -81,6 +87,8 @@ class LocalPredictor:
             "theta": np.ascontiguousarray(self.theta, dtype="<f4").tobytes(),
             "thresholds": self.thresholds,
             "encoding": None if self.encoding is None else self.encoding.to_json(),
+            "input_offset": _to_list(self.input_offset),
+            "output_offset": _to_list(self.output_offset),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -88,7 +96,12 @@ class LocalPredictor:
         theta = np.frombuffer(state["theta"], dtype="<f4")
         encoding = state.get("encoding") and Encoding.from_json(state["encoding"])
         self.__dict__.update(
-            network=network, theta=theta, thresholds=state["thresholds"], encoding=encoding
+            network=network,
+            theta=theta,
+            thresholds=state["thresholds"],
+            encoding=encoding,
+            input_offset=_from_list(state.get("input_offset")),
+            output_offset=_from_list(state.get("output_offset")),
         )
 
     def predict_raw(self, X: ArrayLike) -> Float64Array:
@@ -97,7 +110,7 @@ class LocalPredictor:
         Parameters
         ----------
         X : array-like or scipy sparse matrix, shape (n, d)
-            Any numeric type; used as float32.
+            Any numeric type; used as float32, less the offset.
 
         Returns
         -------
@@ -139,11 +152,17 @@ class LocalPredictor:
         ----------
         X : ndarray, shape (n, d)
         """
+        return self._plus_offset(self._outputs(X))
+
+    def _plus_offset(self, raw: Float64Array) -> Float64Array:
+        return raw if self.output_offset is None else raw + self.output_offset
+
+    def _outputs(self, X: FloatArray) -> Float64Array:
         raw = np.empty((len(X), self.n_outputs), dtype=np.float64)
         if self.encoding is not None:
             return self._encoded_outputs(X, self.encoding, raw)
         with np.errstate(over="ignore", invalid="ignore"):
-            for start, stop, blocks in _blocks(X, block_rows(self.network.layers)):
+            for start, stop, blocks in self._input_blocks(X, block_rows(self.network.layers)):
                 few = None
                 if self._wide:
                     rows = blocks.reshape(-1, self.n_features)[: stop - start]
@@ -160,8 +179,11 @@ class LocalPredictor:
 
     def outputs_of(self, rows: Entries) -> Float64Array:
         """``outputs`` of rows that are given by their entries: to the byte the same numbers."""
-        if self.encoding is not None:
-            return self.outputs(rows.dense(self.n_features))
+        return self._plus_offset(self._outputs_of(rows))
+
+    def _outputs_of(self, rows: Entries) -> Float64Array:
+        if self.encoding is not None or self.input_offset is not None:
+            return self._outputs_of_dense(rows, np.arange(len(rows.counts)))
         with np.errstate(over="ignore", invalid="ignore"):
             rows = rows.without_zeros()
             few = self._few(rows.counts) if self._wide else np.zeros(len(rows.counts), dtype=bool)
@@ -170,12 +192,28 @@ class LocalPredictor:
             raw = np.empty((len(few), self.n_outputs), dtype=np.float64)
             raw[few] = self._sparse_outputs(rows.chosen(few))
             many = np.flatnonzero(~few)
-            for start in range(0, len(many), BLOCK_ROWS):
-                at = many[start : start + BLOCK_ROWS]
-                mine = np.zeros(len(few), dtype=bool)
-                mine[at] = True
-                raw[at] = self.outputs(rows.chosen(mine).dense(self.n_features))
+            raw[many] = self._outputs_of_dense(rows, many)
             return raw
+
+    def _outputs_of_dense(self, rows: Entries, which: IntArray) -> Float64Array:
+        """Of the rows ``which``, made dense a block at a time."""
+        raw = np.empty((len(which), self.n_outputs), dtype=np.float64)
+        for start in range(0, len(which), BLOCK_ROWS):
+            at = which[start : start + BLOCK_ROWS]
+            mine = np.zeros(len(rows.counts), dtype=bool)
+            mine[at] = True
+            raw[start : start + len(at)] = self._outputs(rows.chosen(mine).dense(self.n_features))
+        return raw
+
+    def _input_blocks(self, X: FloatArray, n_block: int) -> Iterator[tuple[int, int, Float32Array]]:
+        """``_blocks`` of all rows, less the offset."""
+        if self.input_offset is None:
+            yield from _blocks(X, n_block)
+            return
+        for first in range(0, len(X), BLOCK_ROWS):
+            rows = X[first : first + BLOCK_ROWS] - self.input_offset
+            for start, stop, blocks in _blocks(rows, n_block):
+                yield first + start, first + stop, blocks
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -190,7 +228,7 @@ class LocalPredictor:
         n_block = block_rows(layer.dense.layers)
         inputs = np.empty((BLOCK_ROWS, encoding.n_dense), dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            for start, stop, blocks in _blocks(X, n_block):
+            for start, stop, blocks in self._input_blocks(X, n_block):
                 rows = blocks.reshape(-1, encoding.n_features)
                 encoded = np.ascontiguousarray(self._encoder.encode(rows, inputs))
                 embedded = _Embedded(*encoding.rows_of_weights(rows), W)
@@ -297,6 +335,14 @@ class _Embedded:
 
     def backward(self, dZ: FloatArray) -> None:
         raise TypeError("A predictor is not trained.")
+
+
+def _to_list(offset: Float64Array | None) -> list[float] | None:
+    return None if offset is None else offset.tolist()
+
+
+def _from_list(saved: list[float] | None) -> Float64Array | None:
+    return None if saved is None else np.array(saved, dtype=np.float64)
 
 
 def _all_valid(raw: Float64Array) -> Float64Array:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sparknn.core.entries import Entries
 from sparknn.core.nn.input_layer import SPARSE_DENSITY
-from sparknn.core.types import FloatArray, IntArray
+from sparknn.core.types import Float32Array, Float64Array, FloatArray, IntArray
+from sparknn.engine.offsets import CoarseRanges
 
 # Largest weight of a row: keeps sums over rows and epochs below the maximum of float64.
 _MAX_WEIGHT = 1e290
@@ -40,6 +41,10 @@ class IngestTask:
     keep_missing : bool
     categories : tuple of (int, int)
         See ``DataSpec``.
+    center : bool
+        Whether to look for features that float32 is too coarse for.
+    offset : ndarray, shape (d,), float64, optional
+        Subtracted from the features, which are float64, before they become float32.
     """
 
     fit_id: str
@@ -53,6 +58,8 @@ class IngestTask:
     validation_fraction: float
     keep_missing: bool = False
     categories: tuple[tuple[int, int], ...] = ()
+    center: bool = False
+    offset: Float64Array | None = None
 
 
 @dataclass
@@ -89,6 +96,7 @@ class IngestCounts:
         self.sizes: Counter[int] = Counter()
         self.n_seen = 0
         self.n_skipped = 0
+        self.ranges = CoarseRanges()
 
     def count(self, reason: str, rows: NDArray[np.bool_]) -> None:
         """Add the number of marked rows to those that are bad for a reason."""
@@ -97,7 +105,13 @@ class IngestCounts:
     def to_json(self) -> str:
         sizes = {str(size): count for size, count in self.sizes.items()}
         return json.dumps(
-            {"bad": self.bad, "sizes": sizes, "seen": self.n_seen, "skipped": self.n_skipped}
+            {
+                "bad": self.bad,
+                "sizes": sizes,
+                "seen": self.n_seen,
+                "skipped": self.n_skipped,
+                "ranges": self.ranges.to_json(),
+            }
         )
 
 
@@ -152,7 +166,12 @@ def decode(task: IngestTask, batch: pa.RecordBatch, counts: IngestCounts) -> Dec
         invalid |= ~known
 
     counts.n_skipped += int(invalid.sum())
-    return None if features is None else (features, y, w, indicator, ~invalid & (w > 0))
+    if features is None:
+        return None
+    valid = ~invalid & (w > 0)
+    if task.center and task.offset is None:
+        counts.ranges.update(features.dense, np.flatnonzero(valid))
+    return features, y, w, indicator, valid
 
 
 def _has_categories(task: IngestTask, features: Features, n: int) -> NDArray[np.bool_]:
@@ -204,8 +223,15 @@ def _features(
     lengths = np.where(present, np.diff(lists.offsets.to_numpy()), 0)
     # A null list may still own entries. flatten() skips them, as the lengths above do.
     flat = lists.flatten()
-    values = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    offset = task.offset
+    # With an offset, numbers stay float64 until it is subtracted.
+    kind = np.float32 if offset is None else np.float64
+    values = flat.to_numpy(zero_copy_only=False).astype(kind, copy=False)
     good = np.isfinite(values)
+    if offset is not None:
+        # As in the first pass, in which numbers were float32.
+        with np.errstate(over="ignore"):
+            good = np.isfinite(values.astype(np.float32))
     if task.keep_missing:
         # A null is NaN here.
         good |= np.isnan(values)
@@ -232,8 +258,11 @@ def _features(
     # Denser rows train faster as dense ones, even if they arrive as sparse vectors (of MNIST's
     # pixels, one in five is not 0).
     sparse = task.vectors and nonzero.sum() < SPARSE_DENSITY * d * present.sum()
+    # An offset is for columns that are dense in all batches.
+    sparse &= offset is None
     if not sparse and not is_sparse.any() and present.all():
-        return finite, Features(d, values.reshape(n, d), values, np.empty(0, np.int32), starts)
+        dense = _less(values.reshape(n, d), offset)
+        return finite, Features(d, dense, dense.reshape(-1), np.empty(0, np.int32), starts)
 
     columns = np.empty(len(values), dtype=np.int32)
     entry_row = np.repeat(np.arange(n), lengths)
@@ -242,9 +271,17 @@ def _features(
         columns[in_sparse] = batch.column("indices").flatten().to_numpy(zero_copy_only=False)
     columns[~in_sparse] = (np.arange(len(values)) - starts[entry_row])[~in_sparse]
     if not sparse:
-        dense = np.zeros((n, d), dtype=np.float32)
+        dense = np.zeros((n, d), dtype=kind)
         dense[entry_row, columns] = values
-        return finite, Features(d, dense, values, columns, starts)
+        return finite, Features(d, _less(dense, offset), values, columns, starts)
     per_row = np.bincount(entry_row[nonzero], minlength=n)
     starts = np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
     return finite, Features(d, None, values[nonzero], columns[nonzero], starts)
+
+
+def _less(X: FloatArray, offset: Float64Array | None) -> Float32Array:
+    """Return ``X - offset`` as float32; ``X``, shape (n, d), itself without an offset."""
+    if offset is None:
+        return X
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (X - offset).astype(np.float32)

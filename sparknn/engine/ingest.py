@@ -18,16 +18,23 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, ByteType, IntegerType, ShortType
 
 from sparknn.core.nn.input_layer import LEAST_SPARSE
+from sparknn.core.types import Float64Array
 from sparknn.engine.decode import IngestTask
 from sparknn.engine.interface import ColumnProblem, DataError, DatasetInfo, DataSpec
+from sparknn.engine.offsets import find_offset
 from sparknn.engine.partitioner import partition_keys
 from sparknn.engine.scatter import BLOCK_DDL, scatter
 from sparknn.engine.spill import HANDLE_DDL, ShardHandle, spill_batches, spill_rows
 from sparknn.engine.sql import quote_column
 
 
-def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
-    """Return a lazy RDD of one handle per worker, as JSON; evaluating it writes the shards."""
+def shard_handles(
+    df: DataFrame, spec: DataSpec, fit_id: str, offset: Float64Array | None = None
+) -> RDD[str]:
+    """Return a lazy RDD of one handle per worker, as JSON; evaluating it writes the shards.
+
+    ``offset``, shape (d,), is subtracted from the features before they become float32.
+    """
     task = IngestTask(
         fit_id=fit_id,
         keys=partition_keys(spec.n_workers),
@@ -40,11 +47,13 @@ def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
         validation_fraction=spec.validation_fraction,
         keep_missing=spec.keep_missing,
         categories=spec.categories,
+        center=spec.center,
+        offset=offset,
     )
     # With shuffling, a block's sequence starts with a random number.
     order = ("sequence", "source") if spec.shuffle else ("source", "sequence")
     blocks = (
-        df.select(*_columns(df, spec))
+        df.select(*_columns(df, spec, "float" if offset is None else "double"))
         .mapInArrow(partial(scatter, task), BLOCK_DDL)
         .repartition(spec.n_workers, "key")
         .sortWithinPartitions("role", *order)
@@ -64,14 +73,14 @@ def _limits_arrow_bytes(df: DataFrame) -> bool:
     return df.sparkSession.conf.isModifiable("spark.sql.execution.arrow.maxBytesPerBatch")
 
 
-def _columns(df: DataFrame, spec: DataSpec) -> list[Column]:
+def _columns(df: DataFrame, spec: DataSpec, number: str) -> list[Column]:
     features, label = F.col(quote_column(spec.features)), F.col(quote_column(spec.label))
     columns = []
     if isinstance(df.schema[spec.features].dataType, VectorUDT):
         # Reading the vector's fields takes a fifth of the time of vector_to_array.
         vector = F.unwrap_udt(features)
         columns += [
-            vector["values"].cast("array<float>").alias("x"),
+            vector["values"].cast(f"array<{number}>").alias("x"),
             vector["type"].alias("type"),
             vector["size"].alias("size"),
             vector["indices"].alias("indices"),
@@ -80,7 +89,7 @@ def _columns(df: DataFrame, spec: DataSpec) -> list[Column]:
         element = getattr(df.schema[spec.features].dataType, "elementType", None)
         # Casting small integers in Spark takes 2.4 times as long as passing them on.
         small = isinstance(element, ByteType | ShortType | IntegerType)
-        columns.append((features if small else features.cast("array<float>")).alias("x"))
+        columns.append((features if small else features.cast(f"array<{number}>")).alias("x"))
     label_type = df.schema[spec.label].dataType
     if isinstance(label_type, VectorUDT):
         # vector_to_array refuses null.
@@ -173,6 +182,12 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
         sparse=n_features >= LEAST_SPARSE and 2 * n_sparse > n_rows,
         categories=spec.categories,
     )
+
+
+def coarse_offset(handles: list[ShardHandle], info: DatasetInfo) -> Float64Array | None:
+    """Return what to subtract from features that float32 is too coarse for; None if from none."""
+    counts = chain.from_iterable(handle.ingest_counts for handle in handles)
+    return find_offset([each["ranges"] for each in counts], info.n_features)
 
 
 _LABEL_SIZE = "label size "

@@ -88,6 +88,8 @@ class DataSpec:
     categories : tuple of (int, int)
         Features that are categories, and their number of values: 0 if unknown. Other values are an
         error.
+    center : bool
+        Whether features that vary too little for float32 are ingested less an offset.
     """
 
     features: str
@@ -102,6 +104,7 @@ class DataSpec:
     skip_invalid: bool = False
     keep_missing: bool = False
     categories: tuple[tuple[int, int], ...] = ()
+    center: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ class DatasetInfo:
         Whether rows are wide and mostly empty: features are columns of sparse rows.
     categories : tuple of (int, int)
         As in ``DataSpec``.
+    input_offset : ndarray, shape (d,), float64, optional
+        What was subtracted from the features before they became float32.
     """
 
     n_features: int
@@ -138,6 +143,7 @@ class DatasetInfo:
     class_weights: dict[int, float] = field(default_factory=dict)
     sparse: bool = False
     categories: tuple[tuple[int, int], ...] = ()
+    input_offset: Float64Array | None = None
 
 
 @dataclass(frozen=True)

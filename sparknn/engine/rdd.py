@@ -23,9 +23,9 @@ from pyspark.sql import DataFrame
 from sparknn.core.config import RoundRequest
 from sparknn.core.training.aggregation import WorkerSum, merge_sums, weight_scale_for
 from sparknn.core.training.runner import RoundResult
-from sparknn.core.types import Float32Array
+from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine import tasks
-from sparknn.engine.ingest import check, shard_handles
+from sparknn.engine.ingest import check, coarse_offset, shard_handles
 from sparknn.engine.interface import DatasetInfo, DataSpec, FeatureStatistics
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.spill import ShardHandle
@@ -76,18 +76,21 @@ class RddEngine(AbstractContextManager["RddEngine"]):
             "shuffling" if self._spec.shuffle else "distributing",
             _plural(self.n_workers, "worker"),
         )
-        with self._cancellable("sparknn: rows to shards"), translate_worker_errors():
-            # Not cached: evaluating a partition writes its shard again.
-            self._uncached_handles = shard_handles(df, self._spec, self._fit_id)
-            self._handles = self._uncached_handles.map(ShardHandle.from_json).persist(
-                StorageLevel.MEMORY_AND_DISK
-            )
-            handles = sorted(self._handles.collect(), key=lambda handle: handle.partition)
-            # Set here, as an interrupt is raised at the end of this block and clean-up needs them.
-            self._folders = {handle.location for handle in handles}
-            # Spark counts the driver, too; in local mode it is the only executor.
-            n_executors = max(1, len(self._sc._jsc.sc().statusTracker().getExecutorInfos()) - 1)
+        handles, n_executors = self._write_shards(df)
         info = check(handles, self._spec)
+        if self._spec.center and (offset := coarse_offset(handles, info)) is not None:
+            log.info(
+                "%d of %s features in column '%s' vary too little for float32, or are constant: "
+                "reading the rows again, less an offset.",
+                np.count_nonzero(offset),
+                f"{info.n_features:,}",
+                self._spec.features,
+            )
+            self._discard_shards()
+            # A lost shard must not be found among those of the first pass.
+            self._fit_id = uuid.uuid4().hex
+            handles, n_executors = self._write_shards(df, offset)
+            info = replace(check(handles, self._spec), input_offset=offset)
         self.ingest_s = time.perf_counter() - started
         log.info(
             "Ingested %s training and %s validation rows (%s features) for %s in %.1f s%s.",
@@ -100,6 +103,23 @@ class RddEngine(AbstractContextManager["RddEngine"]):
         )
         _warn_if_skewed(handles, n_executors)
         return info
+
+    def _write_shards(
+        self, df: DataFrame, offset: Float64Array | None = None
+    ) -> tuple[list[ShardHandle], int]:
+        """Write all shards; return their handles, by partition, and the number of executors."""
+        with self._cancellable("sparknn: rows to shards"), translate_worker_errors():
+            # Not cached: evaluating a partition writes its shard again.
+            self._uncached_handles = shard_handles(df, self._spec, self._fit_id, offset)
+            self._handles = self._uncached_handles.map(ShardHandle.from_json).persist(
+                StorageLevel.MEMORY_AND_DISK
+            )
+            handles = sorted(self._handles.collect(), key=lambda handle: handle.partition)
+            # Set here, as an interrupt is raised at the end of this block and clean-up needs them.
+            self._folders = {handle.location for handle in handles}
+            # Spark counts the driver, too; in local mode it is the only executor.
+            n_executors = max(1, len(self._sc._jsc.sc().statusTracker().getExecutorInfos()) - 1)
+        return handles, n_executors
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -198,11 +218,7 @@ class RddEngine(AbstractContextManager["RddEngine"]):
         try:
             # A call of the JVM that was broken off may have left its job running.
             self._sc.cancelJobsWithTag(self._tag)
-            if self._handles is not None:
-                self._handles.unpersist()
-                self._handles = None
-            with translate_worker_errors():
-                self._remove_shards()
+            self._discard_shards()
         except WorkerEnvironmentError as error:
             # Where Python cannot run, it has written nothing; the fit's own error says why.
             log.debug("No shards were removed: %s", error)
@@ -214,6 +230,13 @@ class RddEngine(AbstractContextManager["RddEngine"]):
                 str(error).partition("\n")[0],
             )
         self._folders = set()
+
+    def _discard_shards(self) -> None:
+        if self._handles is not None:
+            self._handles.unpersist()
+            self._handles = None
+        with translate_worker_errors():
+            self._remove_shards()
 
     def _remove_shards(self) -> None:
         with self._job_description("sparknn: removing shards"):

@@ -187,6 +187,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             skip_invalid=self.getHandleInvalid() == "skip",
             keep_missing=self.getHandleInvalid() == "keep",
             categories=tuple(sorted(categories.items())),
+            center=self.getStandardization(),
         )
 
     def _optional_column(self, name: str) -> str | None:

@@ -28,9 +28,8 @@ from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.progress import Progress
 from sparknn.ml.resume import probe_all, reserve_dirs, resume_all
-from sparknn.ml.standardize import warn_of_coarse_features
 from sparknn.ml.summary import TrainingSummary
-from sparknn.ml.training_setup import Target, fitted_theta, in_target_units, make_fit
+from sparknn.ml.training_setup import Target, fitted_network, in_target_units, make_fit
 
 
 class Trainable(NetworkParams):
@@ -80,8 +79,6 @@ def fit_models(
             for run in runs:
                 _prepare(run, engine, label)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
-            if any(state.config.standardizer is not None for _, state in ready):
-                warn_of_coarse_features(spec.features, engine.statistics())
             resume_all(spark, engine, spec, ready, reserve)
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
@@ -110,7 +107,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
         if isinstance(found, Exception):
             run.error = found
         else:
-            run.initial = found.toLocal()
+            run.initial = found._predictor
 
 
 def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
@@ -119,8 +116,7 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
         return
     estimator = run.estimator
     try:
-        initial = None if run.initial is None else run.initial.network
-        target = estimator._target(engine, label, initial)
+        target = estimator._target(engine, label, run.initial.network if run.initial else None)
         run.state = make_fit(
             estimator,
             engine,
@@ -140,7 +136,7 @@ def _outcome(
     if state is None or state.error is not None:
         return run.error if state is None else state.error
     try:
-        theta = fitted_theta(state)
+        local = fitted_network(state, info.input_offset)
     except DataError as error:
         return error
     if isinstance(state.on_checkpoint, Checkpoints):
@@ -154,8 +150,16 @@ def _outcome(
         seconds=seconds,
         ingest_s=ingest_s,
     )
-    network = state.config.network
-    model: Any = estimator._model_class(network, theta, summary, state.config.encoding, names)
+    network = local.network
+    model: Any = estimator._model_class(
+        network,
+        local.theta,
+        summary,
+        state.config.encoding,
+        names,
+        input_offset=local.input_offset,
+        output_offset=local.output_offset,
+    )
     model._resetUid(estimator.uid)
     estimator._copyValues(model)
     if isinstance(model.getInitialModel(), Model):

@@ -7,6 +7,7 @@ change after construction, so copies share them, and the broadcast of a large ne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class NetworkModel(
         How features become the network's inputs; by default, they are the inputs.
     feature_names : sequence of str, optional
         Without arguments the model is empty, as Spark's readers construct it.
+    input_offset, output_offset : ndarray, float64, optional
+        See ``LocalPredictor``.
 
     Notes
     -----
@@ -62,6 +65,9 @@ class NetworkModel(
         summary: TrainingSummary | None = None,
         encoding: Encoding | None = None,
         feature_names: Sequence[str] | None = None,
+        *,
+        input_offset: Float64Array | None = None,
+        output_offset: Float64Array | None = None,
     ) -> None:
         super().__init__()
         self._encoding = encoding
@@ -69,6 +75,7 @@ class NetworkModel(
         self._network = network
         self._theta = None if theta is None else _frozen(theta)
         self._summary = summary
+        self._input_offset, self._output_offset = input_offset, output_offset
         self._broadcast: CachedBroadcast[LocalPredictor] = CachedBroadcast()
         if (network is None) != (theta is None):
             raise ValueError("Only one of network and theta was given; expected both, or neither.")
@@ -155,7 +162,17 @@ class NetworkModel(
 
     def toLocal(self) -> LocalPredictor:
         """Return a predictor that needs numpy only: no Spark, no JVM, small to pickle."""
-        return LocalPredictor(self.network, self.theta, self._thresholds(), self._encoding)
+        return replace(self._predictor, thresholds=self._thresholds())
+
+    @property
+    def _predictor(self) -> LocalPredictor:
+        return LocalPredictor(
+            self.network,
+            self.theta,
+            encoding=self._encoding,
+            input_offset=self._input_offset,
+            output_offset=self._output_offset,
+        )
 
     def write(self) -> ModelWriter:
         """Return a writer: ``model.write().overwrite().save(path)``."""

@@ -40,7 +40,8 @@ from sparknn.ml.weights_io import read_weights, write_weights
 
 log = logging.getLogger("sparknn")
 
-FORMAT_VERSION = 1
+# The newest format. Only models with offsets need it; all else is written in format 1.
+FORMAT_VERSION = 2
 SECTION = "sparknn"
 METADATA_SHA = "metadataSha256"
 INITIAL_MODEL = "initialModel"
@@ -105,7 +106,7 @@ class StageWriter(MLWriter):
 
     def _section(self) -> dict[str, Any]:
         """Return the section "sparknn" of the metadata."""
-        return {"formatVersion": FORMAT_VERSION, "version": __version__}
+        return {"formatVersion": 1, "version": __version__}
 
     def _metadata_line(self) -> str:
         # Only the session's version is read from the second argument.
@@ -163,13 +164,16 @@ class ModelWriter(StageWriter):
 
     def _section(self) -> dict[str, Any]:
         model: Any = self.instance
-        network = model.network
+        network, section, offsets = model.network, super()._section(), _saved_offsets(model)
+        if offsets:
+            section["formatVersion"] = FORMAT_VERSION
         return {
-            **super()._section(),
+            **section,
             "network": {
                 "layers": list(network.layers),
                 "activation": network.activation,
                 "loss": network.loss,
+                **offsets,
             },
             "encoding": None if model.encoding is None else model.encoding.to_json(),
             "featureNames": model.featureNames,
@@ -274,7 +278,9 @@ class ModelReader(StageReader[P]):
                 f"The training summary in {path}/metadata is damaged ({error!r})."
             ) from error
         encoding, names = _encoding(path, section, network)
-        model = cast(Any, self.cls)(network, theta, summary, encoding, names)
+        n_features = network.layers[0] if encoding is None else encoding.n_features
+        offsets = _offsets(path, section, n_features, network.layers[-1])
+        model = cast(Any, self.cls)(network, theta, summary, encoding, names, **offsets)
         _restore(model, metadata)
         return cast(P, model)
 
@@ -333,6 +339,32 @@ def _encoding(
             f"The description of the features in {path}/metadata is damaged ({error!r})."
         ) from error
     return encoding, names
+
+
+def _saved_offsets(model: Any) -> dict[str, list[float]]:
+    local = model._predictor
+    offsets = {"inputOffset": local.input_offset, "outputOffset": local.output_offset}
+    return {name: values.tolist() for name, values in offsets.items() if values is not None}
+
+
+def _offsets(path: str, section: dict[str, Any], n_features: int, n_outputs: int) -> dict[str, Any]:
+    """Return the offsets that a model has beside its parameters."""
+    saved, found = section["network"], {}
+    for key, name, size in (
+        ("inputOffset", "input_offset", n_features),
+        ("outputOffset", "output_offset", n_outputs),
+    ):
+        if saved.get(key) is None:
+            continue
+        try:
+            found[name] = np.array(saved[key], dtype=np.float64)
+            if found[name].shape != (size,) or not np.isfinite(found[name]).all():
+                raise ValueError(f"expected {size} finite numbers")
+        except (TypeError, ValueError) as error:
+            raise ModelFormatError(
+                f"The {key} of the network in {path}/metadata is damaged ({error})."
+            ) from error
+    return found
 
 
 def _theta(

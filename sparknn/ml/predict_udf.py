@@ -118,12 +118,12 @@ class DecodedRows:
         if self.indices is None or self.is_sparse is None:
             if present.all():
                 return part.values.reshape(n, n_features)
-            X = np.full((n, n_features), np.nan, dtype=np.float32)
+            X = np.full((n, n_features), np.nan, dtype=_float_type(part.values))
             X[present] = part.values[np.repeat(present, part.lengths)].reshape(-1, n_features)
             return X
         with np.errstate(over="ignore"):
-            entries = part.values.astype(np.float32)
-        X = np.zeros((n, n_features), dtype=np.float32)
+            entries = part.values.astype(_float_type(part.values), copy=False)
+        X = np.zeros((n, n_features), dtype=entries.dtype)
         sparse = self.is_sparse[start:stop] & present
         full = present & ~sparse
         lengths = part.lengths
@@ -142,7 +142,8 @@ class DecodedRows:
         sparse = self.is_sparse & self.present
         full = self.present & ~sparse
         with np.errstate(over="ignore"):
-            values = self.values.values.astype(np.float32)
+            flat = self.values.values
+            values: FloatArray = flat.astype(_float_type(flat), copy=False)
         counts = np.where(self.present, self.values.lengths, 0)
         kept = np.repeat(self.present, self.values.lengths)
         columns = np.empty(len(values), dtype=np.int64)
@@ -151,6 +152,11 @@ class DecodedRows:
         positions = np.repeat(sparse, self.indices.lengths)
         columns[np.repeat(sparse, self.values.lengths)] = self.indices.values[positions]
         return Entries(values[kept], columns[kept], counts)
+
+
+def _float_type(values: FloatArray) -> np.dtype[np.floating]:
+    """Doubles are sent only if the model has an offset, and must stay doubles."""
+    return np.dtype(np.float64 if values.dtype == np.float64 else np.float32)
 
 
 def score(scorer: Scorer, *columns: pa.Array) -> pa.StructArray:

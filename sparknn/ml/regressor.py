@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -18,10 +17,6 @@ from sparknn.ml.params import RegressorParams, model_handle_invalid
 from sparknn.ml.standardize import target_standardizer
 from sparknn.ml.training_setup import Target
 
-log = logging.getLogger("sparknn")
-
-# Largest mean of a target, in deviations from 0, for which float32 is precise enough.
-_MAX_OFFSET = 1e6
 # Sizes of labels that leave room for errors above and below them in float32, which has its full
 # precision between 1.2e-38 and 3e38.
 _SMALLEST, _LARGEST = 1e-37, 1e37
@@ -79,15 +74,6 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
                 f"Labels in column '{label.name}' are about {size:.2g}; expected sizes from "
                 f"{_SMALLEST:g} to {_LARGEST:g}, as predictions are float32. "
                 f"{'Divide' if size > 1 else 'Multiply'} the labels by a constant."
-            )
-        far = (spread > 0) & (np.abs(found.target_mean) > _MAX_OFFSET * spread)
-        if far.any():
-            log.warning(
-                "Labels in column '%s' vary little (%.3g) for their size (%.3g): predictions are "
-                "float32, and lose much of that. Subtract a constant from the labels.",
-                label.name,
-                spread[far][0],
-                found.target_mean[far][0],
             )
         standardizer = target_standardizer(found, keep_constant=initial is not None)
         k = engine.info.n_targets

@@ -89,7 +89,10 @@ def resume_all(
     wanting = [(params, fit) for params, fit in fits if wants_checkpoints(params)]
     if not wanting:
         return
-    digest = engine.digest()
+    digest, offset = engine.digest(), engine.info.input_offset
+    if offset is not None:
+        # The digest is of rows less the offset.
+        digest += hashlib.sha256(offset.tobytes()).hexdigest()
     for params, fit in wanting:
         path = reserve(os.path.join(params.getCheckpointDir(), fingerprint(fit, spec, digest)))
         checkpoints = Checkpoints(spark, path, params.getCheckpointInterval())

@@ -6,20 +6,19 @@ and returns predictions in their original units. All arithmetic is float64.
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparknn.core.config import Standardizer
+from sparknn.core.config import Standardizer, TrainConfig
 from sparknn.core.nn.network import Network
+from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array, FloatArray
 from sparknn.engine.interface import FeatureStatistics
 
-log = logging.getLogger("sparknn")
-
-# A feature whose range holds fewer float32 numbers is coarse: rounding is then 0.4 % of its range.
-_MIN_STEPS = 256
-# From here on float32 cannot represent every whole number.
+# Targets whose mean is more of their deviations from 0 get an offset: float32 would leave less than
+# 512 steps to a deviation. So do constants that float32 may not represent.
+_FAR = float(1 << 15)
 _LARGEST_WHOLE = float(1 << 24)
 # A feature's range is at most this many of its scales.
 _MAX_RANGE = 6.0
@@ -117,31 +116,6 @@ def sparse_standardizer(
     return Standardizer(mean.astype(np.float32), factor)
 
 
-def warn_of_coarse_features(column: str, statistics: FeatureStatistics) -> None:
-    """Warn of features that vary little for their size, such as times in seconds since 1970.
-
-    Conversion to float32 may have rounded the variation away, so large constant features count too.
-    """
-    largest = np.maximum(np.abs(statistics.low), np.abs(statistics.high))
-    step = np.spacing(largest.astype(np.float32)).astype(np.float64)
-    ranges = statistics.high - statistics.low
-    coarse = np.where(ranges > 0, ranges < _MIN_STEPS * step, largest >= _LARGEST_WHOLE)
-    if coarse.any():
-        first = int(np.argmax(coarse))
-        log.warning(
-            "%d of %d features in column '%s' vary little for their size (feature %d is between "
-            "%.9g and %.9g): the network uses float32, whose precision there is %.3g. Subtract a "
-            "constant from them first.",
-            int(coarse.sum()),
-            len(coarse),
-            column,
-            first,
-            statistics.low[first],
-            statistics.high[first],
-            step[first],
-        )
-
-
 def target_standardizer(
     statistics: FeatureStatistics, *, keep_constant: bool = False
 ) -> Standardizer:
@@ -150,20 +124,94 @@ def target_standardizer(
     A constant target has the factor 0, and ``fold`` makes the network predict it. With
     ``keep_constant``, for a warm start, it is only shifted.
     """
-    factor = _factor(statistics.target_deviation, statistics.target_mean, of_constant=1.0)
+    deviation, mean = statistics.target_deviation, statistics.target_mean
+    # Targets are float64 until they are standardised.
+    factor = _factor(deviation, mean, of_constant=1.0, epsilon=float(np.finfo(np.float64).eps))
     factor = factor.astype(np.float64)
     if not keep_constant:
         factor[statistics.target_deviation == 0] = 0
     return Standardizer(statistics.target_mean, factor)
 
 
-def _factor(scale: Float64Array, mean: Float64Array, of_constant: float) -> Float32Array:
+def _factor(
+    scale: Float64Array,
+    mean: Float64Array,
+    of_constant: float,
+    epsilon: float = float(np.finfo(np.float32).eps),
+) -> Float32Array:
     """Return ``1 / scale``, or ``of_constant`` where the scale is only rounding error."""
     with np.errstate(divide="ignore", over="ignore"):
         factor = (1 / scale).astype(np.float32)
-    varies = scale > np.finfo(np.float32).eps * np.abs(mean)
+    varies = scale > epsilon * np.abs(mean)
     usable = varies & np.isfinite(factor) & (factor > 0)
     return np.where(usable, factor, np.float32(of_constant))
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Split standardisation into what the network absorbs and offsets that stay float64.
+
+    Parameters
+    ----------
+    features, targets : Standardizer, optional
+        To ``fold``.
+    input_offset : ndarray, shape (d,), float64, optional
+        To subtract from features.
+    output_offset : ndarray, shape (k,), float64, optional
+        To add to predicted targets.
+    """
+
+    features: Standardizer | None
+    targets: Standardizer | None
+    input_offset: Float64Array | None
+    output_offset: Float64Array | None
+
+    @classmethod
+    def of(cls, config: TrainConfig, ingested: Float64Array | None) -> Folding:
+        """Return the folding of a fit whose rows were ingested less the offset ``ingested``."""
+        features, targets = config.standardizer, config.target_standardizer
+        input_offset = output_offset = None
+        if config.encoding is not None:
+            # The encoding is between the offset and the standardizer.
+            input_offset = ingested
+        elif ingested is not None and features is not None:
+            # A feature of factor 0 is ignored.
+            moved = (ingested != 0) & (features.factor != 0)
+            if moved.any():
+                shift = features.shift
+                input_offset = np.where(moved, ingested + shift.astype(np.float64), 0.0)
+                features = replace(features, shift=np.where(moved, np.float32(0), shift))
+        if targets is not None:
+            shift, factor = targets.shift, targets.factor
+            size = np.abs(shift)
+            far = np.where(factor == 0, size >= _LARGEST_WHOLE, size * factor > _FAR)
+            if far.any():
+                output_offset = np.where(far, shift, 0.0)
+                targets = replace(targets, shift=np.where(far, 0.0, shift))
+        return cls(features, targets, input_offset, output_offset)
+
+
+def unfolding(
+    config: TrainConfig, ingested: Float64Array | None, initial: LocalPredictor
+) -> tuple[Standardizer | None, Standardizer | None]:
+    """Return what to ``unfold`` from an initial model, which has offsets of its own."""
+    features, targets = config.standardizer, config.target_standardizer
+    gap = difference(ingested, initial.input_offset)
+    if gap is not None and config.encoding is None:
+        if features is None:
+            features = Standardizer(gap, np.ones(len(gap)))
+        else:
+            features = replace(features, shift=features.shift.astype(np.float64) + gap)
+    if targets is not None and initial.output_offset is not None:
+        targets = replace(targets, shift=targets.shift - initial.output_offset)
+    return features, targets
+
+
+def difference(new: Float64Array | None, old: Float64Array | None) -> Float64Array | None:
+    """Return ``new - old``, where None is 0; None if both are."""
+    if old is None:
+        return new
+    return -old if new is None else new - old
 
 
 def fold(

@@ -25,7 +25,15 @@ from sparknn.ml.encode import (
     number_of_pieces,
 )
 from sparknn.ml.params import NetworkParams
-from sparknn.ml.standardize import fold, robust_standardizer, sparse_standardizer, unfold
+from sparknn.ml.standardize import (
+    Folding,
+    difference,
+    fold,
+    robust_standardizer,
+    sparse_standardizer,
+    unfold,
+    unfolding,
+)
 
 # A mistyped size must not end in a MemoryError, or exhaust the machine.
 _MAX_PARAMS = 1 << 31
@@ -71,7 +79,7 @@ def make_fit(
         Its statistics and its sample are computed only if they are needed.
     target : Target
     initial : LocalPredictor, optional
-        Network to continue from, with its encoding.
+        Network to continue from, with its encoding and its offsets.
     on_round_end : callable
         See ``FitState``.
 
@@ -160,9 +168,7 @@ def make_fit(
         patience=params.getPatience(),
         tol=params.getTol(),
     )
-    theta = (
-        None if initial is None else _initial_theta(network, initial.network, initial.theta, config)
-    )
+    theta = None if initial is None else _initial_theta(initial, config, info.input_offset)
     return FitState(
         config,
         averaging,
@@ -181,7 +187,9 @@ def _encode(
     if initial is not None:
         if initial.encoding is None or initial.encoding.n_features != info.n_features:
             return None, nothing
-        return initial.encoding, engine.sample(SAMPLE_ROWS)
+        gap = difference(info.input_offset, initial.input_offset)
+        encoding = initial.encoding if gap is None else initial.encoding.moved(gap)
+        return encoding, engine.sample(SAMPLE_ROWS)
     if info.sparse:
         return None, nothing
     wanted, categories = params.getNumericEncoding(), dict(info.categories)
@@ -217,9 +225,10 @@ def params_that_need_validation(params: NetworkParams) -> list[str]:
 
 
 def _initial_theta(
-    network: Network, old: Network, theta: Float32Array, config: TrainConfig
+    initial: LocalPredictor, config: TrainConfig, input_offset: Float64Array | None
 ) -> Float32Array:
     """Convert a model's ``theta`` to the same function of standardised rows."""
+    network, old = config.network, initial.network
     if (old.layers, old.activation) != (network.layers, network.activation):
         raise ValueError(
             f"The initial model has layers {list(old.layers)} and activation '{old.activation}'; "
@@ -227,11 +236,17 @@ def _initial_theta(
             "Sizes come from the features, hiddenLayers and the labels: make them equal, or clear "
             "initialModel."
         )
-    return unfold(network, theta, config.standardizer, config.target_standardizer)
+    return unfold(network, initial.theta, *unfolding(config, input_offset, initial))
 
 
-def fitted_theta(fit: FitState) -> Float32Array:
-    """Return the parameters of a finished fit, for unscaled rows. Shape (P,), float32.
+def fitted_network(fit: FitState, input_offset: Float64Array | None = None) -> LocalPredictor:
+    """Return the network of a finished fit, for unscaled rows.
+
+    Parameters
+    ----------
+    fit : FitState
+    input_offset : ndarray, shape (d,), optional
+        What was subtracted from the features at ingest.
 
     Raises
     ------
@@ -239,15 +254,23 @@ def fitted_theta(fit: FitState) -> Float32Array:
         If they exceed the range of float32.
     """
     assert fit.theta is not None
-    config = fit.config
+    network, folding = fit.config.network, Folding.of(fit.config, input_offset)
     with np.errstate(over="ignore"):
-        theta = fold(config.network, fit.theta, config.standardizer, config.target_standardizer)
+        theta = fold(network, fit.theta, folding.features, folding.targets)
     if not np.isfinite(theta).all():
         raise DataError(
             "The network's weights exceed the range of float32 (3e38): labels are too large, or "
             "features vary too little. Multiply them by a constant."
         )
-    return center_logits(config.network, theta) if config.network.loss_fn.classifies else theta
+    if network.loss_fn.classifies:
+        theta = center_logits(network, theta)
+    return LocalPredictor(
+        network,
+        theta,
+        encoding=fit.config.encoding,
+        input_offset=folding.input_offset,
+        output_offset=folding.output_offset,
+    )
 
 
 def center_logits(network: Network, theta: Float32Array) -> Float32Array:

@@ -114,7 +114,7 @@ def append_predictions(
         nulls=handle_invalid != "error",
     )
     scoring = _scoring_udf(scorer, _ddl(predictor, tuple(named)))
-    rows, columns = _row_by_row(df, features), _feature_columns(df, features)
+    rows, columns = _row_by_row(df, features), _feature_columns(df, features, predictor)
     nulls, skips = handle_invalid == "keep", handle_invalid == "skip"
     if not (skips or is_connect(df.sparkSession)):
         # Spark evaluates the same call once, although every column has it.
@@ -171,18 +171,19 @@ def _declared_size(field: StructField) -> int | None:
     return None if size is None else int(size)
 
 
-def _feature_columns(df: DataFrame, features: str) -> list[Column]:
-    """Return the columns to send to Python, with numbers of at most 4 bytes."""
+def _feature_columns(df: DataFrame, features: str, predictor: LocalPredictor) -> list[Column]:
+    """Return the columns to send to Python; numbers are of 8 bytes only if that is needed."""
+    numbers = "array<float>" if predictor.input_offset is None else "array<double>"
     column = F.col(quote_column(features))
     kind = df.schema[features].dataType
     if isinstance(kind, VectorUDT):
         vector = F.unwrap_udt(column)
-        values = vector["values"].cast("array<float>")
+        values = vector["values"].cast(numbers)
         return [values, vector["type"], vector["size"], vector["indices"]]
     assert isinstance(kind, ArrayType)
     if isinstance(kind.elementType, ByteType | ShortType | IntegerType):
         return [column]
-    return [column.cast("array<float>")]
+    return [column.cast(numbers)]
 
 
 def _row_by_row(df: DataFrame, features: str) -> DataFrame:

@@ -156,7 +156,7 @@ def test_nothing_there(spark: SparkSession, tmp_path: Path) -> None:
 
 
 def newer(m: dict[str, Any]) -> None:
-    m["sparknn"] |= {"formatVersion": 2, "version": "9.1.0"}
+    m["sparknn"] |= {"formatVersion": 3, "version": "9.1.0"}
 
 
 def deeper(m: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ def deeper_and_counted(m: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (newer, "saved by sparknn 9.1.0 in format 2.*Upgrade sparknn"),
+        (newer, "saved by sparknn 9.1.0 in format 3.*Upgrade sparknn"),
         (lambda m: m.pop("sparknn"), "not saved by sparknn"),
         (lambda m: m["sparknn"].pop("network"), "description of the network"),
         (lambda m: m["sparknn"].update(sha256="0" * 64), "do not match their checksum"),

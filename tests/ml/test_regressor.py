@@ -1,6 +1,5 @@
 """The regressor: losses, several targets, and units."""
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,15 +51,6 @@ def test_labels_near_the_ends_of_float32_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=rf"Labels in column 'label' are about .*{hint}"):
         small(maxIter=1).fit(table(spark, X[:20], size * TARGETS[:20, 0]))
-
-
-@pytest.mark.parametrize(("offset", "warned"), [(1e5, False), (1e9, True)])
-def test_labels_too_fine_for_float32_are_told_of(
-    spark: SparkSession, offset: float, warned: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, "sparknn"):
-        small(maxIter=1).fit(table(spark, X[:20], TARGETS[:20, 0] + offset))
-    assert ("Subtract a constant" in caplog.text) == warned
 
 
 LOSSES = ("squared", "absolute", "huber")

@@ -1,12 +1,8 @@
 """Check that scaling can be folded into a network without changing its function."""
 
-import logging
-
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
 
-from sparknn import NeuralNetClassifier
 from sparknn.core.config import Standardizer
 from sparknn.core.nn.network import Network
 from sparknn.engine.interface import FeatureStatistics
@@ -16,7 +12,6 @@ from sparknn.ml.standardize import (
     sparse_standardizer,
     target_standardizer,
     unfold,
-    warn_of_coarse_features,
 )
 
 
@@ -123,40 +118,6 @@ def test_extreme_scales_stay_finite(scale: float) -> None:
     standardizer = robust_standardizer(statistics(X, X))
     assert isinstance(standardizer, Standardizer)
     assert np.isfinite(standardizer.factor).all()
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "warned"),
-    [
-        (0.0, 255.0, False),
-        (1.7e9, 1.7e9 + 3e7, False),
-        (1.7e9, 1.7e9 + 60, True),
-        (-1e6 - 1, -1e6, True),
-        (5.0, 5.0, False),
-        (1e8, 1e8, True),
-    ],
-)
-def test_features_too_fine_for_float32_are_told(
-    low: float, high: float, warned: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    X = np.array([[0.0, low], [1.0, high]])
-    with caplog.at_level(logging.WARNING, "sparknn"):
-        warn_of_coarse_features("inputs", statistics(X, X))
-    assert ("1 of 2 features in column 'inputs' vary little" in caplog.text) == warned
-    assert ("feature 1 is between" in caplog.text) == warned
-
-
-def test_a_fit_warns_once(spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
-    df = spark.range(40).selectExpr("array(1.7e9D + id) as features", "id % 2 as label")
-    network = NeuralNetClassifier(hiddenLayers=[2], maxIter=1, numWorkers=2)
-    with caplog.at_level(logging.WARNING, "sparknn"):
-        models = network.fit(df, [{network.stepSize: size} for size in (0.1, 0.2)])
-    assert len(models) == 2
-    assert caplog.text.count("vary little for their size") == 1
-    caplog.clear()
-    with caplog.at_level(logging.WARNING, "sparknn"):
-        network.setStandardization(False).fit(df)
-    assert "vary little" not in caplog.text
 
 
 def sparse_statistics(X: np.ndarray) -> FeatureStatistics:

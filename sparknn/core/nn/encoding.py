@@ -13,7 +13,7 @@ computes are dense; a category with many values is the sparse block of ``input_l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,12 @@ class Encoding:
     def categories(self) -> IntArray:
         """Features that are categories."""
         return np.concatenate([self.onehot[:, 0], self.embedded[:, 0]])
+
+    def moved(self, gap: FloatArray) -> Encoding:
+        """Return the same encoding of features from which ``gap``, shape (d,), was subtracted."""
+        start = self.start.astype(np.float64) - gap[self.feature]
+        fill = None if self.fill is None else (self.fill - gap).astype(np.float32)
+        return replace(self, start=start.astype(np.float32), fill=fill)
 
     def valid(self, X: FloatArray) -> BoolArray:
         """Return which rows of ``X``, shape (n, d), can be encoded."""
