@@ -9,8 +9,8 @@ from collections import Counter
 from functools import partial
 from itertools import chain
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
-from pyspark import RDD
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
@@ -25,9 +25,13 @@ from sparknn.engine.scatter import BLOCK_DDL, scatter
 from sparknn.engine.spill import HANDLE_DDL, ShardHandle, spill_batches, spill_rows
 from sparknn.engine.sql import quote_column
 
+if TYPE_CHECKING:
+    # A client of Spark Connect may lack it.
+    from pyspark import RDD
 
-def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
-    """Return a lazy RDD of one handle per worker, as JSON; evaluating it writes the shards."""
+
+def shard_blocks(df: DataFrame, spec: DataSpec, fit_id: str) -> tuple[DataFrame, IngestTask]:
+    """Return a lazy DataFrame of blocks, a partition per worker, and the task that writes them."""
     task = IngestTask(
         fit_id=fit_id,
         keys=partition_keys(spec.n_workers),
@@ -47,6 +51,12 @@ def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
         .repartition(spec.n_workers, "key")
         .sortWithinPartitions("role", *order)
     )
+    return blocks, task
+
+
+def shard_handles(df: DataFrame, spec: DataSpec, fit_id: str) -> RDD[str]:
+    """Return a lazy RDD of one handle per worker, as JSON; evaluating it writes the shards."""
+    blocks, task = shard_blocks(df, spec, fit_id)
     if _limits_arrow_bytes(df):
         handles = blocks.mapInArrow(partial(spill_batches, task), HANDLE_DDL)
         return handles.rdd.map(itemgetter(0))

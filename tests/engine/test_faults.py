@@ -34,7 +34,7 @@ from toys import blobs
 from sparknn.core.config import AveragingConfig, TrainConfig
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run
-from sparknn.engine import open_engine, rdd, tasks
+from sparknn.engine import open_engine, rdd, spark_engine, tasks
 
 def session(master, **settings):
     builder = SparkSession.builder.master(master).appName("sparknn faults")
@@ -164,11 +164,11 @@ def executors():
 
 while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:
     time.sleep(0.1)
-counted, warn = [], rdd._warn_if_skewed
-rdd._warn_if_skewed = lambda handles, n_executors: counted.append(n_executors)
+counted, warn = [], spark_engine._warn_if_skewed
+spark_engine._warn_if_skewed = lambda handles, n_executors: counted.append(n_executors)
 expected = fitted(spark)
 assert counted == [2]
-rdd._warn_if_skewed = warn
+spark_engine._warn_if_skewed = warn
 killed = []
 
 def kill(round_):
