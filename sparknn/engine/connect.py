@@ -27,6 +27,7 @@ from sparknn.core.training.aggregation import merge_sums
 from sparknn.core.training.runner import RoundResult
 from sparknn.engine import arrow_tasks, tasks
 from sparknn.engine.arrow_tasks import HOST_DDL, PIECE_DDL, RESULT_DDL, ROW_BYTES
+from sparknn.engine.broadcast import MAX_CLOSURE_BYTES
 from sparknn.engine.ingest import shard_blocks
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
@@ -37,9 +38,7 @@ from sparknn.engine.sql import default_parallelism
 log = logging.getLogger("sparknn")
 T = TypeVar("T")
 
-# Bytes of a closure: the server accepts messages of up to 128 MiB (spark.connect.grpc.
-# maxInboundMessageSize). What is larger is sent in pieces of half of it.
-_MAX_CLOSURE_BYTES = 64 << 20
+# What is too large for a closure is sent in pieces of this size.
 _PIECE_BYTES = 8 * ROW_BYTES
 # How often a shard that is lost is written again before a fit fails.
 _REWRITES = 3
@@ -151,7 +150,7 @@ class ConnectEngine(SparkEngine):
     @contextmanager
     def _sent(self, value: bytes) -> Iterator[tuple[bytes | None, DataFrame | None]]:
         """Yield a value for a closure if it is small enough, or else a DataFrame of its pieces."""
-        if len(value) <= _MAX_CLOSURE_BYTES:
+        if len(value) <= MAX_CLOSURE_BYTES:
             yield value, None
             return
         views = []
@@ -169,7 +168,7 @@ class ConnectEngine(SparkEngine):
                 self._spark.catalog.dropTempView(view)
 
     def _session_ended(self) -> bool:
-        return bool(self._spark.is_stopped)
+        return bool(getattr(self._spark, "is_stopped", False))
 
     def _release(self) -> None:
         self._spark.interruptTag(self._tag)
