@@ -29,9 +29,9 @@ HOST_DDL = "host string"
 
 
 def spill_some(
-    task: IngestTask, partitions: frozenset[int], number: int, batches: Iterator[pa.RecordBatch]
+    task: IngestTask, partitions: frozenset[int], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """Write the shards of some partitions; ``number`` makes the plan differ from earlier ones."""
+    """Write the shards of some partitions."""
     context = TaskContext.get()
     assert context is not None
     if context.partitionId() in partitions:

@@ -1,10 +1,11 @@
 """Run rounds over Spark Connect, by operations of DataFrames alone.
 
 The plan up to the blocks is a temporary view: it is analysed once, and so always reads the same
-files and calls the same functions. Handles are a persisted DataFrame, so that Spark sends each task
-to its shard and writes the shards of an executor that was lost again. A round is
-``handles.mapInArrow``, with the networks in its closure, and the driver adds up the workers' sums
-as they arrive.
+files and calls the same functions. Handles are a local checkpoint: Spark sends each task to its
+shard, and nothing but a lost executor can make it evaluate the plan again. A persisted DataFrame
+would recover by itself, but whoever appends to the table that a fit reads would make Spark drop it,
+and the next round would train on other rows. A round is ``handles.mapInArrow``, with the networks
+in its closure, and the driver adds up the workers' sums as they arrive.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import partial, reduce
 from typing import Any, TypeVar
 
 import pyspark
-from pyspark import StorageLevel, cloudpickle
+from pyspark import cloudpickle
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 # What is too large for a closure is sent in pieces of this size.
 _PIECE_BYTES = 8 * ROW_BYTES
-# How often a shard that is lost is written again before a fit fails.
+# How often shards that are lost are written again before a fit fails.
 _REWRITES = 3
 
 
@@ -70,17 +71,11 @@ class ConnectEngine(SparkEngine):
 
     def _write(self, partitions: set[int]) -> list[ShardHandle]:
         """Write some shards, and keep their handles where they are."""
-        task = partial(arrow_tasks.spill_some, self._task, frozenset(partitions), len(self._frames))
+        task = partial(arrow_tasks.spill_some, self._task, frozenset(partitions))
         frame = self._spark.table(self._view).mapInArrow(task, HANDLE_DDL)
-        self._frames.append((frame, partitions))
-        frame.persist(StorageLevel.MEMORY_AND_DISK)
-        handles = [ShardHandle.from_json(text) for (text,) in frame.collect()]
-        if frame.storageLevel == StorageLevel.NONE:
-            raise RuntimeError(
-                "This session does not keep persisted DataFrames: every round would read and "
-                "distribute all rows again. Fit in a session that does, or in a classic one."
-            )
-        return handles
+        frame = frame.localCheckpoint()
+        self._frames.append((frame, set(partitions)))
+        return [ShardHandle.from_json(text) for (text,) in frame.collect()]
 
     def _n_executors(self) -> int:
         return 0
@@ -106,12 +101,19 @@ class ConnectEngine(SparkEngine):
         wanted = set(range(self.n_workers))
         for left in reversed(range(_REWRITES + 1)):
             missing = set()
-            for partition, result in self._results(sent, wanted):
-                if result is None:
-                    missing.add(partition)
-                else:
-                    yield partition, result
-                wanted.remove(partition)
+            try:
+                for partition, result in self._results(sent, wanted):
+                    if result is None:
+                        missing.add(partition)
+                    else:
+                        yield partition, result
+                    wanted.remove(partition)
+            except Exception:
+                if not left or self._has_handles():
+                    raise
+                self._rewrite_all()
+                wanted |= missing
+                continue
             assert not wanted, f"no result of workers {sorted(wanted)}"
             if not missing:
                 return
@@ -128,6 +130,20 @@ class ConnectEngine(SparkEngine):
         for _, partitions in self._frames:
             partitions -= missing
         self._folders |= {handle.location for handle in self._write(missing)}
+
+    def _has_handles(self) -> bool:
+        """Return whether all handles can be read, which end with the executors that hold them."""
+        try:
+            return all(frame.count() >= 0 for frame, _ in self._frames)
+        except Exception:
+            # What went wrong in a task, Spark reports in many ways.
+            return False
+
+    def _rewrite_all(self) -> None:
+        log.warning("Shards were lost with their executors; writing all again.")
+        self._frames.clear()
+        self._remove_shards()
+        self._folders = {handle.location for handle in self._write(set(range(self.n_workers)))}
 
     def _results(self, task: bytes, wanted: set[int]) -> Iterator[tuple[int, Any]]:
         """Run a pickled task, and yield partitions and results as they arrive."""
@@ -172,14 +188,14 @@ class ConnectEngine(SparkEngine):
 
     def _release(self) -> None:
         self._spark.interruptTag(self._tag)
-        while self._frames:
-            self._frames.pop()[0].unpersist()
+        # Its blocks go with the last reference to a checkpoint.
+        self._frames.clear()
         if self._view:
             self._spark.catalog.dropTempView(self._view)
 
     def _run_everywhere(self, task: Callable[[Iterable[int]], Iterator[str]]) -> list[str]:
         # As many tasks as there are slots.
-        tasks_ = self._spark.range(1 << 20).mapInArrow(
+        tasks_ = self._spark.range(1 << 16).mapInArrow(
             partial(arrow_tasks.run_everywhere, task), HOST_DDL
         )
         return [host for (host,) in tasks_.collect()]

@@ -25,5 +25,5 @@ def default_parallelism(session: SparkSession) -> int:
     from pyspark.sql import functions as F
 
     # A range has as many partitions, if it is long enough.
-    partitions = session.range(1 << 20).select(F.spark_partition_id().alias("n"))
+    partitions = session.range(1 << 16).select(F.spark_partition_id().alias("n"))
     return int(partitions.agg(F.max("n")).collect()[0][0]) + 1
