@@ -80,9 +80,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
 
 
 @pytest.fixture(scope="session")
-def connect_session(spark: "SparkSession") -> Iterator["SparkSession"]:
+def connect_server(spark: "SparkSession") -> Iterator[str]:
+    """The address of a Spark Connect server in the JVM of ``spark``."""
+    with remote.serving(spark) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def connect_session(connect_server: str) -> Iterator["SparkSession"]:
     """A session of Spark Connect, to the JVM of ``spark``."""
-    with remote.connected(spark) as session:
+    with remote.connected(connect_server) as session:
         yield session
 
 

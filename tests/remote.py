@@ -32,21 +32,28 @@ def connect_mode(on: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def connected(spark: SparkSession) -> Iterator[SparkSession]:
-    """Start a server in a classic session's JVM, and yield a session of Spark Connect to it."""
-    from pyspark.sql.connect.session import SparkSession as RemoteSession
-
+def serving(spark: SparkSession) -> Iterator[str]:
+    """Start a server in a classic session's JVM, and yield its address."""
     jvm: Any = spark._jvm
     service = getattr(
         getattr(jvm, "org.apache.spark.sql.connect.service.SparkConnectService$"), "MODULE$"
     )
     service.start(spark.sparkContext._jsc.sc())
     try:
-        port = service.server().getPort()
-        with connect_mode():
-            session: Any = RemoteSession.builder.remote(f"sc://127.0.0.1:{port}").create()
-        yield session
-        with connect_mode():
-            session.stop()
+        yield f"sc://127.0.0.1:{service.server().getPort()}"
     finally:
         service.stop(jvm.scala.Option.empty(), jvm.scala.Option.empty())
+
+
+@contextmanager
+def connected(address: str) -> Iterator[SparkSession]:
+    """Yield a session of Spark Connect, beside the classic one, which pyspark's builder refuses."""
+    from pyspark.sql.connect.session import SparkSession as RemoteSession
+
+    with connect_mode():
+        session: Any = RemoteSession.builder.remote(address).create()
+    try:
+        yield session
+    finally:
+        with connect_mode():
+            session.stop()

@@ -177,7 +177,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
     def _optional_column(self, name: str) -> str | None:
         return self.getOrDefault(name) or None if self.isDefined(name) else None
 
-    def _check_combinations(self, remote: bool) -> None:
+    def _check_combinations(self, *, remote: bool = False) -> None:
         """Check params against each other; each one alone was checked when it was set."""
         problems = {}
         indicator = self._optional_column("validationIndicatorCol")
