@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import remote
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
     from pyspark.sql import SparkSession
 
     scratch = tmp_path_factory.mktemp("spark")
-    session = (
+    builder = (
         SparkSession.builder.master("local[2]")
         .appName("sparknn tests")
         .config("spark.driver.memory", "2g")
@@ -69,11 +70,34 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
         .config("spark.local.dir", str(scratch / "local"))
         .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
         .config("spark.sql.shuffle.partitions", "4")
-        .getOrCreate()
     )
+    for name, value in remote.SETTINGS.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def connect_server(spark: "SparkSession") -> Iterator[str]:
+    """The address of a Spark Connect server in the JVM of ``spark``."""
+    with remote.serving(spark) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def connect_session(connect_server: str) -> Iterator["SparkSession"]:
+    """A session of Spark Connect, to the JVM of ``spark``."""
+    with remote.connected(connect_server) as session:
+        yield session
+
+
+@pytest.fixture
+def connect(connect_session: "SparkSession") -> Iterator["SparkSession"]:
+    """The session of Spark Connect, in a process that works over it while the test runs."""
+    with remote.connect_mode():
+        yield connect_session
 
 
 @pytest.fixture(scope="session")

@@ -80,11 +80,15 @@ def _sparse(x: Array) -> SparseVector:
 _HANDLES: dict[str, list[ShardHandle]] = {}
 
 
-def handles_of(engine: RddEngine) -> list[ShardHandle]:
+def handles_of(engine: Any) -> list[ShardHandle]:
     """The handles of the shards, by partition. In local mode the shards are on this disk."""
     if engine._fit_id not in _HANDLES:
-        assert engine._handles is not None
-        handles = engine._handles.collect()
+        if isinstance(engine, RddEngine):
+            assert engine._handles is not None
+            handles = engine._handles.collect()
+        else:
+            (frame, _), *_ = engine._frames
+            handles = [ShardHandle.from_json(text) for (text,) in frame.collect()]
         _HANDLES[engine._fit_id] = sorted(handles, key=lambda handle: handle.partition)
     return _HANDLES[engine._fit_id]
 
@@ -99,19 +103,19 @@ def stored(rows: Rows) -> ArrayRows:
     return ArrayRows(X, np.array(chunk.y), np.array(chunk.sample_weight))
 
 
-def shards(engine: RddEngine) -> list[tuple[ArrayRows, ArrayRows]]:
+def shards(engine: Any) -> list[tuple[ArrayRows, ArrayRows]]:
     """Training and validation rows of every worker, read back from its shard."""
     shape = (engine.info.n_features, engine.info.n_targets)
     pairs = [handle.rows(*shape) for handle in handles_of(engine)]
     return [(stored(rows), stored(validation)) for rows, validation in pairs]
 
 
-def plain_engine(engine: RddEngine) -> LocalEngine:
+def plain_engine(engine: Any) -> LocalEngine:
     """The reference engine over the same shards."""
     return LocalEngine(shards(engine), weight_scale_for(engine.info.weight_sum))
 
 
-def shard_bytes(engine: RddEngine) -> list[dict[str, bytes]]:
+def shard_bytes(engine: Any) -> list[dict[str, bytes]]:
     """Every file of every shard, but not its marker, which names its location."""
     return [
         {str(path.relative_to(handle.folder)): path.read_bytes()

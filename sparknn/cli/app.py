@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ examples:
   sparknn evaluate --model out/mnist/model --data test.parquet
   sparknn predict  --model out/mnist/model --data new.csv --output out/predictions.parquet
   sparknn experiment conf/poster.toml
+  sparknn train conf/mnist.toml --remote sc://host:15002
 
 On a cluster, give spark-submit the package and its starter:
   spark-submit --master yarn --py-files sparknn-VERSION.zip __main__.py train job.toml
@@ -88,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> None:
     """Run the command that was given."""
+    if getattr(given, "remote", None):
+        # As pyspark's own commands do.
+        os.environ["SPARK_REMOTE"] = given.remote
     if given.command == "keys":
         print("\n".join(key_lines(TRAIN)).strip(), flush=True)
     elif given.command in ("train", "experiment"):
@@ -162,6 +167,10 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--verbose", action="store_true", help="on errors, show the traceback")
         return made
 
+    def add_remote() -> None:
+        about = "the Spark Connect server to run on, such as sc://host:15002 (or SPARK_REMOTE)"
+        made.add_argument("--remote", metavar="URL", help=about)
+
     def add_pairs(name: str, about: str) -> None:
         about += "; several may follow each other"
         made.add_argument(name, action="append", default=[], metavar="KEY=VALUE", help=about)
@@ -173,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         made = command(name, short, about)
         made.add_argument("config", metavar="CONFIG.toml", help=f"the {name} file")
+        add_remote()
         add_pairs("--set", "replace or add a key for this run, such as data.train=rows.csv")
     how = "by default as the path ends, otherwise parquet"
     for name, short, about, invalid in (
@@ -180,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         ("predict", "add predictions to rows", _PREDICT, ("error", "skip", "keep")),
     ):
         made = command(name, short, about)
+        add_remote()
         made.add_argument("--model", required=True, metavar="DIR", help="a saved model or pipeline")
         made.add_argument("--data", required=True, metavar="PATH", help="rows: a path, or a table")
         made.add_argument("--format", choices=FORMATS, help=f"of the rows; {how}")

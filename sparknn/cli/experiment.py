@@ -21,8 +21,7 @@ from sparknn.cli.pipeline import column_mistakes, plan_columns, preprocessing
 from sparknn.cli.report import counted
 from sparknn.cli.session import open_session
 from sparknn.core.training.fit_state import DivergedError
-from sparknn.engine.sql import quote_column
-from sparknn.ml.estimator import default_workers
+from sparknn.engine.sql import default_parallelism, quote_column
 from sparknn.ml.schema import case_matters
 
 log = logging.getLogger("sparknn.cli")
@@ -145,7 +144,7 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     results = Results(file.values["output.folder"], file.tables, experiment.given, len(planned))
     log.info("Starting Spark ...")
     with open_session(f"sparknn experiment {path}", verbose=verbose) as spark:
-        rows, n_slots = read_rows(spark, experiment), default_workers(spark)
+        rows, n_slots = read_rows(spark, experiment), default_parallelism(spark)
         log.info("%s, %s.", counted(rows.count(), "row"), counted(len(planned), "fit"))
         if not verbose:  # a line per fit, not per round
             logging.getLogger("sparknn").setLevel(logging.WARNING)

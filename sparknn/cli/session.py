@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
+
+from sparknn.engine.sql import is_connect
 
 
 @contextmanager
@@ -18,13 +19,14 @@ def open_session(name: str, *, verbose: bool = False) -> Iterator[SparkSession]:
     Unless ``verbose``, one that is started on this machine logs nothing: errors are a line of ours.
     """
     active = SparkSession.getActiveSession()
-    if active is None and SparkContext._active_spark_context is not None:
+    if active is None and "SPARK_REMOTE" not in os.environ and _has_context():
         active = SparkSession.builder.getOrCreate()
     if not verbose:
         _shorten_errors()
     session = active or _start(name)
     try:
-        if active is None and not verbose and _is_local(session.conf.get("spark.master", "")):
+        ours = active is None and not is_connect(session)
+        if ours and not verbose and _is_local(session.conf.get("spark.master", "")):
             session.sparkContext.setLogLevel("OFF")
         yield session
     finally:
@@ -41,11 +43,20 @@ def _shorten_errors() -> None:
             PySparkLogger.getLogger(name).disabled = True
 
 
+def _has_context() -> bool:
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context is not None
+
+
 def _start(name: str) -> SparkSession:
     """Start Spark; on this machine, with the settings that make it start wherever it can."""
     builder = SparkSession.builder.appName(name)
     if "SPARK_REMOTE" in os.environ:
         return builder.getOrCreate()
+    # A client of Spark Connect may lack it.
+    from pyspark import SparkConf, SparkContext
+
     # Starts the JVM, or joins spark-submit's, which has read spark-defaults.conf and spark-submit's
     # arguments; before it, a SparkConf is empty. There is always a master then.
     SparkContext._ensure_initialized()

@@ -21,7 +21,7 @@ from sparknn.cli.report import counted
 from sparknn.cli.saved_model import SavedModel, count_invalid, load
 from sparknn.cli.session import open_session
 from sparknn.engine.interface import DataError
-from sparknn.engine.sql import quote_column
+from sparknn.engine.sql import is_connect, quote_column
 from sparknn.ml.checked_params import ParamError
 from sparknn.ml.schema import case_matters
 
@@ -39,7 +39,9 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
         log.warning("There is no output.model: the network is tested, but not saved.")
     log.info("Starting Spark ...")
     with open_session(f"sparknn train {path}", verbose=verbose) as spark:
-        log.info("Spark %s on %s.", spark.version, spark.sparkContext.master)
+        # The address of a server may hold a token.
+        where = "Spark Connect" if is_connect(spark) else spark.sparkContext.master
+        log.info("Spark %s on %s.", spark.version, where)
         mistakes = [source.problem(spark, key) for key, source in read.items()]
         mistakes += [target.problem(spark, key) for key, target in written.items()]
         mistakes += overlaps(spark, read.items(), written.items())

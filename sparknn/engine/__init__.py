@@ -12,6 +12,9 @@ From a DataFrame to the sums of a round:
    ``treeAggregate`` adds up the workers' sums. A lost shard is written again, by evaluating its
    partition of the handles that are not cached.
 
+Over Spark Connect, which has no RDDs, ``connect`` and ``arrow_tasks`` do the same by DataFrames,
+and the driver adds up the sums. ``spark_engine`` is what both share.
+
 ``interface`` defines an engine, ``local`` is the reference that every engine must match to the
 byte, and ``statistics`` and ``digest`` read shards without training.
 """
@@ -20,22 +23,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sparknn.engine.sql import is_connect
+
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from sparknn.engine.interface import DataSpec
-    from sparknn.engine.rdd import RddEngine
+    from sparknn.engine.spark_engine import SparkEngine
 
 
-def open_engine(df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> RddEngine:
+def open_engine(df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> SparkEngine:
     """Ingest the rows into shards and return an engine to train on them, for a ``with`` block.
 
     Raises
     ------
     DataError
         If the rows cannot be trained on.
+    RuntimeError
+        If the session cannot run a fit.
     """
-    # Workers import this package, too, and start faster without pyspark.ml.
+    # Workers import this package, too, and start faster without pyspark.ml; and a client of Spark
+    # Connect may lack RDDs.
+    if is_connect(df):
+        from sparknn.engine.connect import ConnectEngine
+
+        return ConnectEngine(df, spec)
     from sparknn.engine.rdd import RddEngine
 
     return RddEngine(df, spec, aggregation_depth)

@@ -9,8 +9,8 @@ from collections import Counter
 from functools import partial
 from itertools import chain
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
-from pyspark import RDD
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
@@ -27,11 +27,15 @@ from sparknn.engine.scatter import BLOCK_DDL, scatter
 from sparknn.engine.spill import HANDLE_DDL, ShardHandle, spill_batches, spill_rows
 from sparknn.engine.sql import quote_column
 
+if TYPE_CHECKING:
+    # A client of Spark Connect may lack it.
+    from pyspark import RDD
 
-def shard_handles(
+
+def shard_blocks(
     df: DataFrame, spec: DataSpec, fit_id: str, offset: Float64Array | None = None
-) -> RDD[str]:
-    """Return a lazy RDD of one handle per worker, as JSON; evaluating it writes the shards.
+) -> tuple[DataFrame, IngestTask]:
+    """Return a lazy DataFrame of blocks, a partition per worker, and the task that writes them.
 
     ``offset``, shape (d,), is subtracted from the features before they become float32.
     """
@@ -58,6 +62,14 @@ def shard_handles(
         .repartition(spec.n_workers, "key")
         .sortWithinPartitions("role", *order)
     )
+    return blocks, task
+
+
+def shard_handles(
+    df: DataFrame, spec: DataSpec, fit_id: str, offset: Float64Array | None = None
+) -> RDD[str]:
+    """Return a lazy RDD of one handle per worker, as JSON; evaluating it writes the shards."""
+    blocks, task = shard_blocks(df, spec, fit_id, offset)
     if _limits_arrow_bytes(df):
         handles = blocks.mapInArrow(partial(spill_batches, task), HANDLE_DDL)
         return handles.rdd.map(itemgetter(0))

@@ -32,7 +32,7 @@ _FOLLOW_UP_S = 1.0
 
 
 @contextmanager
-def defer_interrupts(cancel: Callable[[], None] | None = None) -> Iterator[None]:
+def defer_interrupts(cancel: Callable[[], object] | None = None) -> Iterator[None]:
     """Raise an interrupt only when the block inside has ended, with or without an error.
 
     Parameters
@@ -85,7 +85,7 @@ class _DeferringHandler:
     # When the last interrupted block ended, and when Control-C was first pressed in it.
     _last_end = _last_press = -math.inf
 
-    def __init__(self, cancel: Callable[[], None] | None) -> None:
+    def __init__(self, cancel: Callable[[], object] | None) -> None:
         self.interrupted = False
         self._cancel = cancel
         self._ended = threading.Event()

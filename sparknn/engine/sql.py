@@ -1,6 +1,11 @@
-"""Quote column names for Spark SQL, and recognise Spark Connect."""
+"""Quote column names for Spark SQL, and ask sessions of both kinds: classic and Spark Connect."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def quote_column(name: str) -> str:
@@ -11,3 +16,14 @@ def quote_column(name: str) -> str:
 def is_connect(thing: object) -> bool:
     """Return whether a session, DataFrame or column belongs to Spark Connect, which has no JVM."""
     return type(thing).__module__.startswith("pyspark.sql.connect")
+
+
+def default_parallelism(session: SparkSession) -> int:
+    """Return Spark's default parallelism: the slots of all executors, unless it is set."""
+    if not is_connect(session):
+        return max(1, session.sparkContext.defaultParallelism)
+    from pyspark.sql import functions as F
+
+    # A range has as many partitions, if it is long enough.
+    partitions = session.range(1 << 16).select(F.spark_partition_id().alias("n"))
+    return int(partitions.agg(F.max("n")).collect()[0][0]) + 1

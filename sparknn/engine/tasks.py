@@ -11,10 +11,9 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
-
-from pyspark import Broadcast
+from typing import TYPE_CHECKING, TypeVar
 
 from sparknn.core.config import RoundRequest
 from sparknn.core.training.aggregation import WorkerReport, WorkerSum
@@ -25,6 +24,10 @@ from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.shards import scratch_folder
 from sparknn.engine.spill import ShardHandle
 from sparknn.engine.statistics import Moments, measure, sample
+
+if TYPE_CHECKING:
+    # A client of Spark Connect may lack it.
+    from pyspark import Broadcast
 
 T = TypeVar("T")
 
@@ -38,16 +41,23 @@ def train(
 ) -> Iterator[list[WorkerSum]]:
     """Train every request on this worker's shard; ``shape`` is (features, targets)."""
     freeze_gc()
-    for handle in handles:
-        requests = broadcast.value
-        if local := handle.find_local():
-            rows, validation = local.rows(*shape)
-            yield run_worker(requests, rows, validation, round_, handle.partition, weight_scale)
-        else:
-            yield [
-                WorkerSum.from_worker(None, WorkerReport(handle.partition, left_out="missing"))
-                for _ in requests
-            ]
+    requests = broadcast.value
+    task = partial(train_shard, requests, round_, weight_scale, shape)
+    for partition, totals in map_shards(task, handles):
+        lost = WorkerSum.from_worker(None, WorkerReport(partition, left_out="missing"))
+        yield [lost] * len(requests) if totals is None else totals
+
+
+def train_shard(
+    requests: Sequence[RoundRequest],
+    round_: int,
+    weight_scale: float,
+    shape: tuple[int, int],
+    handle: ShardHandle,
+) -> list[WorkerSum]:
+    """Train every request on a shard."""
+    rows, validation = handle.rows(*shape)
+    return run_worker(requests, rows, validation, round_, handle.partition, weight_scale)
 
 
 def take_single(zero: list[WorkerSum], totals: list[WorkerSum]) -> list[WorkerSum]:

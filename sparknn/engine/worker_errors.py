@@ -38,14 +38,18 @@ def translate_worker_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = _explain(str(error))
+        remote = type(error).__module__ == "pyspark.errors.exceptions.connect"
+        message = _explain(str(error), remote)
         if message is None:
             raise
         raise WorkerEnvironmentError(message) from error
 
 
-def _explain(text: str) -> str | None:
-    """Return what to do about a Spark error; None if it has another cause."""
+def _explain(text: str, remote: bool) -> str | None:
+    """Return what to do about a Spark error; None if it has another cause.
+
+    Over Spark Connect (``remote``), workers run the server's Python.
+    """
     name, _, message = end_of_traceback(text).partition(": ")
     if name == f"{ShardWriteError.__module__}.{ShardWriteError.__name__}":
         return message
@@ -58,6 +62,17 @@ def _explain(text: str) -> str | None:
     if found := _NO_MODULE.search(text):
         module = (found[1] or found[2]).split(".")[0]
         packages = "" if module == "sparknn" else ", which sparknn needs on every node"
+        if remote:
+            message = (
+                f"The Spark server's Python workers cannot import {module}{packages}. Install "
+                "numpy, pandas, pyarrow and sparknn there (in a Databricks notebook: %pip install)."
+            )
+            if module == "sparknn":
+                message += (
+                    " Or send sparknn with the session: `make zip`, then "
+                    'spark.addArtifacts("dist/sparknn-VERSION.zip", pyfile=True).'
+                )
+            return message
         message = (
             f"Spark's Python workers cannot import {module}{packages}. They may run another Python "
             f"than this one, {sys.executable}. Set PYSPARK_PYTHON (or spark.pyspark.python) to one "

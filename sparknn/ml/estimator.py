@@ -15,16 +15,17 @@ from typing import Any, ClassVar
 from pyspark.ml.base import Model, Predictor
 from pyspark.ml.param import Param, Params
 from pyspark.ml.util import MLReadable, MLWritable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
-from sparknn.engine.sql import is_connect
+from sparknn.engine.sql import default_parallelism, is_connect
 from sparknn.ml.attributes import categories_of
 from sparknn.ml.checked_params import AUTO, ParamError
 from sparknn.ml.fit import Trainable, fit_models
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
+from sparknn.ml.resume import wants_checkpoints
 from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
 from sparknn.ml.training_setup import params_that_need_validation
 
@@ -146,17 +147,9 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         Raises
         ------
         ParamError, SchemaError, TypeError
-        RuntimeError
-            On Spark Connect.
         """
         check_is_dataframe(dataset, "fit")
-        if is_connect(dataset):
-            raise RuntimeError(
-                "fit needs a classic Spark session: it runs RDD jobs, which Spark Connect does not "
-                "support. Fit in a session that is not remote (on Databricks: on a cluster with "
-                "dedicated access), and save the model; load and transform work with Connect too."
-            )
-        self._check_combinations()
+        self._check_combinations(remote=is_connect(dataset))
         weight = self._optional_column("weightCol")
         indicator = self._optional_column("validationIndicatorCol")
         check_training_schema(
@@ -178,7 +171,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             features=self.getFeaturesCol(),
             label=self.getLabelCol(),
             classifies=self._classifies,
-            n_workers=self.getNumWorkers() or default_workers(dataset.sparkSession),
+            n_workers=self.getNumWorkers() or default_parallelism(dataset.sparkSession),
             seed=self.getSeed(),
             weight=weight,
             validation_indicator=indicator,
@@ -193,7 +186,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
     def _optional_column(self, name: str) -> str | None:
         return self.getOrDefault(name) or None if self.isDefined(name) else None
 
-    def _check_combinations(self) -> None:
+    def _check_combinations(self, *, remote: bool = False) -> None:
         """Check params against each other; each one alone was checked when it was set."""
         problems = {}
         indicator = self._optional_column("validationIndicatorCol")
@@ -218,6 +211,11 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
                 f" = {self.getMomentum()}; solver='sgd' does not use it. Set solver to 'momentum', "
                 "or clear momentum."
             )
+        if remote and wants_checkpoints(self):
+            problems["checkpointDir"] = (
+                f" = {self.getCheckpointDir()!r}; Spark Connect cannot remove files, and "
+                "checkpoints would stay. Clear checkpointDir, or fit in a classic session."
+            )
         if problems:
             raise ParamError(type(self).__name__, problems)
 
@@ -229,11 +227,6 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
     def read(cls) -> EstimatorReader[Any]:
         """Return a reader: ``Estimator.read().load(path)``."""
         return EstimatorReader(cls)
-
-
-def default_workers(session: SparkSession) -> int:
-    """Return the workers for ``numWorkers=0``: Spark's default parallelism at this moment."""
-    return max(1, session.sparkContext.defaultParallelism)
 
 
 def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:

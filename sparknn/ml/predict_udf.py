@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,7 @@ from sparknn.core.entries import Entries
 from sparknn.core.nn.input_layer import LEAST_SPARSE
 from sparknn.core.predictor import BLOCK_ROWS, LocalPredictor
 from sparknn.core.types import Float64Array, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from pyspark import Broadcast
+from sparknn.engine.broadcast import Sent
 
 # Rows are made dense in pieces of about this size, a whole number of the predictor's blocks.
 _PIECE_BYTES = 16 << 20
@@ -39,7 +36,7 @@ class Scorer:
 
     Parameters
     ----------
-    sent : LocalPredictor, or a broadcast of one
+    sent : LocalPredictor, or what holds one
         Its thresholds are ignored.
     thresholds : tuple of float, optional
         One per class.
@@ -51,7 +48,7 @@ class Scorer:
         Whether invalid rows become null. If not, they raise an error.
     """
 
-    sent: LocalPredictor | Broadcast[LocalPredictor]
+    sent: LocalPredictor | Sent[LocalPredictor]
     thresholds: tuple[float, ...] | None
     column: str
     outputs: tuple[str, ...]

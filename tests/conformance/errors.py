@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, StructField, StructType
 
 from conformance.subject import Subject
+from sparknn.engine.sql import is_connect
 
 _GROUP = "sparknn conformance: no job"
 
@@ -19,6 +20,11 @@ _GROUP = "sparknn conformance: no job"
 @contextmanager
 def _fails(subject: Subject, *patterns: str, requests: bool = False) -> Iterator[None]:
     """The block raises ValueError, whose message has every pattern; before any job, if so asked."""
+    if is_connect(subject.spark):  # which does not know its jobs
+        with pytest.raises(ValueError, match=re.compile(patterns[0], re.DOTALL)) as raised:
+            yield
+        assert all(re.search(pattern, str(raised.value)) for pattern in patterns)
+        return
     sc = subject.spark.sparkContext
     before = len(sc.statusTracker().getJobIdsForGroup(_GROUP))
     sc.setJobGroup(_GROUP, "")

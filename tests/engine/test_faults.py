@@ -34,7 +34,7 @@ from toys import blobs
 from sparknn.core.config import AveragingConfig, TrainConfig
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run
-from sparknn.engine import open_engine, rdd, tasks
+from sparknn.engine import open_engine, rdd, spark_engine, tasks
 
 def session(master, **settings):
     builder = SparkSession.builder.master(master).appName("sparknn faults")
@@ -50,9 +50,12 @@ def session(master, **settings):
     spark.sparkContext.setLogLevel("OFF")
     return spark
 
-def fitted(spark, on_round=lambda n: None, n_workers=4):
+def rows(spark):
     X, y = blobs(200)
-    df = vectors(spark, X, y, sizes=[50, 150])
+    return vectors(spark, X, y, sizes=[50, 150])
+
+def fitted(spark, on_round=lambda n: None, n_workers=4, df=None):
+    df = df or rows(spark)
     with open_engine(df, spec(n_workers=n_workers, validation_fraction=0.2)) as engine:
         config = TrainConfig(network_for(engine.info), max_iter=4, batch_size=16)
         ended = lambda fit, record: on_round(record.round)
@@ -147,7 +150,8 @@ def test_a_killed_executor_is_survived(run_python: RunPython, tmp_path: Path) ->
         PREAMBLE
         + """
 import signal
-spark = session("local-cluster[2,1,1024]", **{"spark.cores.max": "2"})
+import logging, remote
+spark = session("local-cluster[2,1,1024]", **{"spark.cores.max": "2", **remote.SETTINGS})
 jvm = spark.sparkContext._gateway.proc.pid
 
 def executors():
@@ -162,13 +166,16 @@ def executors():
             found.append(int(stat.parent.name))
     return sorted(found)
 
-while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:
-    time.sleep(0.1)
-counted, warn = [], rdd._warn_if_skewed
-rdd._warn_if_skewed = lambda handles, n_executors: counted.append(n_executors)
+def wait_for_both():
+    while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:
+        time.sleep(0.1)
+
+wait_for_both()
+counted, warn = [], spark_engine._warn_if_skewed
+spark_engine._warn_if_skewed = lambda handles, n_executors: counted.append(n_executors)
 expected = fitted(spark)
 assert counted == [2]
-rdd._warn_if_skewed = warn
+spark_engine._warn_if_skewed = warn
 killed = []
 
 def kill(round_):
@@ -179,6 +186,25 @@ def kill(round_):
 assert fitted(spark, kill) == expected
 assert len(killed) == 1
 assert killed[0] not in executors()
+
+# Over Spark Connect, handles that an executor held are gone, not made again by lineage.
+path = sys.argv[1] + "/rows"
+rows(spark).write.parquet(path)
+expected = fitted(spark, df=spark.read.parquet(path))
+said = []
+handler = logging.Handler()
+handler.emit = lambda record: said.append(record.getMessage())
+logging.getLogger("sparknn").addHandler(handler)
+killed.clear()
+wait_for_both()
+with remote.serving(spark) as address, remote.connected(address) as client, remote.connect_mode():
+    assert fitted(client, kill, df=client.read.parquet(path)) == expected
+    assert client.catalog.listTables() == []
+assert len(killed) == 1
+assert [text for text in said if "lost with their executors" in text]
+left = [str(found) for found in Path(sys.argv[1]).rglob("sparknn-*")]
+# The folders of the executors that were killed are not theirs to remove any more.
+assert len(left) <= 2, left
 spark.stop()
 """,
         str(tmp_path),

@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from toys import Array, blobs, curve
 
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
-from sparknn.engine import open_engine, rdd
+from sparknn.engine import open_engine, spark_engine
 from sparknn.engine.spill import ShardHandle
 
 
@@ -194,7 +194,7 @@ def test_uneven_shards_are_reported_per_executor(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "sparknn"):
-        rdd._warn_if_skewed(shards_on(*executors), n_executors)
+        spark_engine._warn_if_skewed(shards_on(*executors), n_executors)
     messages = [record.getMessage() for record in caplog.records]
     assert [counts in message for message in messages] == ([True] if counts else [])
 

@@ -1,0 +1,28 @@
+"""``--remote`` runs a command on a Spark Connect server."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.newest_spark
+def test_a_job_on_a_server(connect_server: str, job: Path, points: Path) -> None:
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [
+            sys.executable,
+            "-m",
+            "sparknn",
+            *map(str, arguments),
+            "--remote",
+            connect_server,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    trained = run("train", job)
+    assert trained.returncode == 0, trained.stderr
+    assert "on Spark Connect" in trained.stderr
+    found = run("evaluate", "--model", job.parent / "model", "--data", points / "points.csv")
+    assert found.returncode == 0, found.stderr
+    assert "accuracy" in found.stdout.lower()

@@ -1,0 +1,274 @@
+"""Over Spark Connect, the engine returns the bytes of the others and leaves nothing behind."""
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import (
+    handles_of,
+    leftovers,
+    network_for,
+    outcome,
+    plain_engine,
+    shards,
+    spec,
+    trained,
+    wait_for_tasks,
+)
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from remote import connect_mode
+
+from sparknn.core.config import AveragingConfig, TrainConfig
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.rounds import run
+from sparknn.engine import connect as connect_module
+from sparknn.engine import open_engine, tasks
+from sparknn.engine.connect import ConnectEngine
+from sparknn.engine.interface import DataError
+
+pytestmark = pytest.mark.newest_spark
+
+# Trains until somebody stops it.
+ENDLESS = {"max_iter": 1, "local_epochs": 1_000_000}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(spark: SparkSession, connect: SparkSession) -> Iterator[None]:
+    """Compare the server and this process before and after each test."""
+    cached = spark._jsparkSession.sharedState().cacheManager()
+    threads = set(own_threads())
+    assert leftovers(spark) == []
+    yield
+    wait_for_tasks(spark)
+    assert leftovers(spark) == []
+    # RDDs of checkpoints, of a few hundred bytes, go when the JVM collects garbage.
+    assert cached.isEmpty()
+    assert connect.catalog.listTables() == []
+    assert connect.getTags() == set()
+    assert set(own_threads()) - threads == set()
+    assert not spark.sparkContext.statusTracker().getActiveJobsIds()
+
+
+def own_threads() -> list[threading.Thread]:
+    """Threads but those of pyspark's client, which stay for the next operation."""
+    return [
+        t for t in threading.enumerate() if not t.name.startswith(("ThreadPool", "Thread-", "grpc"))
+    ]
+
+
+def skewed(session: SparkSession) -> DataFrame:
+    """Partitions of 0, 140, 1, 0 and 62 rows, of which some weigh 0 and some are for validation."""
+    starts = "case id when 1 then 0 when 2 then 140 when 4 then 141 end"
+    ends = "case id when 1 then 139 when 2 then 140 when 4 then 202 end"
+    rows = session.range(0, 5, 1, 5).selectExpr(f"explode(sequence({starts}, {ends})) as i")
+    features = ", ".join(f"sin({k} * i + {k})" for k in (1, 2, 3))
+    return rows.selectExpr(
+        f"array({features}) as features",
+        "case when sin(i + 1) > 0.3 then 2 when sin(2 * i + 2) > 0 then 1 else 0 end as label",
+        "i % 4 / 2 as weight",
+        "i % 5 = 0 as validation",
+    )
+
+
+COLUMNS: dict[str, Any] = {"weight": "weight", "validation_indicator": "validation"}
+
+
+def config(engine: Any, **changes: Any) -> TrainConfig:
+    network = network_for(engine.info, hidden=changes.pop("hidden", 5))
+    return TrainConfig(network, **({"seed": 5, "max_iter": 2, "batch_size": 16} | changes))
+
+
+def fitted(df: DataFrame, n_workers: int) -> Any:
+    """Two networks and what is known of the rows, by the engine of the session."""
+    with open_engine(df, spec(n_workers=n_workers, **COLUMNS)) as engine:
+        configs = [config(engine), config(engine, solver="adam", local_epochs=2, dropout=0.2)]
+        averaging = AveragingConfig("nesterov", 0.5, final="best")
+        result = outcome(trained(engine, configs, averaging))
+        if isinstance(engine, ConnectEngine):
+            assert outcome(trained(plain_engine(engine), configs, averaging)) == result
+        statistics = engine.statistics()
+        return result, engine.info, engine.digest(), statistics.mean.tobytes(), engine.n_slots
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3, 7])
+def test_equals_the_plain_and_the_classic_engine_to_the_byte(
+    spark: SparkSession, connect: SparkSession, n_workers: int
+) -> None:
+    found = fitted(skewed(connect), n_workers)
+    with connect_mode(False):
+        assert found == fitted(skewed(spark), n_workers)
+
+
+def test_rows_that_change_at_their_source_are_not_read_again(
+    connect: SparkSession, tmp_path: Path
+) -> None:
+    skewed(connect).write.parquet(str(tmp_path / "rows"))
+    df = connect.read.parquet(str(tmp_path / "rows"))
+    with open_engine(df, spec(**COLUMNS)) as engine:
+        before = {handle.folder for handle in handles_of(engine)}
+        skewed(connect).write.mode("append").parquet(str(tmp_path / "rows"))
+        trained(engine, [config(engine)])
+        scratch = Path(handles_of(engine)[0].folder).parent
+        assert {str(path) for path in scratch.iterdir()} == before
+
+
+def test_a_lost_shard_is_written_again(
+    connect: SparkSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    df = skewed(connect)
+    expected = fitted(df, 3)
+    with open_engine(df, spec(n_workers=3, **COLUMNS)) as engine:
+        configs = [config(engine), config(engine, solver="adam", local_epochs=2, dropout=0.2)]
+        fits = [FitState(each, AveragingConfig("nesterov", 0.5, final="best"), 3)
+                for each in configs]  # fmt: skip
+        folders = [Path(handle.folder) for handle in handles_of(engine)]
+        shutil.rmtree(folders[0])
+        assert engine.digest() == expected[2]
+
+        def lose(fit: FitState, record: Any) -> None:
+            if record.round == 0:
+                for folder in (*folders[0].parent.glob("0-*"), folders[1]):
+                    shutil.rmtree(folder)
+
+        fits[0].on_round_end = lose
+        run(engine, fits)
+        assert outcome(fits) == expected[0]
+    lost = [record.getMessage() for record in caplog.records if "writing again" in record.msg]
+    assert lost == ["1 shard lost; writing again.", "2 shards lost; writing again."]
+
+
+def test_shards_that_are_lost_again_and_again_end_the_fit(
+    connect: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_engine(skewed(connect), spec()) as engine:
+        results = engine._results  # type: ignore[attr-defined]
+        monkeypatch.setattr(
+            engine, "_results", lambda *given: ((n, None) for n, _ in results(*given))
+        )
+        with pytest.raises(RuntimeError, match="were lost 4 times"):
+            engine.digest()
+
+
+def test_large_networks_travel_in_pieces(
+    connect: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_engine(skewed(connect), spec(**COLUMNS)) as engine:
+        # Some 11 MiB: three rows, in two pieces, and as many rows of results.
+        changes: dict[str, Any] = {"solver": "sgd", "max_iter": 1, "batch_size": 200}
+        configs = [config(engine, hidden=400_000, **changes)]
+        expected = outcome(trained(engine, configs))
+        monkeypatch.setattr(connect_module, "MAX_CLOSURE_BYTES", 1 << 20)
+        monkeypatch.setattr(connect_module, "_PIECE_BYTES", 2 * connect_module.ROW_BYTES)
+        sent: list[int] = []
+        create = type(connect.range(1)).createTempView
+        monkeypatch.setattr(
+            type(connect.range(1)),
+            "createTempView",
+            lambda frame, name: sent.append(1) or create(frame, name),
+        )
+        assert outcome(trained(engine, configs)) == expected
+        assert len(sent) % 2 == 0 < len(sent)
+
+
+def test_old_versions_are_refused(connect: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect_module.pyspark, "__version__", "3.5.9")
+    with pytest.raises(RuntimeError, match=r"needs pyspark 4\.0"):
+        open_engine(skewed(connect), spec())
+
+
+def test_rows_that_cannot_be_used_are_reported(connect: SparkSession) -> None:
+    df = skewed(connect).withColumn("label", F.lit(-1))
+    with pytest.raises(DataError, match="negative in 203 of 203 rows"):
+        open_engine(df, spec())
+
+
+def test_an_error_in_a_worker_ends_the_fit(
+    connect: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise ZeroDivisionError("in a task")
+
+    # Pickled by value, as workers cannot import this file.
+    broken.__module__ = "__main__"
+    monkeypatch.setattr(tasks, "train_shard", broken)
+    with (
+        open_engine(skewed(connect), spec()) as engine,
+        pytest.raises(Exception, match="in a task"),
+    ):
+        trained(engine, [config(engine)])
+
+
+def soon(spark: SparkSession, action: Callable[[], None]) -> threading.Thread:
+    """Do something when a job has been running for a moment."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if spark.sparkContext.statusTracker().getActiveJobsIds():
+                break
+            time.sleep(0.01)
+        time.sleep(0.5)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.fixture
+def interrupt(plain_control_c: None) -> Callable[[], None]:
+    """Control-C for the main thread."""
+    main = threading.get_ident()
+    return lambda: signal.pthread_kill(main, signal.SIGINT)
+
+
+def test_control_c_in_a_round(
+    spark: SparkSession, connect: SparkSession, interrupt: Callable[[], None]
+) -> None:
+    engine = open_engine(skewed(connect), spec())
+    thread = soon(spark, interrupt)
+    with pytest.raises(KeyboardInterrupt), engine:
+        trained(engine, [config(engine, **ENDLESS)])
+    thread.join()
+
+
+def test_control_c_while_rows_are_ingested(
+    spark: SparkSession, connect: SparkSession, interrupt: Callable[[], None]
+) -> None:
+    slow = "case when java_method('java.lang.Thread', 'sleep', 500L) is null then label end"
+    df = skewed(connect).withColumn("label", F.expr(slow))
+    thread = soon(spark, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_engine(df, spec())
+    thread.join()
+
+
+def test_an_operation_that_the_user_cancels(spark: SparkSession, connect: SparkSession) -> None:
+    connect.addTag("the user's")
+    thread = soon(spark, lambda: connect.interruptTag("the user's") and None)
+    try:
+        with (
+            open_engine(skewed(connect), spec()) as engine,
+            pytest.raises(Exception, match="OPERATION_CANCELED"),
+        ):
+            trained(engine, [config(engine, **ENDLESS)])
+    finally:
+        assert connect.getTags() == {"the user's"}
+        connect.removeTag("the user's")
+        thread.join()
+
+
+def test_two_engines_at_once(connect: SparkSession) -> None:
+    df = skewed(connect)
+    with open_engine(df, spec()) as one, open_engine(df, spec()) as two:
+        first = outcome(trained(one, [config(one)]))
+        assert outcome(trained(two, [config(two)])) == first
+        for (a, _), (b, _) in zip(shards(one), shards(two), strict=True):
+            np.testing.assert_array_equal(a.X, b.X)
