@@ -105,7 +105,7 @@ def test_a_warm_start_continues_whatever_the_offsets(spark: SparkSession) -> Non
     still = regressor(maxIter=1, stepSize=1e-9, initialModel=first)
     # Other rows have another offset.
     low = np.argsort(X[:, 0])[:300]
-    again = still.fit(table(spark, X[low] + 3, y[low] - 5))
+    again = still.fit(table(spark, X[low] + 300, y[low] - 5))
     assert not np.array_equal(again.toLocal().input_offset, first.toLocal().input_offset)
     gap = again.toLocal().predict(X) - first.toLocal().predict(X)
     assert np.abs(gap).max() < 1e-3
