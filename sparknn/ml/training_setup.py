@@ -86,7 +86,7 @@ def make_fit(
     Raises
     ------
     ValueError
-        If the initial network is of another shape, or cannot replace the missing values to keep.
+        If the initial network is of another shape.
     """
     info = engine.info
     encoding, sample = _encode(params, engine, initial)
@@ -184,18 +184,7 @@ def _encode(
 ) -> tuple[Encoding | None, Float32Array]:
     """Return the encoding, None if features are the inputs, and the sample that it comes from."""
     info, nothing = engine.info, np.empty((0, 0), dtype=np.float32)
-    keeps_missing = params.getHandleInvalid() == "keep"
-    if keeps_missing and info.sparse:
-        raise DataError(
-            "handleInvalid = 'keep' is for dense features, and most rows are wide and sparse. Set "
-            "'skip', or impute missing values first."
-        )
     if initial is not None:
-        if keeps_missing and (initial.encoding is None or initial.encoding.fill is None):
-            raise ValueError(
-                "handleInvalid = 'keep' needs an initialModel that was trained with it. Set "
-                "'skip', or impute missing values first."
-            )
         if initial.encoding is None or initial.encoding.n_features != info.n_features:
             return None, nothing
         gap = difference(info.input_offset, initial.input_offset)
@@ -212,6 +201,7 @@ def _encode(
         and params.getStandardization()
         and encodes_numbers(info.n_features, info.n_rows)
     )
+    keeps_missing = params.getHandleInvalid() == "keep"
     if not (cuts or categories or keeps_missing):
         return None, nothing
     sample = engine.sample(SAMPLE_ROWS)

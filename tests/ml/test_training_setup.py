@@ -1,6 +1,5 @@
 """Build a fit from params and data, and get the model's parameters from it."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +8,7 @@ import pytest
 
 from sparknn import NeuralNetClassifier
 from sparknn.core.nn.network import Network
-from sparknn.core.predictor import LocalPredictor
-from sparknn.core.training.fit_state import FitState
-from sparknn.engine.interface import DataError, DatasetInfo
+from sparknn.engine.interface import DatasetInfo
 from sparknn.ml.defaults import resolve_defaults
 from sparknn.ml.training_setup import Target, center_logits, make_fit
 
@@ -128,10 +125,10 @@ def test_what_is_chosen_by_the_number_of_workers(
     assert (chosen.localState, chosen.finalWeights) == ("average", "last")
 
 
-def fit_of(
-    params: dict[str, Any], initial: LocalPredictor | None = None, **changes: Any
-) -> FitState:
-    """A fit of 3 features. Nothing is encoded, so that only facts are asked of the engine."""
+@pytest.mark.parametrize(
+    ("params", "adapts"), [({}, False), ({"period": "fixed"}, False), ({"period": "auto"}, True)]
+)
+def test_the_period_decides_whether_rounds_grow(params: dict[str, Any], adapts: bool) -> None:
     info = DatasetInfo(
         n_features=3,
         n_targets=1,
@@ -141,30 +138,13 @@ def fit_of(
         weight_sum=100.0,
         rows_per_worker=(50, 50),
     )
-    engine: Any = SimpleNamespace(info=replace(info, **changes))
-    return make_fit(
+    # Nothing is standardised or encoded, so nothing else is asked of the engine.
+    engine: Any = SimpleNamespace(info=info)
+    fit = make_fit(
         NeuralNetClassifier(standardization=False, **params),
         engine,
         Target(2, "crossEntropy"),
-        initial=initial,
+        initial=None,
         on_round_end=lambda fit, record: None,
     )
-
-
-@pytest.mark.parametrize(
-    ("params", "adapts"), [({}, False), ({"period": "fixed"}, False), ({"period": "auto"}, True)]
-)
-def test_the_period_decides_whether_rounds_grow(params: dict[str, Any], adapts: bool) -> None:
-    assert fit_of(params).adapt_round_length is adapts
-
-
-def test_missing_values_are_kept_only_by_an_encoding() -> None:
-    """Without one they would reach the network."""
-    network = Network((3, 2))
-    initial = LocalPredictor(network, np.zeros(network.n_params, dtype=np.float32))
-    fit_of({}, initial)
-    with pytest.raises(ValueError, match="'keep' needs an initialModel"):
-        fit_of({"handleInvalid": "keep"}, initial)
-    fit_of({}, sparse=True)
-    with pytest.raises(DataError, match="'keep' is for dense features"):
-        fit_of({"handleInvalid": "keep"}, sparse=True)
+    assert fit.adapt_round_length is adapts
