@@ -98,8 +98,8 @@ TRAIN: Schema = {
     "training": _params(
         *("maxIter", "solver", "stepSize", "stepSizeSchedule", "momentum", "batchSize"),
         *("miniBatchFraction", "localEpochs", "period", "regParam", "maxChange", "classWeight"),
-        *("standardization", "patience", "tol", "seed", "initialModel"),
-        *("checkpointDir", "checkpointInterval"),
+        *("standardization", "numericEncoding", "categorical", "categoricalFeatures"),
+        *("patience", "tol", "seed", "initialModel", "checkpointDir", "checkpointInterval"),
     ),
     "averaging": _params(
         *("numWorkers", "averaging", "averagingMomentum", "averagingRate", "localState"),

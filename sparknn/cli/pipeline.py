@@ -139,7 +139,9 @@ def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:
 def fit(estimator: Any, columns: Columns, rows: DataFrame) -> Any:
     """Fit the estimator; return its model, in a ``PipelineModel`` if its columns need stages."""
     estimator._set(featuresCol=columns.features, labelCol=columns.label)
-    before = preprocessing(columns, estimator.getHandleInvalid())
+    # 'keep' is for features: a missing label is not a class.
+    skips = estimator.getHandleInvalid() == "skip"
+    before = preprocessing(columns, "skip" if skips else "error")
     if not before:
         return estimator.fit(rows)
     fitted = Pipeline(stages=[*before, estimator]).fit(rows)

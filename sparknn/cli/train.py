@@ -133,10 +133,12 @@ def _row_problem(error: DataError, job: JobFile, columns: Columns, rows: DataFra
         text = rows.select(quote_column(columns.indexed)).dropna().head()
         only = f"column '{columns.indexed}' holds one class only ({text and text[0]!r})"
         return f"data.label: {only}. Check for a filter that removed the others."
-    if job.estimator.getHandleInvalid() != "error":
+    handling = job.estimator.getHandleInvalid()
+    if handling == "skip":
         return ""
+    features = [] if handling == "keep" else job.features
     others = ("label", "weight", "validationIndicator")
-    read = [*job.features, *(job.values[f"data.{name}"] for name in others)]
+    read = [*features, *(job.values[f"data.{name}"] for name in others)]
     found = count_invalid(rows, read, columns.indexed, columns.names)
     found += [str(each) for each in error.problems if each.reason != "missing"] if found else []
     return f"data.train: {'; '.join(found)}. {_SKIP}" if found else ""

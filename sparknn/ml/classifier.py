@@ -94,9 +94,9 @@ class NeuralNetClassifier(
         thresholds_for(self, n_classes)
         balanced = self.getClassWeight() == "balanced"
         class_weight = balanced_weights(seen, n_classes) if balanced else None
-        weights = np.array([seen.get(label, 0.0) for label in range(n_classes)])
+        weights = np.array([*seen.values()])
         if class_weight is not None:
-            weights *= class_weight
+            weights *= class_weight[[*seen]]
         return Target(
             n_classes, "crossEntropy", class_weight=class_weight, null_loss=entropy(weights)
         )

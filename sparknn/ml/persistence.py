@@ -40,7 +40,8 @@ from sparknn.ml.weights_io import read_weights, write_weights
 
 log = logging.getLogger("sparknn")
 
-# The newest format. Only models with offsets need it; all else is written in format 1.
+# The newest format. Only models with offsets or an encoding need it, as older versions would
+# predict something else from them; all else is written in format 1.
 FORMAT_VERSION = 2
 SECTION = "sparknn"
 METADATA_SHA = "metadataSha256"
@@ -165,7 +166,7 @@ class ModelWriter(StageWriter):
     def _section(self) -> dict[str, Any]:
         model: Any = self.instance
         network, section, offsets = model.network, super()._section(), _saved_offsets(model)
-        if offsets:
+        if offsets or model.encoding is not None:
             section["formatVersion"] = FORMAT_VERSION
         return {
             **section,

@@ -128,6 +128,21 @@ def test_training_rows_are_named_in_their_own_columns(
     assert "labelIndex" not in ran.err.split("sparknn: ")[1]
 
 
+def test_missing_features_are_kept_and_missing_labels_are_not(
+    job: Path, tmp_path: Path, sparknn: Command
+) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text("x,y,colour\n1,,red\n2,1,\n1,2,blue\n")
+    more = [f"data.train={train}", "data.handleInvalid=keep"]
+    ran = sparknn("train", job, "--set", *more)
+    assert ran.status == 1
+    assert "data.train: column 'colour' is null in 1 of 3 rows." in line_of(ran)
+    train.write_text("x,y,colour\n1,,red\n2,1,red\n1,2,blue\n")
+    ran = sparknn("train", job, "--set", *more)
+    assert ran.status == 0, ran.err
+    assert "on 3 rows" in ran.err
+
+
 def test_a_saved_pipeline_can_be_continued_from(
     job: Path, points: Path, trained: Path, tmp_path: Path, sparknn: Command
 ) -> None:
@@ -254,7 +269,8 @@ def test_a_model_without_stages_is_a_model(
     ran = sparknn("train", job, "--set", *more)
     assert ran.status == 0, ran.err
     assert accuracy(ran.out) > 90
-    assert NeuralNetClassificationModel.load(str(tmp_path / "model")).layers == [2, 8, 3]
+    model = NeuralNetClassificationModel.load(str(tmp_path / "model"))
+    assert (model.numFeatures, model.layers[1:]) == (2, [8, 3])
     few = tmp_path / "few.libsvm"
     few.write_text("0 1:0.5\n")  # the second feature is 0: the file does not show that it exists
     ran = sparknn("evaluate", "--model", tmp_path / "model", "--data", few)

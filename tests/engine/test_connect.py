@@ -251,13 +251,11 @@ def test_control_c_while_rows_are_ingested(
 
 
 def test_an_operation_that_the_user_cancels(spark: SparkSession, connect: SparkSession) -> None:
+    engine = open_engine(skewed(connect), spec())
     connect.addTag("the user's")
     thread = soon(spark, lambda: connect.interruptTag("the user's") and None)
     try:
-        with (
-            open_engine(skewed(connect), spec()) as engine,
-            pytest.raises(Exception, match="OPERATION_CANCELED"),
-        ):
+        with pytest.raises(Exception, match="OPERATION_CANCELED"), engine:
             trained(engine, [config(engine, **ENDLESS)])
     finally:
         assert connect.getTags() == {"the user's"}

@@ -259,12 +259,6 @@ def test_what_is_no_dataframe(data: Any, says: str) -> None:
         classifier(1, 2).transform(data)
 
 
-def test_spark_connect_is_refused(empty: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparknn.ml.estimator.is_connect", lambda thing: thing is empty)
-    with pytest.raises(RuntimeError, match=r"fit needs a classic Spark session.*transform work"):
-        small().fit(empty)
-
-
 def test_a_pandas_dataframe_of_spark() -> None:
     class Frame:
         __module__ = "pyspark.pandas.frame"

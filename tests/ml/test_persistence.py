@@ -22,6 +22,7 @@ from sparknn import (
     NeuralNetRegressionModel,
 )
 from sparknn.ml import weights_io
+from sparknn.ml.encode import choose_encoding
 from sparknn.ml.persistence import ModelFormatError, metadata_checksum, theta_checksum
 from sparknn.ml.summary import TrainingSummary
 
@@ -100,6 +101,24 @@ def test_a_regressor_survives(spark: SparkSession, tmp_path: Path) -> None:
     assert again.theta.tobytes() == model.theta.tobytes()
     df = spark.createDataFrame([([1.0, 2.0, 3.0],)], "features array<double>")
     assert again.transform(df).collect() == model.transform(df).collect()
+
+
+def test_an_encoding_survives(spark: SparkSession, tmp_path: Path) -> None:
+    """In the format that older versions refuse: without it, the network is another function."""
+    X = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    encoding = choose_encoding(X, {}, pieces=4, keeps_missing=True)
+    network = classifier(encoding.n_dense, 3)
+    model = NeuralNetClassificationModel(
+        network.network, network.theta, encoding=encoding, feature_names=["width", "height"]
+    )
+    model.save(str(tmp_path / "model"))
+    assert metadata_of(tmp_path / "model")["sparknn"]["formatVersion"] == 2
+    again = NeuralNetClassificationModel.load(str(tmp_path / "model"))
+    assert again.numFeatures == 2
+    assert again.featureNames == ["width", "height"]
+    X[3, 1] = np.nan
+    expected = model.toLocal().predict_raw(X)
+    np.testing.assert_array_equal(again.toLocal().predict_raw(X), expected)
 
 
 def test_many_chunks(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_several_targets(spark: SparkSession) -> None:
     targets = TARGETS * [1, 1000] + [5, -4000]
     frame = table(spark, X, targets)
     model = small().fit(frame)
-    assert model.layers == [4, 20, 2]
+    assert (model.numFeatures, model.layers[1:]) == (4, [20, 2])
     predicted = np.array([row.prediction.toArray() for row in model.transform(frame).collect()])
     assert r2(predicted[:, 0], targets[:, 0]) > 0.7
     assert r2(predicted[:, 1], targets[:, 1]) > 0.7
@@ -116,7 +116,7 @@ def test_a_constant_component_is_predicted(spark: SparkSession) -> None:
 
 def test_whole_numbers_are_targets_too(rows: DataFrame) -> None:
     frame = rows.selectExpr("features", "cast(-label as long) as label")
-    assert small(maxIter=1).fit(frame).layers == [4, 20, 1]
+    assert small(maxIter=1).fit(frame).layers[1:] == [20, 1]
 
 
 def test_warm_start_begins_with_the_same_function(

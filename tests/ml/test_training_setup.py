@@ -1,5 +1,6 @@
 """Build a fit from params and data, and get the model's parameters from it."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,31 @@ def test_the_penalty_fades_with_the_rows(n_rows: int, weight_sum: float, penalty
 
 
 @pytest.mark.parametrize(
+    ("n_rows", "classifies", "penalty"),
+    [(6_000, True, 0.01), (6_000, False, 1 / 300), (300, True, 0.05)],
+)
+def test_numbers_in_pieces_have_a_penalty_that_adapts(
+    n_rows: int, classifies: bool, penalty: float
+) -> None:
+    def chosen(regParam: float | str = "auto", **changes: bool) -> tuple[float, bool]:
+        found = resolve_defaults(
+            NeuralNetClassifier(regParam=regParam),
+            2,
+            n_rows,
+            float(n_rows),
+            has_validation=False,
+            classifies=classifies,
+            pieces=True,
+            **changes,
+        )
+        return found.regParam, found.adaptsPenalty
+
+    assert chosen() == (pytest.approx(penalty), True)
+    assert chosen(regParam=0.1) == (0.1, False)
+    assert chosen(continues=True) == (0, False)
+
+
+@pytest.mark.parametrize(
     ("n_workers", "solver", "averaging", "momentum"),
     [
         (1, "momentum", "mean", 0.0),
@@ -112,10 +138,11 @@ def test_the_period_decides_whether_rounds_grow(params: dict[str, Any], adapts: 
         weight_sum=100.0,
         rows_per_worker=(50, 50),
     )
+    # Nothing is standardised or encoded, so nothing else is asked of the engine.
+    engine: Any = SimpleNamespace(info=info)
     fit = make_fit(
         NeuralNetClassifier(standardization=False, **params),
-        info,
-        lambda: pytest.fail("nothing is standardised"),
+        engine,
         Target(2, "crossEntropy"),
         initial=None,
         on_round_end=lambda fit, record: None,
