@@ -229,8 +229,10 @@ class Encoder:
             np.copyto(rows, encoding.fill[:, None], where=np.isnan(rows))
         numbers = inputs[:m]
         np.take(rows, encoding.feature, axis=0, out=numbers, mode="clip")
-        numbers -= self._start
-        numbers *= self._slope
+        # A difference beyond float32 is outside the bounds anyway.
+        with np.errstate(over="ignore"):
+            numbers -= self._start
+            numbers *= self._slope
         if self._has_bounds:
             np.maximum(numbers, self._low, out=numbers)
             np.minimum(numbers, self._high, out=numbers)
