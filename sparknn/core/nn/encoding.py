@@ -150,7 +150,7 @@ class Encoding:
         shapes = {each.shape for each in (self.start, self.slope, self.low, self.high)}
         if shapes != {(m,)} or (self.fill is not None and self.fill.shape != (d,)):
             raise ValueError("the encoding's arrays have different lengths")
-        fill = [] if self.fill is None else self.fill
+        fill = np.empty(0) if self.fill is None else self.fill
         if not np.isfinite(np.concatenate([self.start, self.slope, fill])).all():
             raise ValueError("the encoding has numbers that are not finite")
         if not (self.low <= self.high).all():
