@@ -233,7 +233,7 @@ class LocalPredictor:
                 encoded = np.ascontiguousarray(self._encoder.encode(rows, inputs))
                 embedded = _Embedded(*encoding.rows_of_weights(rows), W)
                 logits = layer.dense.logits(
-                    theta, encoded.reshape(-1, n_block, encoding.n_dense), embedded
+                    theta, encoded.reshape(len(blocks), n_block, encoding.n_dense), embedded
                 ).reshape(-1, self.n_outputs)
                 usable = encoding.valid(rows) & np.isfinite(logits).all(axis=1)
                 logits[~usable] = np.nan

@@ -24,6 +24,8 @@ _MOST_ONEHOT = 64
 _SQUARED_NORM = 60.0
 # The plain number beside its pieces is cut at this many deviations.
 _MOST_DEVIATIONS = 3.0
+# So that standardised slopes are in the range of float32.
+_LEAST_RANGE, _MOST_SLOPE = 1e-30, 1e34
 # Interquartile range of a normal distribution of deviation 1.
 _NORMAL_RANGE = 1.349
 
@@ -48,7 +50,7 @@ def choose_encoding(
     """Return how rows like ``X`` are encoded.
 
     A number becomes the pieces between its knots, and the number itself, robustly scaled. One of
-    two values is plain, and a constant one is no input.
+    two values is plain, and so is a constant one, which standardising turns into 0.
 
     Parameters
     ----------
@@ -101,13 +103,14 @@ def choose_encoding(
 def _inputs_of_number(values: FloatArray, pieces: int) -> list[tuple[float, float, float, float]]:
     """Return start, slope, low and high of each input."""
     edges = knots(values, pieces) if pieces else values[:0]
-    if len(edges) < 3:
+    if len(edges) < 3 or float(edges[-1]) - float(edges[0]) < _LEAST_RANGE:
         return [(0.0, 1.0, -np.inf, np.inf)]
-    steps = np.diff(edges.astype(np.float64))
+    steps = np.maximum(np.diff(edges.astype(np.float64)), 1 / _MOST_SLOPE)
     cut = [(float(a), float(1 / s), 0.0, 1.0) for a, s in zip(edges, steps, strict=False)]
     q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
     scale = float(q3 - q1) / _NORMAL_RANGE or float(edges[-1] - edges[0]) / 2
-    return [*cut, (float(median), 1 / scale, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)]
+    slope = min(1 / scale, _MOST_SLOPE)
+    return [*cut, (float(median), slope, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)]
 
 
 def knots(values: FloatArray, pieces: int) -> FloatArray:
@@ -173,7 +176,7 @@ def encoded_standardizer(
     mean = inputs.mean(axis=0, dtype=np.float64)
     deviation = inputs.std(axis=0, dtype=np.float64)
     # Rounding errors of a constant input would be blown up by a division by them.
-    varies = deviation > np.finfo(np.float32).eps * np.abs(mean)
+    varies = deviation > np.maximum(np.finfo(np.float32).eps * np.abs(mean), _LEAST_RANGE)
     scale = np.ones(encoding.n_dense)
     whole = np.flatnonzero(encoding.low != 0)
     scale[whole] = deviation[whole]

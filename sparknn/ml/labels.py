@@ -152,6 +152,9 @@ def balanced_weights(seen: dict[int, float], n_classes: int) -> Float64Array:
 
 
 def entropy(weights: Float64Array) -> float:
-    """Return the cross entropy of the best constant prediction, for the weights of the classes."""
+    """Return the cross entropy of the best constant prediction, for the weights of the classes.
+
+    As float32: a weight sum's last bits depend on the order of the rows.
+    """
     shares = weights[weights > 0] / weights.sum()
-    return float(-(shares * np.log(shares)).sum())
+    return float(np.float32(-(shares * np.log(shares)).sum()))

@@ -236,11 +236,11 @@ def _predict(scorer: Scorer, rows: DecodedRows) -> Float64Array:
         )
     if rows.is_sparse is not None and d >= LEAST_SPARSE:
         raw = predictor.outputs_of(rows.entries(d))
-        raw[~rows.present] = np.nan
     else:
         raw = np.empty((n, predictor.n_outputs), dtype=np.float64)
         for start, stop in _pieces(n, d):
             raw[start:stop] = predictor.outputs(rows.dense(start, stop, d))
+    raw[~rows.present] = np.nan
     invalid = np.isnan(raw[:, 0])
     if invalid.any() and not scorer.nulls:
         n_null = int((~rows.present).sum())

@@ -184,6 +184,9 @@ def _encode(
 ) -> tuple[Encoding | None, Float32Array]:
     """Return the encoding, None if features are the inputs, and the sample that it comes from."""
     info, nothing = engine.info, np.empty((0, 0), dtype=np.float32)
+    keeps_missing = params.getHandleInvalid() == "keep"
+    if keeps_missing:
+        _check_replaces_missing(engine, initial)
     if initial is not None:
         if initial.encoding is None or initial.encoding.n_features != info.n_features:
             return None, nothing
@@ -195,13 +198,14 @@ def _encode(
     wanted, categories = params.getNumericEncoding(), dict(info.categories)
     for feature, n_values in info.categories:
         if not n_values:
-            categories[feature] = int(engine.statistics().high[feature]) + 1
+            high = engine.statistics().high[feature]
+            # A category without any value has one, which no row has.
+            categories[feature] = 1 if np.isnan(high) else int(high) + 1
     cuts = wanted == "piecewise" or (
         wanted == AUTO
         and params.getStandardization()
         and encodes_numbers(info.n_features, info.n_rows)
     )
-    keeps_missing = params.getHandleInvalid() == "keep"
     if not (cuts or categories or keeps_missing):
         return None, nothing
     sample = engine.sample(SAMPLE_ROWS)
@@ -212,6 +216,25 @@ def _encode(
         keeps_missing=keeps_missing,
     )
     return (encoding if encoding.changes else None), sample
+
+
+def _check_replaces_missing(engine: Engine, initial: LocalPredictor | None) -> None:
+    """Raise DataError if rows have missing features that no encoding would replace."""
+    encoding = None if initial is None else initial.encoding
+    replaces = encoding is not None and encoding.fill is not None
+    if replaces or (initial is None and not engine.info.sparse):
+        return
+    # The mean of a feature with missing values is NaN.
+    missing = np.isnan(engine.statistics().mean)
+    if encoding is not None and encoding.n_features == len(missing):
+        missing[encoding.categories] = False
+    if missing.any():
+        why = "features are sparse" if initial is None else "the initial model does not expect them"
+        raise DataError(
+            f"{int(missing.sum())} features have missing values (feature {int(missing.argmax())} "
+            f"is the first), which handleInvalid='keep' does not replace here: {why}. Impute them, "
+            "or set handleInvalid='skip'."
+        )
 
 
 def params_that_need_validation(params: NetworkParams) -> list[str]:

@@ -153,9 +153,14 @@ class Encoding:
         used = np.concatenate([self.feature, self.missing, self.categories])
         if len(used) and not 0 <= used.min() <= used.max() < d:
             raise ValueError(f"the encoding uses features {used.min()} to {used.max()} of {d}")
-        lengths = {len(each) for each in (self.start, self.slope, self.low, self.high)}
-        if lengths != {m} or (self.fill is not None and len(self.fill) != d):
+        shapes = {each.shape for each in (self.start, self.slope, self.low, self.high)}
+        if shapes != {(m,)} or (self.fill is not None and self.fill.shape != (d,)):
             raise ValueError("the encoding's arrays have different lengths")
+        fill = np.empty(0) if self.fill is None else self.fill
+        if not np.isfinite(np.concatenate([self.start, self.slope, fill])).all():
+            raise ValueError("the encoding has numbers that are not finite")
+        if not (self.low <= self.high).all():
+            raise ValueError("the encoding has a lower bound above the upper one")
         sizes = np.concatenate([self.onehot[:, 1], self.embedded[:, 1]])
         if len(sizes) and sizes.min() < 1:
             raise ValueError("a category has no values")
@@ -230,8 +235,10 @@ class Encoder:
             np.copyto(rows, encoding.fill[:, None], where=np.isnan(rows))
         numbers = inputs[:m]
         np.take(rows, encoding.feature, axis=0, out=numbers, mode="clip")
-        numbers -= self._start
-        numbers *= self._slope
+        # A difference beyond float32 is outside the bounds anyway.
+        with np.errstate(over="ignore"):
+            numbers -= self._start
+            numbers *= self._slope
         if self._has_bounds:
             np.maximum(numbers, self._low, out=numbers)
             np.minimum(numbers, self._high, out=numbers)

@@ -109,7 +109,8 @@ class Network:
         for layer, (W, _, _) in enumerate(blocks):
             n_in, n_out = W.shape
             he = self.activation_fn.gain == 2 and layer < len(blocks) - 1
-            variance = 2 / n_in if he else 2 / (n_in + n_out)
+            # A first layer may have no dense inputs.
+            variance = 2 / max(n_in, 1) if he else 2 / (n_in + n_out)
             bound = np.sqrt(3 * variance)
             W[...] = rng.uniform(-bound, bound, size=(n_in, n_out))
         return theta
