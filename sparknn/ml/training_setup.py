@@ -209,10 +209,16 @@ def _encode(
     if not (cuts or categories or keeps_missing):
         return None, nothing
     sample = engine.sample(SAMPLE_ROWS)
+    empty = np.flatnonzero(np.isnan(sample).all(axis=0))
+    if len(empty):
+        raise DataError(
+            f"Features {', '.join(map(str, empty[:10]))} have no value in {len(sample)} of "
+            f"{info.n_rows} training rows, which were looked at. Leave them out."
+        )
     encoding = choose_encoding(
         sample,
         categories,
-        pieces=number_of_pieces(info.n_rows) if cuts else 0,
+        pieces=number_of_pieces(info.n_rows, info.n_features) if cuts else 0,
         keeps_missing=keeps_missing,
     )
     return (encoding if encoding.changes else None), sample

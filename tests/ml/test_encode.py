@@ -114,7 +114,8 @@ def test_which_numbers_are_encoded() -> None:
     assert encodes_numbers(256, 300)
     assert not encodes_numbers(257, 300)
     assert not encodes_numbers(256, 299)
-    assert [number_of_pieces(n) for n in (1, 4096, 8000, 10**6)] == [16, 16, 20, 32]
+    assert [number_of_pieces(n, 8) for n in (1, 4096, 8000, 10**6)] == [16, 16, 20, 32]
+    assert [number_of_pieces(10**6, d) for d in (64, 100, 256)] == [32, 20, 8]
 
 
 def test_a_number_is_its_pieces_and_itself() -> None:
