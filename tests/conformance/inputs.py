@@ -43,7 +43,7 @@ def check_one_feature_and_a_linear_model(subject: Subject) -> None:
     frame = subject.table(array)
     narrow = frame.withColumn(column, F.slice(column, 1, 1))
     model = subject.estimator.fit(narrow, subject.params(hiddenLayers=[], maxIter=1))
-    assert model.layers[0] == 1
+    assert model.numFeatures == 1
     assert len(model.layers) == 2
     assert model.transform(narrow.limit(5)).count() == 5
     empty = narrow.limit(0)

@@ -91,9 +91,12 @@ class Subject:
         return {self.estimator.getParam(name): value for name, value in params.items()}
 
     def full_batch(self, **params: Any) -> Any:
-        """One worker, one plain step per round: nothing depends on the order of rows."""
+        """One worker, one plain step per round: nothing depends on the order of rows.
+
+        Nor on how many there are, as knots of encoded numbers do, which do not know weights.
+        """
         plain = {"numWorkers": 1, "batchSize": 100_000, "solver": "sgd", "shuffle": False}
-        return self.other(**plain, maxIter=3, stepSize=0.1, **params)
+        return self.other(**plain, numericEncoding="plain", maxIter=3, stepSize=0.1, **params)
 
     def evaluator(self) -> Evaluator:
         """Larger is better."""

@@ -128,7 +128,10 @@ def test_a_classifier_conforms(subject: Subject, connect: SparkSession, check: s
 def test_fits_have_the_bytes_of_a_classic_session(
     spark: SparkSession, connect: SparkSession, tmp_path: Path
 ) -> None:
-    """By default as many workers as there are slots; a warm start; a grid over a regression."""
+    """By default as many workers as there are slots; a warm start; a grid over a regression.
+
+    Knots come from a sample of the rows, too.
+    """
     X, y = curve(240)
     path = str(tmp_path / "rows")
     with connect_mode(False):
@@ -136,7 +139,9 @@ def test_fits_have_the_bytes_of_a_classic_session(
 
     def fitted(session: SparkSession) -> list[Any]:
         df = session.read.parquet(path)
-        estimator = NeuralNetRegressor(validationFraction=0.2, finalWeights="best", **QUICK)
+        estimator = NeuralNetRegressor(
+            validationFraction=0.2, finalWeights="best", numericEncoding="piecewise", **QUICK
+        )
         first = estimator.fit(df)
         warm = {estimator.initialModel: first, estimator.maxIter: 1}
         return [first, *estimator.fit(df, [warm, {estimator.seed: 6}])]
