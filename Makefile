@@ -25,7 +25,7 @@ unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup java demo test test-spark35 lint format bench bench-averaging bench-search bench-parity notebooks zip wheel clean
+.PHONY: help setup java demo test test-spark35 lint format bench bench-averaging bench-search bench-parity bench-tabular notebooks zip wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-search: setup ## time a grid search in one pass against a fit after the ot
 
 bench-parity: setup ## compare the defaults with those of scikit-learn and Spark
 	@$(SPARK) $(BIN)/python tests/benchmarks/parity.py $(ARGS)
+
+bench-tabular: setup ## compare the defaults with those of boosted trees on real tables
+	@$(SPARK) $(BIN)/python tests/benchmarks/tabular.py $(ARGS)
 
 notebooks: setup ## run the notebooks in full and keep their output
 	@$(BIN)/python .ci/run-notebooks $(ARGS)
