@@ -152,7 +152,7 @@ def test_interrupted_fits_continue_together(
     estimator = small(folder, validationIndicatorCol="held_out")
     settings: list[dict[str, Any]] = [
         {"solver": "ngsgd", "averaging": "nesterov", "averagingMomentum": 0.5, "dropout": 0.1},
-        {"solver": "adam", "finalWeights": "ema", "standardization": False},
+        {"solver": "adam", "finalWeights": "ema"},
         {"solver": "momentum", "finalWeights": "best", "patience": 5},
         {"averaging": "bmuf", "finalWeights": "combine"},
         {"thresholds": [0.2, 0.3, 0.5]},
