@@ -83,8 +83,10 @@ def find_offset(
     names = sorted(columns, key=int)
     ranges = np.array([[part[name] for name in names] for part in found])
     low, high = ranges[:, :, 0].min(axis=0), ranges[:, :, 1].max(axis=0)
+    # A column of missing values alone has an infinite range.
+    low, high = (np.where(np.isfinite(low) & np.isfinite(high), each, 0) for each in (low, high))
     plain = (low == high) & (np.abs(high) < _LARGEST_PLAIN) & (low % _PLAIN_STEP == 0)
-    coarse = np.isfinite(low) & np.isfinite(high) & _may_be_coarse(low, high) & ~plain
+    coarse = _may_be_coarse(low, high) & ~plain
     if not coarse.any():
         return None
     offset = np.zeros(n_features)
