@@ -209,12 +209,13 @@ def _encode(
     if not (cuts or categories or keeps_missing):
         return None, nothing
     sample = engine.sample(SAMPLE_ROWS)
-    empty = np.flatnonzero(np.isnan(sample).all(axis=0))
-    if len(empty):
-        raise DataError(
-            f"Features {', '.join(map(str, empty[:10]))} have no value in {len(sample)} of "
-            f"{info.n_rows} training rows, which were looked at. Leave them out."
-        )
+    if np.isnan(sample).all(axis=0).any():
+        empty = np.flatnonzero(np.isnan(engine.statistics().high))
+        if len(empty):
+            raise DataError(
+                f"Features {', '.join(map(str, empty[:10]))} have no value in any training row. "
+                "Leave them out."
+            )
     encoding = choose_encoding(
         sample,
         categories,
