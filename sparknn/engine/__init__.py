@@ -16,8 +16,8 @@ Over Spark Connect, which has no RDDs, ``connect`` and ``arrow_tasks`` do the sa
 and the driver adds up the sums. ``spark_engine`` is what both share.
 
 ``interface`` defines an engine, ``local`` is the reference that every engine must match to the
-byte, and ``statistics`` and ``digest`` read shards without training. ``offsets`` keeps values that are
-large for how much they vary within what float32 can tell apart.
+byte, and ``statistics`` and ``digest`` read shards without training. ``offsets`` finds
+values that vary too little for float32.
 """
 
 from __future__ import annotations
