@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparknn.core.types import BoolArray, FloatArray, IntArray
+from sparknn.core.types import BoolArray, Float64Array, FloatArray, IntArray
 
 
 class Entries(NamedTuple):
@@ -57,6 +57,22 @@ class Entries(NamedTuple):
         """The rows where ``which``, shape (n,), is true."""
         keep = np.repeat(which, self.counts)
         return Entries(self.values[keep], self.columns[keep], self.counts[which])
+
+    def less(self, offset: Float64Array) -> Entries:
+        """The rows less an offset, shape (d,), subtracted in float64; columns ascending.
+
+        Where the offset is not 0, every row gets an entry.
+        """
+        shifted = np.flatnonzero(offset)
+        there = np.isin(self.columns, shifted)
+        absent = np.ones((len(self.counts), len(shifted)), dtype=bool)
+        absent[self.row_numbers[there], np.searchsorted(shifted, self.columns[there])] = False
+        rows, positions = absent.nonzero()
+        values = np.concatenate([self.values, np.zeros(len(rows))])
+        columns = np.concatenate([self.columns, shifted[positions]])
+        order = np.lexsort((columns, np.concatenate([self.row_numbers, rows])))
+        columns = columns[order]
+        return Entries(values[order] - offset[columns], columns, self.counts + absent.sum(axis=1))
 
     def without_zeros(self) -> Entries:
         """The same rows in float32, without the entries that are 0 in it."""

@@ -8,7 +8,7 @@ multiplied ``block_rows`` at a time, and the last block is padded with zeros.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
@@ -182,8 +182,11 @@ class LocalPredictor:
         return self._plus_offset(self._outputs_of(rows))
 
     def _outputs_of(self, rows: Entries) -> Float64Array:
-        if self.encoding is not None or self.input_offset is not None:
+        if self.encoding is not None:
             return self._outputs_of_dense(rows, np.arange(len(rows.counts)))
+        if self.input_offset is not None:
+            # Wide rows stay sparse.
+            return replace(self, input_offset=None)._outputs_of(rows.less(self.input_offset))
         with np.errstate(over="ignore", invalid="ignore"):
             rows = rows.without_zeros()
             few = self._few(rows.counts) if self._wide else np.zeros(len(rows.counts), dtype=bool)

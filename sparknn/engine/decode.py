@@ -170,8 +170,21 @@ def decode(task: IngestTask, batch: pa.RecordBatch, counts: IngestCounts) -> Dec
         return None
     valid = ~invalid & (w > 0)
     if task.center and task.offset is None:
-        counts.ranges.update(features.dense, np.flatnonzero(valid))
+        _add_ranges(counts.ranges, features, np.flatnonzero(valid))
     return features, y, w, indicator, valid
+
+
+def _add_ranges(ranges: CoarseRanges, features: Features, rows: NDArray[np.int64]) -> None:
+    if features.dense is not None:
+        ranges.update(features.dense, rows)
+        return
+    if ranges.none_left:
+        return
+    values, columns, _ = features.take(rows)
+    n_entries = np.bincount(columns, minlength=features.n_features)
+    full = np.flatnonzero(n_entries == len(rows))
+    X = values[np.isin(columns, full)].reshape(len(rows), len(full)).astype(np.float32, copy=False)
+    ranges.update(X, np.arange(len(rows)), full)
 
 
 def _has_categories(task: IngestTask, features: Features, n: int) -> NDArray[np.bool_]:
@@ -258,8 +271,6 @@ def _features(
     # Denser rows train faster as dense ones, even if they arrive as sparse vectors (of MNIST's
     # pixels, one in five is not 0).
     sparse = task.vectors and nonzero.sum() < SPARSE_DENSITY * d * present.sum()
-    # An offset is for columns that are dense in all batches.
-    sparse &= offset is None
     if not sparse and not is_sparse.any() and present.all():
         dense = _less(values.reshape(n, d), offset)
         return finite, Features(d, dense, dense.reshape(-1), np.empty(0, np.int32), starts)
@@ -274,13 +285,17 @@ def _features(
         dense = np.zeros((n, d), dtype=kind)
         dense[entry_row, columns] = values
         return finite, Features(d, _less(dense, offset), values, columns, starts)
+    if offset is not None:
+        # No row lacks an entry in a column that has an offset.
+        values = _less(values, offset[columns])
+        nonzero = values != 0
     per_row = np.bincount(entry_row[nonzero], minlength=n)
     starts = np.concatenate([[0], np.cumsum(per_row)]).astype(np.int64)
     return finite, Features(d, None, values[nonzero], columns[nonzero], starts)
 
 
 def _less(X: FloatArray, offset: Float64Array | None) -> Float32Array:
-    """Return ``X - offset`` as float32; ``X``, shape (n, d), itself without an offset."""
+    """Return ``X - offset`` as float32; ``X`` itself without an offset."""
     if offset is None:
         return X
     with np.errstate(over="ignore", invalid="ignore"):

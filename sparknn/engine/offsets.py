@@ -13,8 +13,8 @@ import numpy as np
 
 from sparknn.core.types import BoolArray, Float32Array, Float64Array, IntArray
 
-# A column is coarse if its range is at most this share of its largest size. Float32 then leaves at
-# most 4,096 steps to its range.
+# A column is coarse if its range is at most this share of its smallest size. Float32 then leaves
+# fewer than 8,192 steps to its range.
 _COARSE = 2.0**-12
 # Constants below this size that are multiples of 2^-8, such as 0.5 and 1, are constant in float64.
 _LARGEST_PLAIN, _PLAIN_STEP = 2.0**16, 2.0**-8
@@ -29,22 +29,34 @@ class CoarseRanges:
         self._columns: IntArray | None = None
         self._low = self._high = np.empty(0)
 
-    def update(self, X: Float32Array | None, rows: IntArray) -> None:
-        """Add rows of a batch; of a sparse one, ``X`` is None, and no column may be coarse."""
-        if len(rows) == 0:
+    @property
+    def none_left(self) -> bool:
+        """Whether no column may be coarse."""
+        return self._columns is not None and len(self._columns) == 0
+
+    def update(self, X: Float32Array, rows: IntArray, columns: IntArray | None = None) -> None:
+        """Add rows of a batch.
+
+        ``X`` has these ``columns``, ascending, of which no row lacks an entry; by default all. The
+        others are 0 in some row, so they cannot be coarse.
+        """
+        if len(rows) == 0 or self.none_left:
             return
-        if X is None:
-            self._columns = np.empty(0, np.int64)
-            self._low = self._high = np.empty(0)
-            return
+        columns = np.arange(X.shape[1]) if columns is None else columns
         if self._columns is None:
-            self._columns = np.arange(X.shape[1])
-            self._low = np.full(X.shape[1], np.inf)
+            self._columns = columns
+            self._low = np.full(len(columns), np.inf)
             self._high = -self._low
+        there = np.isin(self._columns, columns)
+        self._columns, self._low, self._high = (
+            self._columns[there],
+            self._low[there],
+            self._high[there],
+        )
         for some in (rows[:: -(-len(rows) // _PROBES)], rows):
             if len(self._columns) == 0:
                 return
-            values = X[np.ix_(some, self._columns)]
+            values = X[np.ix_(some, np.searchsorted(columns, self._columns))]
             low = np.fmin(self._low, np.fmin.reduce(values, axis=0))
             high = np.fmax(self._high, np.fmax.reduce(values, axis=0))
             kept = _may_be_coarse(low, high)
@@ -96,6 +108,7 @@ def find_offset(
 
 
 def _may_be_coarse(low: Float64Array, high: Float64Array) -> BoolArray:
-    largest = np.maximum(np.abs(low), np.abs(high))
+    # By the smallest, as what holds for all rows then holds for the rows of any partition.
+    smallest = np.minimum(np.abs(low), np.abs(high))
     with np.errstate(invalid="ignore"):
-        return np.asarray(~(high - low > _COARSE * largest) & (largest > 0))
+        return np.asarray(~(high - low > _COARSE * smallest) & (smallest > 0))

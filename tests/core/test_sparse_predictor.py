@@ -125,3 +125,21 @@ def test_a_matrix_of_another_shape_is_an_error() -> None:
 
 def test_no_rows() -> None:
     assert predictor_of().predict_raw(sparse.csr_matrix((0, D))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("d", [5, D])
+def test_offsets_leave_rows_the_same_however_they_come(d: int) -> None:
+    """Also where a row has no entry, and so is 0, in a column that has an offset."""
+    rng = np.random.default_rng(0)
+    network = Network((d, 6, 2), loss="squared")
+    offset = np.zeros(d)
+    offset[[1, d - 1]] = 1e12, -3e9
+    X = rng.normal(size=(150, d)) * (rng.random((150, d)) < 5 / d) + offset
+    X[::3, 1] = X[::2, d - 1] = 0
+    X[4] = 0
+    plain = predictor_of(network)
+    local = LocalPredictor(network, plain.theta, input_offset=offset)
+    expected = plain.predict((X - offset).astype(np.float32))
+    assert np.array_equal(local.predict(X), expected)
+    assert np.array_equal(local.predict(sparse.csr_matrix(X)), expected)
+    assert np.array_equal(local.predict_raw_of(Entries.of(X)), expected)

@@ -229,3 +229,22 @@ def test_invalid_rows(model: NeuralNetClassificationModel, spark: SparkSession) 
     assert model.copy().setHandleInvalid("skip").transform(frame).count() == 2
     with pytest.raises(Exception, match="1 null, 1 with null, NaN"):
         model.transform(frame).collect()
+
+
+@pytest.mark.parametrize("d", [60, 3000])
+def test_a_time_beside_one_hot_columns_is_learned(spark: SparkSession, d: int) -> None:
+    rng = np.random.default_rng(0)
+    t = rng.normal(size=600)
+    X = np.zeros((600, d))
+    X[np.arange(600), rng.integers(1, d, size=600)] = 1
+    found = []
+    for offset in (0.0, 1e9, 1e12):
+        X[:, 0] = t + offset
+        frame = table(spark, X, (t > 0).astype(float), sparse)
+        model = small().fit(frame)
+        predicted = model.transform(frame)
+        found.append(accuracy(predicted))
+        mine = [row.prediction for row in predicted.select("prediction").collect()]
+        assert model.toLocal().predict(scipy_sparse.csr_matrix(X)).tolist() == mine
+    assert found[0] > 0.95
+    assert found[1:] == pytest.approx([found[0]] * 2, abs=0.01)
