@@ -118,6 +118,7 @@ TRAIN: Schema = {
 #: The key of each Param.
 PARAM_KEYS: Mapping[str, str] = {
     "featuresCol": "data.features",
+    "inputCols": "data.features",
     "labelCol": "data.label",
     "weightCol": "data.weight",
     "validationIndicatorCol": "data.validationIndicator",

@@ -55,6 +55,12 @@ def feature_attributes(column: StructField) -> FeatureAttributes:
     return FeatureAttributes(None if size is None else int(size), names, categories)
 
 
+def n_values_of(column: StructField) -> int:
+    """Return the number of values of a column that is itself nominal, as StringIndexer's; or 0."""
+    attribute = (column.metadata or {}).get("ml_attr", {})
+    return _n_values(attribute) if attribute.get("type") == "nominal" else 0
+
+
 def _n_values(attribute: dict[str, Any]) -> int:
     if "vals" in attribute:
         return len(attribute["vals"])

@@ -66,6 +66,7 @@ _KINDS: dict[Any, str] = {
     TypeConverters.toString: "a string",
     TypeConverters.toListInt: "a list of whole numbers",
     TypeConverters.toListFloat: "a list of numbers",
+    TypeConverters.toListString: "a list of names",
 }
 
 

@@ -23,6 +23,7 @@ from sparknn.engine.sql import default_parallelism, is_connect
 from sparknn.ml.attributes import categories_of
 from sparknn.ml.checked_params import AUTO, ParamError
 from sparknn.ml.fit import Trainable, fit_models
+from sparknn.ml.input_columns import FEATURES, InputColumns, find_columns
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
 from sparknn.ml.resume import wants_checkpoints
@@ -63,8 +64,9 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         return super().fit(dataset, params)
 
     def _fit(self, dataset: DataFrame) -> Any:
-        spec = self._spec(dataset)
-        (outcome,) = fit_models(dataset, spec, [self], [""])
+        inputs = self._inputs(dataset)
+        rows = dataset if inputs is None else inputs.assemble(dataset)
+        (outcome,) = fit_models(rows, self._spec(rows), [self], [""], inputs)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -94,20 +96,27 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         """
         copies = [self.copy() for _ in paramMaps]
         names = [_name(index, paramMaps) for index in range(len(paramMaps))]
-        groups: dict[tuple[DataSpec, int], list[int]] = {}
+        groups: dict[tuple[DataSpec, int, InputColumns | None], list[int]] = {}
+        found: dict[tuple[str, ...] | None, InputColumns | None] = {None: None}
         for index, paramMap in enumerate(paramMaps):
             try:
                 self._check_param_owners(paramMap)
                 copies[index] = self.copy(paramMap)
-                spec = copies[index]._spec(dataset)
+                names_ = copies[index]._input_names()
+                if names_ not in found:
+                    found[names_] = copies[index]._inputs(dataset)
+                inputs = found[names_]
+                spec = copies[index]._spec(dataset if inputs is None else inputs.assemble(dataset))
             except Exception as error:
                 error.add_note(_note(index, paramMaps))
                 raise
-            groups.setdefault((spec, copies[index].getAggregationDepth()), []).append(index)
+            group = spec, copies[index].getAggregationDepth(), inputs
+            groups.setdefault(group, []).append(index)
 
-        def train(spec: DataSpec, indices: Sequence[int]) -> list[Any]:
+        def train(spec: DataSpec, inputs: InputColumns | None, indices: Sequence[int]) -> list[Any]:
             chosen = [copies[index] for index in indices]
-            outcomes = fit_models(dataset, spec, chosen, [names[index] for index in indices])
+            rows = dataset if inputs is None else inputs.assemble(dataset)
+            outcomes = fit_models(rows, spec, chosen, [names[index] for index in indices], inputs)
             for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, Exception):
                     outcome.add_note(_note(index, paramMaps))
@@ -115,8 +124,8 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
 
         return ModelIterator(
             [
-                FitGroup(indices, partial(train, spec, indices))
-                for (spec, _), indices in groups.items()
+                FitGroup(indices, partial(train, spec, inputs, indices))
+                for (spec, _, inputs), indices in groups.items()
             ]
         )
 
@@ -140,6 +149,34 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
                     f"Use estimator.{param.name} of the estimator that is fitted."
                 )
 
+    def _input_names(self) -> tuple[str, ...] | None:
+        return tuple(self.getInputCols()) or None
+
+    @defer_interrupts()
+    def _inputs(self, dataset: DataFrame) -> InputColumns | None:
+        """Return the columns to assemble features from, or None if there is a features column.
+
+        Raises
+        ------
+        ParamError, SchemaError, DataError, TypeError
+        """
+        names = self._input_names()
+        if names is None:
+            return None
+        check_is_dataframe(dataset, "fit")
+        used = {
+            name: self._optional_column(name)
+            for name in ("labelCol", "weightCol", "validationIndicatorCol")
+        }
+        problems = [f"{param} is '{name}'" for param, name in used.items() if name in names]
+        if problems:
+            hint = f" = {list(names)}; {', '.join(problems)}, which is no feature. Leave it out."
+            raise ParamError(type(self).__name__, {"inputCols": hint})
+        return find_columns(dataset, names)
+
+    def _features(self) -> str:
+        return self.getFeaturesCol() if self._input_names() is None else FEATURES
+
     @defer_interrupts()
     def _spec(self, dataset: DataFrame) -> DataSpec:
         """Check params and columns, and return which rows to ingest and how.
@@ -154,7 +191,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         indicator = self._optional_column("validationIndicatorCol")
         check_training_schema(
             dataset.schema,
-            features=self.getFeaturesCol(),
+            features=self._features(),
             label=self.getLabelCol(),
             classifies=self._classifies,
             weight=weight,
@@ -163,12 +200,12 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             case_matters=case_matters(dataset.sparkSession),
         )
         categories = categories_of(
-            dataset.schema[self.getFeaturesCol()],
+            dataset.schema[self._features()],
             self.getCategoricalFeatures(),
             use_metadata=self.getCategorical(),
         )
         return DataSpec(
-            features=self.getFeaturesCol(),
+            features=self._features(),
             label=self.getLabelCol(),
             classifies=self._classifies,
             n_workers=self.getNumWorkers() or default_parallelism(dataset.sparkSession),

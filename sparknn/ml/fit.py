@@ -24,6 +24,7 @@ from sparknn.engine.interface import DataError, DatasetInfo, DataSpec, Engine
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.checkpoint import Checkpoints
+from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.progress import Progress
@@ -54,7 +55,11 @@ class _Run:
 
 
 def fit_models(
-    dataset: DataFrame, spec: DataSpec, estimators: Sequence[Trainable], names: Sequence[str]
+    dataset: DataFrame,
+    spec: DataSpec,
+    estimators: Sequence[Trainable],
+    names: Sequence[str],
+    inputs: InputColumns | None = None,
 ) -> list[Any]:
     """Return for each estimator its model, or the error that occurred instead.
 
@@ -66,6 +71,8 @@ def fit_models(
     estimators : sequence of Trainable
     names : sequence of str
         Names of their parameter maps, for the log; may be empty.
+    inputs : InputColumns, optional
+        What the features of ``dataset`` were assembled from.
     """
     started = time.perf_counter()
     spark, label = dataset.sparkSession, dataset.schema[spec.label]
@@ -85,7 +92,7 @@ def fit_models(
         seconds = time.perf_counter() - started
         known = feature_attributes(dataset.schema[spec.features])
         named = known.name_list if known.size == info.n_features else None
-        return [_outcome(run, info, named, seconds, ingest_s) for run in runs]
+        return [_outcome(run, info, named, inputs, seconds, ingest_s) for run in runs]
 
 
 @defer_interrupts()
@@ -129,7 +136,12 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
 
 
 def _outcome(
-    run: _Run, info: DatasetInfo, names: list[str] | None, seconds: float, ingest_s: float
+    run: _Run,
+    info: DatasetInfo,
+    names: list[str] | None,
+    inputs: InputColumns | None,
+    seconds: float,
+    ingest_s: float,
 ) -> Any:
     """Return the model of a run that has ended, or its error."""
     state, estimator = run.state, run.estimator
@@ -157,6 +169,7 @@ def _outcome(
         summary,
         state.config.encoding,
         names,
+        inputs=inputs,
         input_offset=local.input_offset,
         output_offset=local.output_offset,
     )

@@ -19,6 +19,7 @@ class NetworkKeywords(TypedDict, total=False):
     """Keywords of both estimators."""
 
     featuresCol: str
+    inputCols: Sequence[str]
     labelCol: str
     predictionCol: str
     weightCol: str | None

@@ -26,8 +26,10 @@ from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.broadcast import CachedBroadcast
 from sparknn.ml.checked_params import CheckedParams, setter
+from sparknn.ml.input_columns import FEATURES, InputColumns
 from sparknn.ml.params import model_handle_invalid, thresholds_for
 from sparknn.ml.persistence import ModelReader, ModelWriter
+from sparknn.ml.schema import check_is_dataframe
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.transform import Outputs, append_predictions
 
@@ -46,6 +48,8 @@ class NetworkModel(
         How features become the network's inputs; by default, they are the inputs.
     feature_names : sequence of str, optional
         Without arguments the model is empty, as Spark's readers construct it.
+    inputs : InputColumns, optional
+        The columns that features are assembled from.
     input_offset, output_offset : ndarray, float64, optional
         See ``LocalPredictor``.
 
@@ -66,11 +70,13 @@ class NetworkModel(
         encoding: Encoding | None = None,
         feature_names: Sequence[str] | None = None,
         *,
+        inputs: InputColumns | None = None,
         input_offset: Float64Array | None = None,
         output_offset: Float64Array | None = None,
     ) -> None:
         super().__init__()
         self._encoding = encoding
+        self._inputs = inputs
         self._feature_names = None if feature_names is None else list(feature_names)
         self._network = network
         self._theta = None if theta is None else _frozen(theta)
@@ -190,14 +196,19 @@ class NetworkModel(
         return f"{type(self).__name__}: uid={self.uid}, layers={sizes}"
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        return append_predictions(
-            dataset,
+        features, rows = self.getFeaturesCol(), dataset
+        if self._inputs is not None:
+            check_is_dataframe(dataset, "transform")
+            features, rows = FEATURES, self._inputs.assemble(dataset)
+        predicted = append_predictions(
+            rows,
             self.toLocal(),
             self._broadcast,
-            features=self.getFeaturesCol(),
+            features=features,
             outputs=self._outputs(),
             handle_invalid=self.getHandleInvalid(),
         )
+        return predicted if self._inputs is None else predicted.drop(FEATURES)
 
     def _outputs(self) -> Outputs:
         return Outputs(self.getPredictionCol())

@@ -280,6 +280,17 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     setInitialModel, getInitialModel = setter(initialModel), getter(initialModel)
 
 
+class _DistinctNames:
+    """Accept names, each once."""
+
+    def problem(self, value: Any) -> str | None:
+        twice = [name for name in value if value.count(name) > 1]
+        return f"'{twice[0]}' is named twice" if twice else None
+
+    def __str__(self) -> str:
+        return "names, each once; none for featuresCol"
+
+
 class _NamesOrIndices:
     """Convert a list of names and indices."""
 
@@ -320,6 +331,14 @@ class _Rows(
         AUTO,
         OneOf((AUTO, "plain", "piecewise")),
     )
+    inputCols: CheckedParam[Any] = CheckedParam(
+        "inputCols",
+        "columns to use instead of featuresCol: numbers, booleans, indexed columns, text, and "
+        "vectors of declared size. Text is a category, with the values that training rows have",
+        TypeConverters.toListString,
+        [],
+        _DistinctNames(),
+    )
     categorical = CheckedParam(
         "categorical",
         "whether features that their metadata declares nominal, as StringIndexer leaves them in an "
@@ -345,6 +364,7 @@ class _Rows(
     setWeightCol = setter(HasWeightCol.weightCol)
     setValidationIndicatorCol = setter(HasValidationIndicatorCol.validationIndicatorCol)
     setStandardization, setHandleInvalid = setter(standardization), setter(handleInvalid)
+    setInputCols, getInputCols = setter(inputCols), getter(inputCols)
     setNumericEncoding, getNumericEncoding = setter(numericEncoding), getter(numericEncoding)
     setCategorical, getCategorical = setter(categorical), getter(categorical)
     setCategoricalFeatures, getCategoricalFeatures = (

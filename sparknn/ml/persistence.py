@@ -35,6 +35,7 @@ from sparknn.core.types import Float32Array
 from sparknn.engine.filesystem import exists, literal, remove
 from sparknn.engine.sql import is_connect
 from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
+from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.weights_io import read_weights, write_weights
 
@@ -166,7 +167,7 @@ class ModelWriter(StageWriter):
     def _section(self) -> dict[str, Any]:
         model: Any = self.instance
         network, section, offsets = model.network, super()._section(), _saved_offsets(model)
-        if offsets or model.encoding is not None:
+        if offsets or model.encoding is not None or model._inputs is not None:
             section["formatVersion"] = FORMAT_VERSION
         return {
             **section,
@@ -178,6 +179,7 @@ class ModelWriter(StageWriter):
             },
             "encoding": None if model.encoding is None else model.encoding.to_json(),
             "featureNames": model.featureNames,
+            "inputs": None if model._inputs is None else model._inputs.to_json(),
             "numParams": network.n_params,
             "sha256": theta_checksum(model.theta),
             "summary": model.summary.to_json() if model.hasSummary else None,
@@ -281,7 +283,10 @@ class ModelReader(StageReader[P]):
         encoding, names = _encoding(path, section, network)
         n_features = network.layers[0] if encoding is None else encoding.n_features
         offsets = _offsets(path, section, n_features, network.layers[-1])
-        model = cast(Any, self.cls)(network, theta, summary, encoding, names, **offsets)
+        inputs = _inputs(path, section, n_features)
+        model = cast(Any, self.cls)(
+            network, theta, summary, encoding, names, inputs=inputs, **offsets
+        )
         _restore(model, metadata)
         return cast(P, model)
 
@@ -340,6 +345,22 @@ def _encoding(
             f"The description of the features in {path}/metadata is damaged ({error!r})."
         ) from error
     return encoding, names
+
+
+def _inputs(path: str, section: dict[str, Any], n_features: int) -> InputColumns | None:
+    """Return the columns that features are assembled from, if they are not one column."""
+    saved = section.get("inputs")
+    if saved is None:
+        return None
+    try:
+        inputs = InputColumns.from_json(saved)
+        if sum(each.size for each in inputs.columns) != n_features:
+            raise ValueError(f"not {n_features} features")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFormatError(
+            f"The description of the input columns in {path}/metadata is damaged ({error!r})."
+        ) from error
+    return inputs
 
 
 def _saved_offsets(model: Any) -> dict[str, list[float]]:
