@@ -188,6 +188,7 @@ class Engine(RoundRunner, Protocol):
     def sample(self, n_rows: int) -> Float32Array:
         """Return about ``n_rows`` training rows' features, shape (n, d); dense rows only.
 
+        Computed at the first call, for all fits that share the rows; not to be changed.
         Equal engines return equal rows, in the same order: each worker's share, evenly spaced.
         """
 

@@ -53,6 +53,7 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         self._fit_id = uuid.uuid4().hex
         self._tag = f"sparknn-{self._fit_id}"
         self._statistics: FeatureStatistics | None = None
+        self._samples: dict[int, Float32Array] = {}
         self._folders: set[tuple[str, str]] = set()
         self.n_workers = spec.n_workers
         try:
@@ -131,9 +132,12 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
 
     def sample(self, n_rows: int) -> Float32Array:
         """Return about ``n_rows`` training rows' features, shape (n, d); see ``Engine``."""
-        share = min(1.0, n_rows / self.info.n_rows)
-        task = partial(tasks.shard_sample, self._shape, share)
-        return np.concatenate(self._on_every_shard("sample of the rows", task))
+        if n_rows not in self._samples:
+            share = min(1.0, n_rows / self.info.n_rows)
+            task = partial(tasks.shard_sample, self._shape, share)
+            parts = self._on_every_shard("sample of the rows", task)
+            self._samples[n_rows] = np.concatenate(parts)
+        return self._samples[n_rows]
 
     def digest(self) -> str:
         """Return a hash of all rows that does not depend on their order."""
