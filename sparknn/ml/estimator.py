@@ -64,8 +64,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         return super().fit(dataset, params)
 
     def _fit(self, dataset: DataFrame) -> Any:
-        inputs = self._inputs(dataset)
-        rows = dataset if inputs is None else inputs.assemble(dataset)
+        inputs, rows = self._assemble(dataset)
         (outcome,) = fit_models(rows, self._spec(rows), [self], [""], inputs)
         if isinstance(outcome, Exception):
             raise outcome
@@ -96,26 +95,25 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         """
         copies = [self.copy() for _ in paramMaps]
         names = [_name(index, paramMaps) for index in range(len(paramMaps))]
-        groups: dict[tuple[DataSpec, int, InputColumns | None], list[int]] = {}
-        found: dict[tuple[str, ...] | None, InputColumns | None] = {None: None}
+        groups: dict[tuple[DataSpec, int, tuple[str, ...]], list[int]] = {}
+        assembled: dict[tuple[str, ...], tuple[InputColumns | None, DataFrame]] = {}
         for index, paramMap in enumerate(paramMaps):
             try:
                 self._check_param_owners(paramMap)
                 copies[index] = self.copy(paramMap)
-                names_ = copies[index]._input_names()
-                if names_ not in found:
-                    found[names_] = copies[index]._inputs(dataset)
-                inputs = found[names_]
-                spec = copies[index]._spec(dataset if inputs is None else inputs.assemble(dataset))
+                columns = tuple(copies[index].getInputCols())
+                if columns not in assembled:
+                    assembled[columns] = copies[index]._assemble(dataset)
+                spec = copies[index]._spec(assembled[columns][1])
             except Exception as error:
                 error.add_note(_note(index, paramMaps))
                 raise
-            group = spec, copies[index].getAggregationDepth(), inputs
+            group = spec, copies[index].getAggregationDepth(), columns
             groups.setdefault(group, []).append(index)
 
-        def train(spec: DataSpec, inputs: InputColumns | None, indices: Sequence[int]) -> list[Any]:
+        def train(spec: DataSpec, columns: tuple[str, ...], indices: Sequence[int]) -> list[Any]:
             chosen = [copies[index] for index in indices]
-            rows = dataset if inputs is None else inputs.assemble(dataset)
+            inputs, rows = assembled[columns]
             outcomes = fit_models(rows, spec, chosen, [names[index] for index in indices], inputs)
             for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, Exception):
@@ -124,8 +122,8 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
 
         return ModelIterator(
             [
-                FitGroup(indices, partial(train, spec, inputs, indices))
-                for (spec, _, inputs), indices in groups.items()
+                FitGroup(indices, partial(train, spec, columns, indices))
+                for (spec, _, columns), indices in groups.items()
             ]
         )
 
@@ -149,20 +147,17 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
                     f"Use estimator.{param.name} of the estimator that is fitted."
                 )
 
-    def _input_names(self) -> tuple[str, ...] | None:
-        return tuple(self.getInputCols()) or None
-
     @defer_interrupts()
-    def _inputs(self, dataset: DataFrame) -> InputColumns | None:
-        """Return the columns to assemble features from, or None if there is a features column.
+    def _assemble(self, dataset: DataFrame) -> tuple[InputColumns | None, DataFrame]:
+        """Return ``inputCols`` as a fit found them, if they are set, and rows with features.
 
         Raises
         ------
         ParamError, SchemaError, DataError, TypeError
         """
-        names = self._input_names()
-        if names is None:
-            return None
+        names = self.getInputCols()
+        if not names:
+            return None, dataset
         check_is_dataframe(dataset, "fit")
         used = {
             name: self._optional_column(name)
@@ -170,12 +165,10 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         }
         problems = [f"{param} is '{name}'" for param, name in used.items() if name in names]
         if problems:
-            hint = f" = {list(names)}; {', '.join(problems)}, which is no feature. Leave it out."
+            hint = f" = {names}; {', '.join(problems)}, which is no feature. Leave it out."
             raise ParamError(type(self).__name__, {"inputCols": hint})
-        return find_columns(dataset, names)
-
-    def _features(self) -> str:
-        return self.getFeaturesCol() if self._input_names() is None else FEATURES
+        inputs = find_columns(dataset, names)
+        return inputs, inputs.assemble(dataset)
 
     @defer_interrupts()
     def _spec(self, dataset: DataFrame) -> DataSpec:
@@ -187,11 +180,12 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         """
         check_is_dataframe(dataset, "fit")
         self._check_combinations(remote=is_connect(dataset))
+        features = FEATURES if self.getInputCols() else self.getFeaturesCol()
         weight = self._optional_column("weightCol")
         indicator = self._optional_column("validationIndicatorCol")
         check_training_schema(
             dataset.schema,
-            features=self._features(),
+            features=features,
             label=self.getLabelCol(),
             classifies=self._classifies,
             weight=weight,
@@ -200,12 +194,12 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             case_matters=case_matters(dataset.sparkSession),
         )
         categories = categories_of(
-            dataset.schema[self._features()],
+            dataset.schema[features],
             self.getCategoricalFeatures(),
             use_metadata=self.getCategorical(),
         )
         return DataSpec(
-            features=self._features(),
+            features=features,
             label=self.getLabelCol(),
             classifies=self._classifies,
             n_workers=self.getNumWorkers() or default_parallelism(dataset.sparkSession),

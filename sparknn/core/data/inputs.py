@@ -52,12 +52,12 @@ class Inputs:
         out : ndarray, shape (at least n, n_dense), float32
         """
         config, n = self._config, len(index)
-        if config.encoding is not None and self._encoder is not None:
+        if self._encoder is not None:
             rows = self._rows[:n]
             chunk.take(index, rows)
             sparse = None
             if self._sparse is not None:
-                sparse = self._sparse.batch(config.encoding.entries(rows))
+                sparse = self._sparse.batch(self._encoder.encoding.entries(rows))
             return self._encoder.encode(rows, out), sparse
         X = out[:n]
         if self._sparse is not None:

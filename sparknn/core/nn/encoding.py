@@ -184,7 +184,7 @@ class Encoder:
         m, n_dense = len(encoding.feature), encoding.n_dense
         shift = np.zeros(n_dense) if shift is None else shift.astype(np.float64)
         factor = np.ones(n_dense) if factor is None else factor.astype(np.float64)
-        self._encoding = encoding
+        self.encoding = encoding
         # Standardising is part of a piece: clip((x - start) slope, low, high) becomes
         #     clip((x - start) slope factor, low factor, high factor) - shift factor
         # A plain number starts at its shift, so that a large one keeps its digits.
@@ -221,7 +221,7 @@ class Encoder:
             A view of ``out``. In this order, numpy repeats a number for its pieces in half the
             time, and a matrix product takes as long.
         """
-        encoding, n = self._encoding, len(X)
+        encoding, n = self.encoding, len(X)
         m, p, n_dense = len(encoding.feature), len(encoding.missing), encoding.n_dense
         inputs = out.reshape(-1)[: n_dense * n].reshape(n_dense, n)
         rows = np.array(X.T, dtype=np.float32, order="C")
