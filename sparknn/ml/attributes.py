@@ -1,4 +1,4 @@
-"""Read what a features column says about its features: names, and which are categories."""
+"""Read the ``ml_attr`` metadata of columns: names and categories of features, numbers of values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def feature_attributes(column: StructField) -> FeatureAttributes:
     attributes = (column.metadata or {}).get("ml_attr", {})
     groups = attributes.get("attrs", {})
     size = attributes.get("num_attrs")
-    if size is None and groups:
+    if size is None and "attrs" in attributes:
         size = sum(len(group) for group in groups.values())
     names, categories = {}, {}
     for kind, group in groups.items():
@@ -55,10 +55,16 @@ def feature_attributes(column: StructField) -> FeatureAttributes:
     return FeatureAttributes(None if size is None else int(size), names, categories)
 
 
-def n_values_of(column: StructField) -> int:
-    """Return the number of values of a column that is itself nominal, as StringIndexer's; or 0."""
+def n_values_of(column: StructField, *, binary: bool = False) -> int:
+    """Return the number of values of a column that is itself nominal, as StringIndexer's; or 0.
+
+    With ``binary``, a column that is declared binary has two values by default.
+    """
     attribute = (column.metadata or {}).get("ml_attr", {})
-    return _n_values(attribute) if attribute.get("type") == "nominal" else 0
+    kind = attribute.get("type")
+    if kind == "nominal" or (binary and kind == "binary"):
+        return _n_values(attribute) or 2 * (kind == "binary")
+    return 0
 
 
 def _n_values(attribute: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ from pyspark.sql.types import StructField
 
 from sparknn.core.types import Float64Array
 from sparknn.engine.interface import DataError
+from sparknn.ml.attributes import n_values_of
 
 log = logging.getLogger("sparknn")
 
@@ -49,7 +50,7 @@ def declared_classes(label: StructField) -> DeclaredClasses | None:
     StringIndexer and VectorIndexer store it as metadata (``ml_attr``). A column that OneVsRest made
     has two classes, even if the rows of a fold have only one of them.
     """
-    if n_classes := _in_metadata(label):
+    if n_classes := n_values_of(label, binary=True):
         return DeclaredClasses(
             n_classes,
             "its metadata",
@@ -60,17 +61,6 @@ def declared_classes(label: StructField) -> DeclaredClasses | None:
         hint = "If OneVsRest did not make the column, rename it."
         return DeclaredClasses(2, "its name, which OneVsRest uses,", hint)
     return None
-
-
-def _in_metadata(label: StructField) -> int | None:
-    attributes = (label.metadata or {}).get("ml_attr", {})
-    if attributes.get("type") not in ("nominal", "binary"):
-        return None
-    if "vals" in attributes:
-        return len(attributes["vals"])
-    if "num_vals" in attributes:
-        return int(attributes["num_vals"])
-    return 2 if attributes["type"] == "binary" else None
 
 
 def count_classes(label: str, seen: dict[int, float], declared: DeclaredClasses | None) -> int:

@@ -33,7 +33,6 @@ from pyspark.sql.types import (
     ByteType,
     IntegerType,
     ShortType,
-    StructField,
     UserDefinedType,
 )
 
@@ -41,6 +40,7 @@ from sparknn.core.predictor import LocalPredictor
 from sparknn.engine.broadcast import CachedBroadcast
 from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.sql import is_connect, quote_column
+from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.predict_udf import Scorer, score, score_pandas
 from sparknn.ml.schema import (
     SchemaError,
@@ -153,22 +153,13 @@ def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: i
     schema = df.schema
     case = case_matters(df.sparkSession)
     raise_all([feature_problem(schema, features), *output_problems(schema, outputs, case)])
-    declared = _declared_size(schema[features])
+    declared = feature_attributes(schema[features]).size
     if declared is not None and declared != n_features:
         message = (
             f"Column '{features}' has {declared} features by its metadata; the model was trained "
             f"on {n_features}. Assemble the same columns, in the same order, as for training."
         )
         raise SchemaError(SchemaProblem(features, "featuresCol", message))
-
-
-def _declared_size(field: StructField) -> int | None:
-    """Return the number of features in a vector column's metadata, as VectorAssembler sets it."""
-    attributes = (field.metadata or {}).get("ml_attr", {})
-    size = attributes.get("num_attrs")
-    if size is None and "attrs" in attributes:
-        size = sum(len(group) for group in attributes["attrs"].values())
-    return None if size is None else int(size)
 
 
 def _feature_columns(df: DataFrame, features: str, predictor: LocalPredictor) -> list[Column]:
