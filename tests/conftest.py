@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +52,13 @@ def plain_control_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+@pytest.fixture
+def interrupt(plain_control_c: None) -> Callable[[], None]:
+    """Control-C for the main thread, which Spark's own handler does not see."""
+    main = threading.get_ident()
+    return lambda: signal.pthread_kill(main, signal.SIGINT)
 
 
 @pytest.fixture(scope="session")

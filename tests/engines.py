@@ -1,6 +1,7 @@
 """DataFrames laid out as a test wants them, and the plain engine over what Spark's stored."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -179,6 +180,25 @@ def scratch(spark: SparkSession) -> list[Path]:
 def leftovers(spark: SparkSession) -> list[str]:
     """Folders of shards that are still on disk."""
     return [str(path) for root in scratch(spark) for path in root.glob("sparknn-*")]
+
+
+def running_jobs(spark: SparkSession) -> int:
+    return len(spark.sparkContext.statusTracker().getActiveJobsIds())
+
+
+def soon(spark: SparkSession, action: Callable[[], None]) -> threading.Thread:
+    """Do something when a job has been running for a moment."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 60
+        while not running_jobs(spark) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
 
 
 def wait_for_tasks(spark: SparkSession, within_s: float = 60) -> None:

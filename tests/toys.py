@@ -41,6 +41,17 @@ def data_for(network: Network, n: int, seed: int = 0) -> tuple[Array, Array]:
     return make(n, network.layers[0], network.layers[-1], seed)
 
 
+def central_differences(function: Callable[[Array], float], theta: Array) -> Array:
+    """The gradient of a function of float64 at ``theta``, numerically."""
+    numeric = np.empty_like(theta)
+    for i in range(theta.size):
+        up, down = theta.copy(), theta.copy()
+        up[i] += 1e-6
+        down[i] -= 1e-6
+        numeric[i] = (function(up) - function(down)) / 2e-6
+    return numeric
+
+
 def empty_rows(d: int, k: int = 0) -> ArrayRows:
     """No rows; ``k`` targets, 0 for classes."""
     return ArrayRows(np.empty((0, d), np.float32), np.empty((0, k) if k else 0))

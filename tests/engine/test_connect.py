@@ -1,9 +1,7 @@
 """Over Spark Connect, the engine returns the bytes of the others and leaves nothing behind."""
 
 import shutil
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from engines import (
     outcome,
     plain_engine,
     shards,
+    soon,
     spec,
     trained,
     wait_for_tasks,
@@ -203,30 +202,6 @@ def test_an_error_in_a_worker_ends_the_fit(
         pytest.raises(Exception, match="in a task"),
     ):
         trained(engine, [config(engine)])
-
-
-def soon(spark: SparkSession, action: Callable[[], None]) -> threading.Thread:
-    """Do something when a job has been running for a moment."""
-
-    def wait() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if spark.sparkContext.statusTracker().getActiveJobsIds():
-                break
-            time.sleep(0.01)
-        time.sleep(0.5)
-        action()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
-@pytest.fixture
-def interrupt(plain_control_c: None) -> Callable[[], None]:
-    """Control-C for the main thread."""
-    main = threading.get_ident()
-    return lambda: signal.pthread_kill(main, signal.SIGINT)
 
 
 def test_control_c_in_a_round(

@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import leftovers, network_for, outcome, spec, trained, vectors, wait_for_tasks
+from engines import (
+    leftovers,
+    network_for,
+    outcome,
+    running_jobs,
+    soon,
+    spec,
+    trained,
+    vectors,
+    wait_for_tasks,
+)
 from py4j.clientserver import ClientServerConnection
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -27,10 +37,6 @@ GROUP = "spark.jobGroup.id"
 def broadcast_files(spark: SparkSession) -> set[str]:
     """What the driver keeps of Python broadcasts, commands of large closures included."""
     return {str(path) for path in Path(spark.sparkContext._temp_dir).rglob("*") if path.is_file()}
-
-
-def running_jobs(spark: SparkSession) -> int:
-    return len(spark.sparkContext.statusTracker().getActiveJobsIds())
 
 
 @pytest.fixture(autouse=True)
@@ -117,47 +123,25 @@ def test_after_an_error_in_the_tasks_of_a_round(
 ENDLESS = {"max_iter": 1, "local_epochs": 1_000_000}
 
 
-def soon(spark: SparkSession, action: Callable[[], None]) -> threading.Thread:
-    """Do something when a job has been running for a moment."""
-
-    def wait() -> None:
-        deadline = time.monotonic() + 60
-        while not running_jobs(spark) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.5)
-        action()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
-@pytest.fixture
-def unseen_interrupt(plain_control_c: None) -> Callable[[], None]:
-    """Control-C that Spark's own handler does not see."""
-    main = threading.get_ident()
-    return lambda: signal.pthread_kill(main, signal.SIGINT)
-
-
 def test_after_an_interrupt_while_a_round_runs(
-    spark: SparkSession, unseen_interrupt: Callable[[], None]
+    spark: SparkSession, interrupt: Callable[[], None]
 ) -> None:
     engine = open_engine(data(spark), spec())
-    thread = soon(spark, unseen_interrupt)
+    thread = soon(spark, interrupt)
     with pytest.raises(KeyboardInterrupt), engine:
         run(engine, fits_of(engine, **ENDLESS))
     thread.join()
 
 
 def test_after_an_interrupt_during_ingest(
-    spark: SparkSession, unseen_interrupt: Callable[[], None]
+    spark: SparkSession, interrupt: Callable[[], None]
 ) -> None:
     def slow(label):  # type: ignore[no-untyped-def]
         time.sleep(1)
         return label
 
     df = data(spark).withColumn("label", F.udf(slow, "double")("label"))
-    thread = soon(spark, unseen_interrupt)
+    thread = soon(spark, interrupt)
     with pytest.raises(KeyboardInterrupt):
         open_engine(df, spec())
     thread.join()

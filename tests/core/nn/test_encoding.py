@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import Array
+from toys import Array, central_differences
 
 from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.encoding import Encoder, Encoding
@@ -354,12 +354,7 @@ def test_gradient_by_central_differences(
     got_W[batch.columns] = rows.gradient
     got = np.concatenate([got_W.reshape(-1), got_others])
     assert np.isclose(loss_sum, loss_of(theta))
-    numeric = np.empty_like(theta)
-    for i in range(theta.size):
-        up, down = theta.copy(), theta.copy()
-        up[i] += 1e-6
-        down[i] -= 1e-6
-        numeric[i] = (loss_of(up) - loss_of(down)) / 2e-6
+    numeric = central_differences(loss_of, theta)
     np.testing.assert_allclose(got, numeric, rtol=1e-5, atol=1e-7)
 
 
