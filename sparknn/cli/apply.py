@@ -10,10 +10,11 @@ from pyspark.sql import DataFrame
 
 from sparknn.cli.errors import raise_mistakes
 from sparknn.cli.io import Source, Target, overlaps
-from sparknn.cli.report import confusion_lines, count_pairs, regression_lines
+from sparknn.cli.report import confusion_lines, regression_lines
 from sparknn.cli.saved_model import SavedModel, load, missing_columns
 from sparknn.cli.session import open_session
 from sparknn.engine.sql import quote_column
+from sparknn.ml.evaluation import ClassificationSummary, RegressionSummary
 
 log = logging.getLogger("sparknn.cli")
 
@@ -65,7 +66,8 @@ def print_report(saved: SavedModel, rows: DataFrame, key: str, hint: str) -> Non
     columns = saved.network.getLabelCol(), saved.network.getPredictionCol()
     with saved.applied(rows, key, hint, labelled=True) as predicted:
         if hasattr(saved.network, "numClasses"):
-            lines = confusion_lines(count_pairs(predicted, *columns), saved.class_names)
+            counts = ClassificationSummary(predicted, *columns).counts
+            lines = confusion_lines(counts, saved.class_names)
         else:
-            lines = regression_lines(predicted, *columns)
+            lines = regression_lines(RegressionSummary(predicted, *columns))
     print("\n".join(lines), flush=True)

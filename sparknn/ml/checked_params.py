@@ -117,6 +117,14 @@ class CheckedParams(Params):
         declared = [param for param in self.params if isinstance(param, CheckedParam)]
         self._setDefault(**{p.name: p.default for p in declared if p.default is not None})
 
+    def __getattr__(self, name: str) -> Any:
+        """Name the setter or getter that was meant."""
+        known = [each for each in dir(type(self)) if each[:3] == name[:3]]
+        guess = did_you_mean(name, known) if name[:3] in ("set", "get") else ""
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute '{name}'{guess or '.'}", name=name, obj=self
+        )
+
     def hasParam(self, paramName: str) -> bool:
         """Return whether there is a param of this name."""
         # Spark's own reads the attribute, which fails for some properties of an empty model.

@@ -27,12 +27,14 @@ from sparknn.ml.input_columns import FEATURES, InputColumns, find_columns
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
 from sparknn.ml.resume import wants_checkpoints
-from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema
+from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema, with_fields
 from sparknn.ml.training_setup import params_that_need_validation
 
 ParamMap = Mapping[Param[Any], Any]
 # Parent of the params of a class, which belong to no instance.
 _UNBOUND = Params._dummy().uid
+# Params that name the columns of a fit besides features.
+_OTHER_COLUMNS = ("labelCol", "weightCol", "validationIndicatorCol")
 
 
 class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
@@ -101,7 +103,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             try:
                 self._check_param_owners(paramMap)
                 copies[index] = self.copy(paramMap)
-                columns = tuple(copies[index].getInputCols())
+                columns = tuple(copies[index]._columns())
                 if columns not in assembled:
                     assembled[columns] = copies[index]._assemble(dataset)
                 spec = copies[index]._spec(assembled[columns][1])
@@ -147,6 +149,11 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
                     f"Use estimator.{param.name} of the estimator that is fitted."
                 )
 
+    def _columns(self) -> list[str]:
+        """Return the names of the columns that a fit reads: features first."""
+        features = self.getInputCols() or [self.getFeaturesCol()]
+        return [*features, *filter(None, map(self._optional_column, _OTHER_COLUMNS))]
+
     @defer_interrupts()
     def _assemble(self, dataset: DataFrame) -> tuple[InputColumns | None, DataFrame]:
         """Return ``inputCols`` as a fit found them, if they are set, and rows with features.
@@ -156,13 +163,11 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         ParamError, SchemaError, DataError, TypeError
         """
         names = self.getInputCols()
+        check_is_dataframe(dataset, "fit")
+        dataset, _ = with_fields(dataset, self._columns())
         if not names:
             return None, dataset
-        check_is_dataframe(dataset, "fit")
-        used = {
-            name: self._optional_column(name)
-            for name in ("labelCol", "weightCol", "validationIndicatorCol")
-        }
+        used = {name: self._optional_column(name) for name in _OTHER_COLUMNS}
         problems = [f"{param} is '{name}'" for param, name in used.items() if name in names]
         if problems:
             hint = f" = {names}; {', '.join(problems)}, which is no feature. Leave it out."
@@ -178,7 +183,6 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         ------
         ParamError, SchemaError, TypeError
         """
-        check_is_dataframe(dataset, "fit")
         self._check_combinations(remote=is_connect(dataset))
         features = FEATURES if self.getInputCols() else self.getFeaturesCol()
         weight = self._optional_column("weightCol")

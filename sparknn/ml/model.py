@@ -26,12 +26,15 @@ from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.broadcast import CachedBroadcast
 from sparknn.ml.checked_params import CheckedParams, setter
+from sparknn.ml.evaluation import ClassificationSummary, RegressionSummary
 from sparknn.ml.input_columns import FEATURES, InputColumns
 from sparknn.ml.params import model_handle_invalid, thresholds_for
 from sparknn.ml.persistence import ModelReader, ModelWriter
-from sparknn.ml.schema import check_is_dataframe
+from sparknn.ml.schema import check_is_dataframe, missing_problem, raise_all, with_fields
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.transform import Outputs, append_predictions
+
+_LOCALLY = "; or predict without Spark, by model.toLocal().predict(X)"
 
 
 class NetworkModel(
@@ -196,10 +199,13 @@ class NetworkModel(
         return f"{type(self).__name__}: uid={self.uid}, layers={sizes}"
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        features, rows = self.getFeaturesCol(), dataset
+        check_is_dataframe(dataset, "transform", _LOCALLY)
+        features, names = self.getFeaturesCol(), [self.getFeaturesCol()]
         if self._inputs is not None:
-            check_is_dataframe(dataset, "transform")
-            features, rows = FEATURES, self._inputs.assemble(dataset)
+            names = [each.name for each in self._inputs.columns]
+        rows, added = with_fields(dataset, names)
+        if self._inputs is not None:
+            features, rows, added = FEATURES, self._inputs.assemble(rows), [*added, FEATURES]
         predicted = append_predictions(
             rows,
             self.toLocal(),
@@ -208,13 +214,26 @@ class NetworkModel(
             outputs=self._outputs(),
             handle_invalid=self.getHandleInvalid(),
         )
-        return predicted if self._inputs is None else predicted.drop(FEATURES)
+        return predicted.drop(*added) if added else predicted
 
     def _outputs(self) -> Outputs:
         return Outputs(self.getPredictionCol())
 
     def _thresholds(self) -> tuple[float, ...] | None:
         return None
+
+    def _evaluated(self, dataset: DataFrame) -> tuple[DataFrame, dict[str, str]]:
+        """Return rows with label and prediction, and the columns to measure, by their role."""
+        check_is_dataframe(dataset, "evaluate")
+        label = self.getLabelCol()
+        weight = self.getOrDefault("weightCol") if self.isDefined("weightCol") else ""
+        rows, _ = with_fields(dataset, [label, weight])
+        problems = [missing_problem(rows.schema, label, "labelCol", "labels")]
+        if weight:
+            problems.append(missing_problem(rows.schema, weight, "weightCol", "weights"))
+        raise_all(problems)
+        names = {"label": label, "prediction": self.getPredictionCol(), "weight": weight}
+        return self.transform(rows), names
 
     def _raw(self, local: LocalPredictor, value: Vector | ArrayLike) -> Float64Array:
         if isinstance(value, SparseVector) and len(value) == local.n_features:
@@ -247,6 +266,18 @@ class ClassificationNetworkModel(NetworkModel, ProbabilisticClassificationModel)
         local = self.toLocal()
         return DenseVector(local.probabilities(self._raw(local, value))[0])
 
+    def evaluate(self, dataset: DataFrame) -> ClassificationSummary:
+        """Predict rows that have labels, and measure how good the predictions are.
+
+        Weighted by ``weightCol`` if the model has one.
+
+        Raises
+        ------
+        SchemaError, TypeError
+        """
+        rows, names = self._evaluated(dataset)
+        return ClassificationSummary(rows, **names, probability=self.getProbabilityCol())
+
     def _outputs(self) -> Outputs:
         return Outputs(
             self.getPredictionCol(), self.getProbabilityCol(), self.getRawPredictionCol()
@@ -263,6 +294,18 @@ class RegressionNetworkModel(NetworkModel):
     def numTargets(self) -> int:
         """Number of targets."""
         return self.network.layers[-1]
+
+    def evaluate(self, dataset: DataFrame) -> RegressionSummary:
+        """Predict rows that have targets, and measure how good the predictions are.
+
+        Weighted by ``weightCol`` if the model has one.
+
+        Raises
+        ------
+        SchemaError, TypeError
+        """
+        rows, names = self._evaluated(dataset)
+        return RegressionSummary(rows, **names)
 
 
 def _frozen(theta: Float32Array) -> Float32Array:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType, StructType
 
 from sparknn.engine.sql import is_connect
@@ -70,6 +71,27 @@ def check_is_dataframe(data: object, method: str, otherwise: str = "") -> None:
     )
 
 
+def with_fields(df: DataFrame, names: Iterable[str | None]) -> tuple[DataFrame, list[str]]:
+    """Add fields of structs, such as ``a.features``, as columns of that name; return their names.
+
+    Spark's own estimators take such names. A column that has the name itself stays.
+    """
+    fields = {
+        name: F.col(name)
+        for name in names
+        if name and name not in df.schema.names and _is_field(df.schema, name)
+    }
+    return df.withColumns(fields) if fields else df, list(fields)
+
+
+def _is_field(kind: DataType, name: str) -> bool:
+    for part in name.split("."):
+        if not isinstance(kind, StructType) or kind.names.count(part) != 1:
+            return False
+        kind = kind[part].dataType
+    return True
+
+
 def check_training_schema(
     schema: StructType,
     *,
@@ -94,6 +116,16 @@ def check_training_schema(
         them: transform would fail after the fit.
     """
     problems = [
+        *ambiguous_problems(
+            schema,
+            {
+                "featuresCol": features,
+                "labelCol": label,
+                "weightCol": weight,
+                "validationIndicatorCol": validation_indicator,
+            },
+            case_matters,
+        ),
         feature_problem(schema, features),
         _label_problem(schema, label, classifies),
         _problem(
@@ -145,6 +177,28 @@ def feature_problem(schema: StructType, name: str) -> SchemaProblem | None:
 def case_matters(session: SparkSession) -> bool:
     """Return whether Spark distinguishes 'prediction' and 'PREDICTION'; by default it does not."""
     return str(session.conf.get("spark.sql.caseSensitive")).lower() == "true"
+
+
+def ambiguous_problems(
+    schema: StructType, used: Mapping[str, str | None], case_matters: bool
+) -> list[SchemaProblem]:
+    """Return the columns that Spark cannot tell from another, whose name differs only by case.
+
+    ``used`` are names by the param that has them.
+    """
+    if case_matters:
+        return []
+    found = []
+    for param, name in used.items():
+        same = [other for other in schema.names if name and other.lower() == name.lower()]
+        if len(set(same)) > 1 and name in same:
+            names = " and ".join(f"'{other}'" for other in same)
+            message = (
+                f"{param} is '{name}', but columns {names} differ only by case, which Spark "
+                "ignores. Rename or drop all but one, or set spark.sql.caseSensitive to true."
+            )
+            found.append(SchemaProblem(str(name), param, message))
+    return found
 
 
 def output_problems(

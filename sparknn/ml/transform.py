@@ -45,8 +45,8 @@ from sparknn.ml.predict_udf import Scorer, score, score_pandas
 from sparknn.ml.schema import (
     SchemaError,
     SchemaProblem,
+    ambiguous_problems,
     case_matters,
-    check_is_dataframe,
     feature_problem,
     output_problems,
     raise_all,
@@ -94,14 +94,11 @@ def append_predictions(
 
     Raises
     ------
-    TypeError
-        If ``df`` is not a Spark DataFrame.
     SchemaError
         If the features are missing, of another type, or declared with another number of features;
         or if an output column exists.
     """
     named = outputs.named()
-    check_is_dataframe(df, "transform", "; or predict without Spark, by model.toLocal().predict(X)")
     check_schema(df, features, list(named.values()), predictor.n_features)
     if not named:
         return df
@@ -152,7 +149,13 @@ def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: i
     """
     schema = df.schema
     case = case_matters(df.sparkSession)
-    raise_all([feature_problem(schema, features), *output_problems(schema, outputs, case)])
+    raise_all(
+        [
+            *ambiguous_problems(schema, {"featuresCol": features}, case),
+            feature_problem(schema, features),
+            *output_problems(schema, outputs, case),
+        ]
+    )
     declared = feature_attributes(schema[features]).size
     if declared is not None and declared != n_features:
         message = (

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pyspark.ml.linalg import Vectors
 
-from sparknn.cli.report import confusion_lines, count_pairs, counted, regression_lines
+from sparknn.cli.report import confusion_lines, counted, regression_lines
+from sparknn.ml.evaluation import ClassificationSummary, RegressionSummary
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -20,8 +21,8 @@ def table(counts: dict[tuple[float, float], int]) -> pd.DataFrame:
 def test_confusion_counts_every_row(spark: "SparkSession") -> None:
     rows = [(0.0, 0.0), (0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (None, 1.0), (1.7, 1.0)]
     predicted = spark.createDataFrame(rows, "`the label` double, prediction double")
-    counts = count_pairs(predicted, "the label", "prediction")
-    known = {(a, p): n for a, p, n in counts.dropna().to_numpy()}
+    counts = ClassificationSummary(predicted, "the label", "prediction").counts
+    known = {(a, p): n for a, p, n in counts.dropna(subset="actual").iloc[:, :3].to_numpy()}
     assert known == {(0, 0): 2, (0, 1): 1, (1, 1): 1, (1.7, 1): 1}
     # A label that is no class number is no hit.
     lines = confusion_lines(counts, ["no", "yes"])
@@ -52,7 +53,7 @@ def test_errors_of_one_target(spark: "SparkSession") -> None:
     predicted = spark.createDataFrame(
         [(1.0, 1.0), (2.0, 4.0), (3.0, 3.0), (None, 1.0)], "label double, prediction double"
     )
-    assert regression_lines(predicted, "label", "prediction") == [
+    assert regression_lines(RegressionSummary(predicted, "label", "prediction")) == [
         "RMSE 1.155, mean absolute error 0.6667, R2 -1.0000 (3 rows)"
     ]
 
@@ -62,7 +63,7 @@ def test_errors_of_several_targets(spark: "SparkSession") -> None:
         [([0, 10], Vectors.dense(1.0, 10.0)), ([2, 20], Vectors.dense(1.0, 20.0))],
         ["label", "prediction"],
     )
-    assert regression_lines(predicted, "label", "prediction") == [
+    assert regression_lines(RegressionSummary(predicted, "label", "prediction")) == [
         "target 0: RMSE 1, mean absolute error 1, R2 0.0000 (2 rows)",
         "target 1: RMSE 0, mean absolute error 0, R2 1.0000 (2 rows)",
     ]
@@ -70,6 +71,10 @@ def test_errors_of_several_targets(spark: "SparkSession") -> None:
 
 def test_a_constant_target_has_no_r2(spark: "SparkSession") -> None:
     predicted = spark.createDataFrame([(1.0, 2.0)], "label double, prediction double")
-    assert regression_lines(predicted, "label", "prediction")[0].endswith("R2 nan (1 row)")
-    assert regression_lines(predicted.limit(0), "label", "prediction") == ["no rows with a label"]
+    assert regression_lines(RegressionSummary(predicted, "label", "prediction"))[0].endswith(
+        "R2 nan (1 row)"
+    )
+    assert regression_lines(RegressionSummary(predicted.limit(0), "label", "prediction")) == [
+        "no rows with a label"
+    ]
     assert [counted(n, "row") for n in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]

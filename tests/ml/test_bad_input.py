@@ -111,6 +111,16 @@ def test_columns_of_the_same_name(spark: SparkSession, empty: DataFrame) -> None
 
 
 @pytest.mark.usefixtures("no_jobs")
+def test_columns_that_differ_by_case(spark: SparkSession, empty: DataFrame) -> None:
+    spark.conf.set("spark.sql.caseSensitive", "true")
+    both = empty.withColumn("LABEL", F.lit(1.0))
+    spark.conf.set("spark.sql.caseSensitive", "false")
+    with pytest.raises(SchemaError, match="'label' and 'LABEL' differ only by case") as error:
+        NeuralNetClassifier().fit(both)
+    assert [problem.param for problem in error.value.problems] == ["labelCol"]
+
+
+@pytest.mark.usefixtures("no_jobs")
 def test_params_that_do_not_go_together(empty: DataFrame) -> None:
     both = NeuralNetClassifier(validationIndicatorCol="flag", validationFraction=0.1)
     with pytest.raises(ParamError, match=r"validationFraction = 0\.1; not together with"):

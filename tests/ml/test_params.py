@@ -242,3 +242,9 @@ def test_an_initial_model_object_survives_copies_and_is_replaced_by_a_path() -> 
 def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
     assert NeuralNetClassifier(stepSize=kind(1)).getStepSize() == 1.0
     assert type(NeuralNetClassifier(maxIter=np.int32(7)).getMaxIter()) is int
+
+
+def test_a_setter_that_is_missing_names_its_neighbour() -> None:
+    with pytest.raises(AttributeError, match="setHiddenLayers"):
+        NeuralNetClassifier().setLayers([3])  # type: ignore[attr-defined]
+    assert not hasattr(NeuralNetClassifier(), "__cuda_array__")

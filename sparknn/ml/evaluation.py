@@ -1,0 +1,210 @@
+"""How good a model's predictions are: what ``model.evaluate(df)`` returns.
+
+One Spark job sums over the rows; every measure comes from the sums. Names are those of the
+summaries of Spark's models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
+
+from sparknn.core.types import Float64Array
+from sparknn.engine.sql import quote_column
+
+# Probabilities below it count as it: a certain, wrong prediction would make any mean infinite.
+_LEAST_PROBABILITY = 1e-15
+
+
+@dataclass(frozen=True)
+class ClassificationSummary:
+    """Measures of a classifier; rows without a label or a prediction do not count.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        The evaluated rows, with the model's columns.
+    label, prediction, weight, probability : str
+        Their columns; empty for no weight and no probabilities.
+    """
+
+    predictions: DataFrame
+    label: str
+    prediction: str
+    weight: str = ""
+    probability: str = ""
+
+    @cached_property
+    def counts(self) -> pd.DataFrame:
+        """Rows, weight and summed log loss by ``actual`` and ``predicted`` class; NaN for none."""
+        label = F.col(quote_column(self.label)).cast("double")
+        weight = F.col(quote_column(self.weight)).cast("double") if self.weight else F.lit(1.0)
+        loss = F.lit(None).cast("double")
+        if self.probability:
+            shares = vector_to_array(F.col(quote_column(self.probability)))
+            known = (label >= 0) & (label < F.size(shares)) & (label == F.floor(label))
+            share = F.when(known, F.get(shares, label.cast("int")))
+            loss = -F.log(F.greatest(share, F.lit(_LEAST_PROBABILITY)))
+        groups = (
+            label.alias("actual"),
+            F.col(quote_column(self.prediction)).cast("double").alias("predicted"),
+        )
+        sums = self.predictions.groupBy(*groups).agg(
+            F.count(F.lit(1)).alias("count"),
+            F.sum(weight).alias("weight"),
+            F.sum(loss * weight).alias("loss"),
+        )
+        return sums.toPandas()
+
+    @cached_property
+    def confusion(self) -> pd.DataFrame:
+        """Weight of the rows by actual class (index) and predicted class (columns)."""
+        known = self.counts.dropna(subset=["actual", "predicted"])
+        matrix = known.pivot(index="actual", columns="predicted", values="weight")
+        classes = sorted({*known["actual"], *known["predicted"]})
+        return matrix.reindex(index=classes, columns=classes).fillna(0.0)
+
+    @property
+    def labels(self) -> list[float]:
+        """Classes, actual or predicted, in order; the order of the measures by label."""
+        return list(self.confusion.index)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the weight whose class is predicted."""
+        matrix = self.confusion.to_numpy()
+        return float(_ratio(np.trace(matrix), matrix.sum()))
+
+    @property
+    def precisionByLabel(self) -> list[float]:
+        """Share of each predicted class that is right; 0 for a class never predicted."""
+        matrix = self.confusion.to_numpy()
+        return list(_ratio(np.diag(matrix), matrix.sum(axis=0)))
+
+    @property
+    def recallByLabel(self) -> list[float]:
+        """Share of each actual class that is found; 0 for a class without rows."""
+        matrix = self.confusion.to_numpy()
+        return list(_ratio(np.diag(matrix), matrix.sum(axis=1)))
+
+    @property
+    def fMeasureByLabel(self) -> list[float]:
+        """Harmonic mean of precision and recall of each class."""
+        precision, recall = np.array([self.precisionByLabel, self.recallByLabel])
+        return list(_ratio(2 * precision * recall, precision + recall))
+
+    @property
+    def weightedPrecision(self) -> float:
+        """Mean precision of the classes, by their weight."""
+        return self._weighted(self.precisionByLabel)
+
+    @property
+    def weightedRecall(self) -> float:
+        """Mean recall of the classes, by their weight: the accuracy."""
+        return self._weighted(self.recallByLabel)
+
+    @property
+    def weightedFMeasure(self) -> float:
+        """Mean F measure of the classes, by their weight."""
+        return self._weighted(self.fMeasureByLabel)
+
+    @property
+    def logLoss(self) -> float:
+        """Mean negative log probability of the actual class; NaN without probabilities."""
+        known = self.counts.dropna(subset=["actual", "predicted", "loss"])
+        return float(_ratio(known["loss"].sum(), known["weight"].sum(), np.nan))
+
+    def _weighted(self, by_label: list[float]) -> float:
+        weight = self.confusion.to_numpy().sum(axis=1)
+        return float(_ratio(np.dot(weight, by_label), weight.sum()))
+
+
+@dataclass(frozen=True)
+class RegressionSummary:
+    """Measures of a regression; rows without a label or a prediction do not count.
+
+    Of several targets, ``targets`` has each one's measures, and the others are their means.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        The evaluated rows, with the model's columns.
+    label, prediction, weight : str
+        Their columns; empty for no weight.
+    """
+
+    predictions: DataFrame
+    label: str
+    prediction: str
+    weight: str = ""
+
+    @cached_property
+    def targets(self) -> pd.DataFrame:
+        """One row per target: count, mse, mae, rmse, r2 (NaN for a target that does not vary)."""
+        label, prediction = (_as_array(self.predictions, c) for c in (self.label, self.prediction))
+        weight = F.col(quote_column(self.weight)).cast("double") if self.weight else F.lit(1.0)
+        zipped = F.arrays_zip(label.alias("y"), prediction.alias("guess"))
+        pairs = self.predictions.select(
+            weight.alias("weight"), F.posexplode(zipped).alias("target", "pair")
+        )
+        w, y = F.col("weight"), F.col("pair.y")
+        error = F.col("pair.guess") - y
+        # Spark has no weighted variance; its own, of equal weights, is exact for any mean.
+        variance = F.sum(w * y * y) / F.sum(w) - (F.sum(w * y) / F.sum(w)) ** 2
+        sums = (
+            pairs.where(error.isNotNull() & ~F.isnan(error))
+            .groupBy("target")
+            .agg(
+                F.count(F.lit(1)).alias("count"),
+                (F.sum(w * error * error) / F.sum(w)).alias("mse"),
+                (F.sum(w * F.abs(error)) / F.sum(w)).alias("mae"),
+                (variance if self.weight else F.var_pop(y)).alias("variance"),
+            )
+        )
+        table = pd.DataFrame(sums.orderBy("target").toPandas()).set_index("target")
+        table["rmse"] = np.sqrt(table["mse"])
+        spread = table.pop("variance")
+        table["r2"] = 1 - table["mse"] / spread.where(spread > 0)
+        return table
+
+    @property
+    def meanSquaredError(self) -> float:
+        """Mean squared error."""
+        return float(self.targets["mse"].mean())
+
+    @property
+    def rootMeanSquaredError(self) -> float:
+        """Root of the mean squared error."""
+        return float(np.sqrt(self.meanSquaredError))
+
+    @property
+    def meanAbsoluteError(self) -> float:
+        """Mean absolute error."""
+        return float(self.targets["mae"].mean())
+
+    @property
+    def r2(self) -> float:
+        """Share of the variance that is predicted; NaN for a target that does not vary."""
+        return float(self.targets["r2"].mean(skipna=False))
+
+
+def _ratio(part: object, whole: object, otherwise: float = 0.0) -> Float64Array:
+    """Divide, with ``otherwise`` where ``whole`` is 0."""
+    a, b = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    return np.divide(a, b, out=np.full(b.shape, otherwise), where=b != 0)
+
+
+def _as_array(rows: DataFrame, name: str) -> Column:
+    """Return a column of numbers, vectors or arrays as arrays of doubles."""
+    kind, column = rows.schema[name].dataType, F.col(quote_column(name))
+    if isinstance(kind, VectorUDT):
+        return vector_to_array(column)
+    return (column if isinstance(kind, ArrayType) else F.array(column)).cast("array<double>")
