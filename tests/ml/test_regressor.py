@@ -89,6 +89,18 @@ def test_the_validation_metric_is_in_units_of_the_label(
     )
 
 
+def test_one_validation_row_does_not_choose_the_round(spark: SparkSession) -> None:
+    """An outlier, on the side to which the first networks err, decides the validation loss."""
+    y = X @ np.arange(1.0, X.shape[1] + 1)
+    validation = np.arange(len(y)) % 10 == 0
+    y[10] += 100
+    rows = table(spark, X, y, validation=validation)
+    estimator = small(validationIndicatorCol="validation", maxIter=8)
+    by_rule, last = estimator.fit(rows, [{}, {estimator.finalWeights: "last"}])
+    assert by_rule.summary.history["validation_loss"].idxmin() < 7
+    np.testing.assert_array_equal(by_rule.theta, last.theta)
+
+
 def test_several_targets(spark: SparkSession) -> None:
     targets = TARGETS * [1, 1000] + [5, -4000]
     frame = table(spark, X, targets)

@@ -43,12 +43,15 @@ class ValidationSums:
     loss_sum, metric_sum, weight : float
         Weighted sums of losses and of correct predictions (or squared errors); sum of weights.
     n_rows : int
+    square_sum : float
+        Weighted sum of squared losses.
     """
 
     loss_sum: float
     metric_sum: float
     weight: float
     n_rows: int
+    square_sum: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -250,11 +250,12 @@ class FitState:
             return
         score = mean_validation(total)
         if score is not None:
-            loss, metric = score
             self.history[-1] = replace(
-                self.history[-1], validation_loss=loss, validation_metric=metric
+                self.history[-1], validation_loss=score.loss, validation_metric=score.metric
             )
-            better = self._final.record_loss(self._averaged.broadcast, loss, self.averaging.tol)
+            better = self._final.record_loss(
+                self._averaged.broadcast, score.loss, self.averaging.tol, score.error
+            )
             self._since_best = 0 if better else self._since_best + 1
             if self.averaging.patience and self._since_best >= self.averaging.patience:
                 self.ended = True
@@ -318,7 +319,7 @@ class FitState:
         ]
         result = engine.run_round(requests, len(self.history))
         scores = [mean_validation(total) for total in result.totals]
-        return [np.inf if score is None else score[0] for score in scores]
+        return [np.inf if score is None else score.loss for score in scores]
 
     def snapshot(self) -> Snapshot:
         """Return the state that ``restore`` takes."""

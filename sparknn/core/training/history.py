@@ -141,12 +141,23 @@ def loss_at_start(total: WorkerSum) -> float:
     return mean_loss([report.first for report in total.ordered() if report.share])
 
 
-def mean_validation(total: WorkerSum) -> tuple[float, float] | None:
-    """Return the mean validation loss and metric; None without validation rows."""
+@dataclass(frozen=True)
+class ValidationScore:
+    """Mean validation loss and metric, and the standard error of the loss."""
+
+    loss: float
+    metric: float
+    error: float
+
+
+def mean_validation(total: WorkerSum) -> ValidationScore | None:
+    """Return the means over all validation rows; None without any."""
     scores = [report.score for report in total.ordered() if report.score is not None]
     weight = math.fsum(score.weight for score in scores)
     if weight <= 0:
         return None
     loss = math.fsum(score.loss_sum for score in scores) / weight
     metric = math.fsum(score.metric_sum for score in scores) / weight
-    return loss, metric
+    square = math.fsum(score.square_sum for score in scores) / weight
+    n_rows = sum(score.n_rows for score in scores)
+    return ValidationScore(loss, metric, math.sqrt(max(0.0, square - loss * loss) / n_rows))

@@ -148,7 +148,7 @@ def _schedule(
 
 
 def score(request: RoundRequest, rows: Rows) -> ValidationSums:
-    """Sum loss, metric (correct predictions or squared error) and weight of validation rows."""
+    """Sum loss, its square, metric (correct predictions or squared error) and weight of validation rows."""
     (scored,) = _score_group([request], rows)
     return scored
 
@@ -156,7 +156,7 @@ def score(request: RoundRequest, rows: Rows) -> ValidationSums:
 def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[ValidationSums]:
     """Score networks that see the same mini-batches."""
     config = requests[0].config
-    sums = np.zeros((len(requests), 2))
+    sums = np.zeros((len(requests), 3))
     weight_sum = 0.0
     n_dense = config.n_dense
     most = min(_SCORE_ROWS, rows.n_rows, max(1, _SCORE_BYTES // (4 * max(n_dense, 1))))
@@ -170,30 +170,33 @@ def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[Validatio
         )
         for X, y, sample_weight, weight, _, entries in batches:
             for request, mine in zip(requests, sums, strict=True):
-                mine += _loss_and_metric(request, X, y, sample_weight, entries)
+                mine += _sums(request, X, y, sample_weight, entries)
             weight_sum += weight
     return [
-        ValidationSums(float(loss_sum), float(metric_sum), weight_sum, rows.n_rows)
-        for loss_sum, metric_sum in sums
+        ValidationSums(float(loss), float(metric), weight_sum, rows.n_rows, float(square))
+        for loss, square, metric in sums
     ]
 
 
-def _loss_and_metric(
+def _sums(
     request: RoundRequest,
     X: Float32Array,
     y: TargetArray,
     weight: FloatArray,
     entries: SparseBatch | None,
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
+    """Return weighted sums of the losses, of their squares, and of the metric."""
     network = request.config.input_layer.dense
     inputs = None
     if entries is not None and request.rows is not None:
         inputs = FixedRows(entries, request.rows)
     logits = network.logits(request.state[0], X, inputs)
-    losses, metrics = network.loss_fn.values(logits, y), network.loss_fn.metrics(logits, y)
+    losses = network.loss_fn.values(logits, y).astype(np.float64)
+    metrics = network.loss_fn.metrics(logits, y).astype(np.float64)
     return (
-        float(np.dot(losses.astype(np.float64), weight)),
-        float(np.dot(metrics.astype(np.float64), weight)),
+        float(np.dot(losses, weight)),
+        float(np.dot(np.square(losses), weight)),
+        float(np.dot(metrics, weight)),
     )
 
 

@@ -17,12 +17,14 @@ def never(thetas: list[Array]) -> list[float]:
     raise AssertionError("Nothing should be scored.")
 
 
-def rounds(kind: str, losses: list[float], tol: float = 0.0) -> tuple[FinalWeights, list[bool]]:
+def rounds(
+    kind: str, losses: list[float], tol: float = 0.0, error: float = 0.0
+) -> tuple[FinalWeights, list[bool]]:
     """Round r ends with a network of values r and the r-th of the losses."""
     final, better = FinalWeights(kind), []
     for r, loss in enumerate(losses):
         final.add(network(r))
-        better.append(final.record_loss(network(r), loss, tol))
+        better.append(final.record_loss(network(r), loss, tol, error))
     return final, better
 
 
@@ -45,6 +47,12 @@ def test_best_has_the_least_loss_for_any_tol(tol: float) -> None:
     final, _ = rounds("best", [3, 1.2, 1.1, 2, math.nan], tol)
     np.testing.assert_array_equal(final.select(network(4), never), network(2))
     assert final.best_loss == 1.1
+
+
+@pytest.mark.parametrize(("error", "kept"), [(0.89, 1), (0.91, 3)])
+def test_best_is_the_last_if_that_is_as_good(error: float, kept: int) -> None:
+    final, _ = rounds("best", [3, 1.1, 1.5, 2], error=error)
+    np.testing.assert_array_equal(final.select(network(3), never), network(kept))
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

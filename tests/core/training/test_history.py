@@ -9,7 +9,13 @@ import pytest
 
 from sparknn.core.training.aggregation import LossSum, ValidationSums, WorkerReport, WorkerSum
 from sparknn.core.training.averaging import AveragingState
-from sparknn.core.training.history import RoundRecord, loss_at_start, make_record, mean_validation
+from sparknn.core.training.history import (
+    RoundRecord,
+    ValidationScore,
+    loss_at_start,
+    make_record,
+    mean_validation,
+)
 
 START = AveragingState.start(np.zeros(2, np.float32))
 
@@ -157,11 +163,12 @@ def test_a_record_does_not_depend_on_the_order_of_the_reports() -> None:
 
 
 def test_mean_score_is_over_all_validation_rows() -> None:
-    scores = [ValidationSums(6.0, 2.0, 4.0, 4), None, ValidationSums(2.0, 6.0, 12.0, 30)]
+    # Sixteen losses of mean 0.5, whose squares have the mean 1.25.
+    scores = [ValidationSums(6.0, 2.0, 4.0, 4, 15.0), None, ValidationSums(2.0, 6.0, 12.0, 12, 5.0)]
     totals = [
         WorkerSum.from_worker(None, WorkerReport(p, score=score)) for p, score in enumerate(scores)
     ]
-    assert mean_validation(reduce(WorkerSum.merge, totals)) == (0.5, 0.5)
+    assert mean_validation(reduce(WorkerSum.merge, totals)) == ValidationScore(0.5, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("score", [None, ValidationSums(0.0, 0.0, 0.0, 3)])

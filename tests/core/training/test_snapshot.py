@@ -35,7 +35,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], AveragingConfig]] = {
     "regression": ({"network": REGRESSION, "solver": "adam"}, AveragingConfig(final="ema")),
 }
 CHOSEN_BY_SCORE: dict[str, tuple[dict[str, Any], AveragingConfig]] = {
-    "best": ({"step_size": 1.0, "max_change": 0.0}, AveragingConfig(final="best")),
+    "best": ({"step_size": 2.0, "max_change": 0.0}, AveragingConfig(final="best")),
     "combine": ({"step_size": 1.0, "schedule": "constant"}, AveragingConfig(final="combine")),
     "patience": ({"max_iter": 12}, AveragingConfig(final="best", patience=3, tol=0.05)),
 }
