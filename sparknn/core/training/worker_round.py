@@ -148,7 +148,7 @@ def _schedule(
 
 
 def score(request: RoundRequest, rows: Rows) -> ValidationSums:
-    """Sum loss, its square, metric (correct predictions or squared error) and weight of validation rows."""
+    """Sum losses, their squares, metrics and weights of validation rows."""
     (scored,) = _score_group([request], rows)
     return scored
 
