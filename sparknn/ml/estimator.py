@@ -26,6 +26,7 @@ from sparknn.ml.fit import Trainable, fit_models
 from sparknn.ml.input_columns import FEATURES, InputColumns, find_columns
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
+from sparknn.ml.progress import map_name
 from sparknn.ml.resume import wants_checkpoints
 from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema, with_fields
 from sparknn.ml.training_setup import params_that_need_validation
@@ -67,7 +68,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
 
     def _fit(self, dataset: DataFrame) -> Any:
         inputs, rows = self._assemble(dataset)
-        (outcome,) = fit_models(rows, self._spec(rows), [self], [""], inputs)
+        (outcome,) = fit_models(rows, self._spec(rows), [self], inputs=inputs)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -96,7 +97,6 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             Immediately, with a note that names the map.
         """
         copies = [self.copy() for _ in paramMaps]
-        names = [_name(index, paramMaps) for index in range(len(paramMaps))]
         groups: dict[tuple[DataSpec, int, tuple[str, ...]], list[int]] = {}
         assembled: dict[tuple[str, ...], tuple[InputColumns | None, DataFrame]] = {}
         for index, paramMap in enumerate(paramMaps):
@@ -116,7 +116,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         def train(spec: DataSpec, columns: tuple[str, ...], indices: Sequence[int]) -> list[Any]:
             chosen = [copies[index] for index in indices]
             inputs, rows = assembled[columns]
-            outcomes = fit_models(rows, spec, chosen, [names[index] for index in indices], inputs)
+            outcomes = fit_models(rows, spec, chosen, indices, len(paramMaps), inputs)
             for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, Exception):
                     outcome.add_note(_note(index, paramMaps))
@@ -264,13 +264,9 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         return EstimatorReader(cls)
 
 
-def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:
-    return f"map {index + 1} of {len(paramMaps)}" if len(paramMaps) > 1 else ""
-
-
 def _note(index: int, paramMaps: Sequence[ParamMap]) -> str:
     """Name the map that an error belongs to."""
     given = paramMaps[index]
     pairs = given.items() if isinstance(given, Mapping) else ()
     values = ", ".join(f"{getattr(param, 'name', param)}={value!r}" for param, value in pairs)
-    return f"In {_name(index, paramMaps) or 'the map'}: {{{values}}}"
+    return f"In {map_name(index, len(paramMaps)) or 'the map'}: {{{values}}}"

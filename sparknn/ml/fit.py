@@ -23,6 +23,7 @@ from sparknn.engine import open_engine
 from sparknn.engine.interface import DataError, DatasetInfo, DataSpec, Engine
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.attributes import feature_attributes
+from sparknn.ml.callbacks import HasCallbacks
 from sparknn.ml.checkpoint import Checkpoints
 from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.model import NetworkModel
@@ -33,7 +34,7 @@ from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.training_setup import Target, fitted_network, in_target_units, make_fit
 
 
-class Trainable(NetworkParams):
+class Trainable(NetworkParams, HasCallbacks):
     """Base class for what a fit needs from an estimator besides its Params."""
 
     _model_class: ClassVar[type[NetworkModel]]
@@ -48,7 +49,7 @@ class _Run:
     """One estimator on its way to a model; ``error`` is why there will be none."""
 
     estimator: Trainable
-    name: str
+    map_index: int
     initial: LocalPredictor | None = None
     state: FitState | None = None
     error: Exception | None = None
@@ -58,7 +59,8 @@ def fit_models(
     dataset: DataFrame,
     spec: DataSpec,
     estimators: Sequence[Trainable],
-    names: Sequence[str],
+    map_indices: Sequence[int] = (0,),
+    n_maps: int = 1,
     inputs: InputColumns | None = None,
 ) -> list[Any]:
     """Return for each estimator its model, or the error that occurred instead.
@@ -69,14 +71,15 @@ def fit_models(
     spec : DataSpec
         Common to all estimators.
     estimators : sequence of Trainable
-    names : sequence of str
-        Names of their parameter maps, for the log; may be empty.
+    map_indices : sequence of int
+        Which parameter map each of them is, of ``n_maps``.
+    n_maps : int
     inputs : InputColumns, optional
         What the features of ``dataset`` were assembled from.
     """
     started = time.perf_counter()
     spark, label = dataset.sparkSession, dataset.schema[spec.label]
-    runs = [_Run(*each) for each in zip(estimators, names, strict=True)]
+    runs = [_Run(*each) for each in zip(estimators, map_indices, strict=True)]
     _load_initial_models(spark, runs)
     if all(run.error is not None for run in runs):
         return [run.error for run in runs]
@@ -84,7 +87,7 @@ def fit_models(
     with reserve_dirs() as reserve:
         with open_engine(dataset, spec, estimators[0].getAggregationDepth()) as engine:
             for run in runs:
-                _prepare(run, engine, label)
+                _prepare(run, engine, label, n_maps)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
             resume_all(spark, engine, spec, ready, reserve)
             run_all(engine, [state for _, state in ready])
@@ -117,7 +120,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             run.initial = found._predictor
 
 
-def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
+def _prepare(run: _Run, engine: Engine, label: StructField, n_maps: int) -> None:
     """Resolve defaults and targets, now that the rows are known."""
     if run.error is not None:
         return
@@ -129,7 +132,7 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
             engine,
             target,
             run.initial,
-            Progress(estimator.uid, run.name),
+            Progress(estimator, run.map_index, n_maps),
         )
     except ValueError as error:
         run.error = error

@@ -1,13 +1,15 @@
-"""Log one record per finished round: logger ``sparknn``, level INFO."""
+"""Report every round that has ended: to the log (``sparknn``, level INFO), and to callbacks."""
 
 from __future__ import annotations
 
 import logging
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
+from sparknn.ml.callbacks import FinishedRound
 from sparknn.ml.training_setup import in_target_units
 
 log = logging.getLogger("sparknn")
@@ -15,30 +17,46 @@ log = logging.getLogger("sparknn")
 
 @dataclass(frozen=True)
 class Progress:
-    """Log the rounds of one fit.
+    """Log the rounds of one fit, and call the estimator's callbacks.
 
     Log records have attributes ``sparknn_round``, the RoundRecord, and ``sparknn_uid``, the uid of
     the estimator.
 
     Parameters
     ----------
-    uid : str
-    name : str
-        Which parameter map, ``map 3 of 8``; empty for a single fit.
+    estimator : HasCallbacks, Params
+    map_index, n_maps : int
+        Which parameter map of how many.
     """
 
-    uid: str
-    name: str = ""
+    estimator: Any
+    map_index: int = 0
+    n_maps: int = 1
 
-    def __call__(self, fit: FitState, record: RoundRecord) -> None:
-        """Log a round that has ended; called as ``FitState.on_round_end``."""
+    def __call__(self, fit: FitState, record: RoundRecord) -> bool:
+        """Report a round that has ended, as ``FitState.on_round_end``; return whether to stop."""
         record = in_target_units(record, fit.config)
-        line = round_line(record, fit)
-        log.info(
-            "%s",
-            f"{self.name}: {line}" if self.name else line,
-            extra={"sparknn_round": record, "sparknn_uid": self.uid},
+        name, line = map_name(self.map_index, self.n_maps), round_line(record, fit)
+        line = f"{name}: {line}" if name else line
+        log.info("%s", line, extra={"sparknn_round": record, "sparknn_uid": self.estimator.uid})
+        ended = FinishedRound(
+            **vars(record),
+            estimator=self.estimator,
+            map_index=self.map_index,
+            n_maps=self.n_maps,
+            progress=fit.n_done / fit.config.max_iter,
         )
+        # All of them see the round, also if one stops the fit.
+        answers = [callback(ended) for callback in self.estimator.getCallbacks()]
+        stop = any(answers)
+        if stop:
+            log.info("%sStopped by a callback.", f"{name}: " if name else "")
+        return stop
+
+
+def map_name(index: int, n_maps: int) -> str:
+    """Return ``map 3 of 8``; empty for a single one."""
+    return f"map {index + 1} of {n_maps}" if n_maps > 1 else ""
 
 
 def round_line(record: RoundRecord, fit: FitState) -> str:

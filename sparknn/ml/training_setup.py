@@ -68,7 +68,7 @@ def make_fit(
     engine: Engine,
     target: Target,
     initial: LocalPredictor | None,
-    on_round_end: Callable[[FitState, RoundRecord], None],
+    on_round_end: Callable[[FitState, RoundRecord], bool | None],
 ) -> FitState:
     """Return a fit that is ready to run.
 

@@ -6,6 +6,7 @@ from scripted import ScriptedEngine, rounds_seen, scripted_fit
 
 from sparknn.core.config import AveragingConfig
 from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.history import RoundRecord
 from sparknn.core.training.rounds import run
 
 # Of the network after 0, 1, 2, ... updates: the best has had three.
@@ -198,3 +199,25 @@ def test_bmuf_ends_with_the_network_that_was_scored_last() -> None:
     assert fit.theta is not None
     assert engine.asked[-1][1][0].state[0].tobytes() == fit.theta.tobytes()
     assert engine.asked[1][1][0].state[0, 0] == 1.5
+
+
+@pytest.mark.parametrize("losses", [None, LOSSES])
+def test_on_round_end_ends_its_own_fit(losses: list[float] | None) -> None:
+    """By True with the network of its round, by an error without one."""
+    failure = RuntimeError("in a callback")
+
+    def fail(fit: FitState, record: RoundRecord) -> None:
+        if record.round == 1:
+            raise failure
+
+    final = AveragingConfig(final="last")
+    stopped = scripted_fit(6, final, on_round_end=lambda fit, record: record.round == 2)
+    failed = scripted_fit(6, final, on_round_end=fail)
+    other = scripted_fit(6, final)
+    run(ScriptedEngine(losses), [stopped, failed, other])
+    assert stopped.error is None
+    assert [record.round for record in stopped.history][:3] == [0, 1, 2]
+    assert rounds_seen(stopped) == 3
+    assert failed.error is failure
+    assert failed.ended
+    assert rounds_seen(other) == 6
