@@ -18,7 +18,7 @@ ALLOWED = {
     "core": {"numpy"},
     "engine": {"numpy", "pandas", "pyarrow", "pyspark", "py4j", "sparknn.core"},
     "ml": {
-        *("numpy", "pandas", "pyarrow", "pyspark", "matplotlib"),
+        *("numpy", "pandas", "pyarrow", "pyspark", "matplotlib", "tqdm"),
         *("sparknn.core", "sparknn.engine", "sparknn.__version__"),
     },
     "cli": {

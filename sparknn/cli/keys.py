@@ -100,6 +100,7 @@ TRAIN: Schema = {
         *("miniBatchFraction", "localEpochs", "period", "regParam", "maxChange", "classWeight"),
         *("standardization", "numericEncoding", "categorical", "categoricalFeatures"),
         *("patience", "tol", "seed", "initialModel", "checkpointDir", "checkpointInterval"),
+        "verbose",
     ),
     "averaging": _params(
         *("numWorkers", "averaging", "averagingMomentum", "averagingRate", "localState"),

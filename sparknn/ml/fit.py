@@ -26,6 +26,7 @@ from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.callbacks import HasCallbacks
 from sparknn.ml.checkpoint import Checkpoints
 from sparknn.ml.input_columns import InputColumns
+from sparknn.ml.live_line import LiveLine
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.progress import Progress
@@ -84,12 +85,15 @@ def fit_models(
     if all(run.error is not None for run in runs):
         return [run.error for run in runs]
     probe_all(spark, estimators)
-    with reserve_dirs() as reserve:
+    verbose = any(estimator.getVerbose() for estimator in estimators)
+    with reserve_dirs() as reserve, LiveLine(verbose) as live:
         with open_engine(dataset, spec, estimators[0].getAggregationDepth()) as engine:
             for run in runs:
-                _prepare(run, engine, label, n_maps)
+                progress = Progress(run.estimator, run.map_index, n_maps, live)
+                _prepare(run, engine, label, progress)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
             resume_all(spark, engine, spec, ready, reserve)
+            live.begin([state for _, state in ready])
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
         seconds = time.perf_counter() - started
@@ -120,7 +124,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             run.initial = found._predictor
 
 
-def _prepare(run: _Run, engine: Engine, label: StructField, n_maps: int) -> None:
+def _prepare(run: _Run, engine: Engine, label: StructField, progress: Progress) -> None:
     """Resolve defaults and targets, now that the rows are known."""
     if run.error is not None:
         return
@@ -132,7 +136,7 @@ def _prepare(run: _Run, engine: Engine, label: StructField, n_maps: int) -> None
             engine,
             target,
             run.initial,
-            Progress(estimator, run.map_index, n_maps),
+            progress,
         )
     except ValueError as error:
         run.error = error

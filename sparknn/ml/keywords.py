@@ -58,6 +58,7 @@ class NetworkKeywords(TypedDict, total=False):
     initialModel: Any
     checkpointDir: str
     checkpointInterval: int
+    verbose: bool
 
 
 class ClassifierKeywords(NetworkKeywords, total=False):

@@ -414,6 +414,14 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
 class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints):
     """Params that classifier, regressor and their models share."""
 
+    verbose = CheckedParam(
+        "verbose",
+        "whether a notebook or a terminal shows the rounds of a fit in a live line",
+        _BOOLEAN,
+        True,
+    )
+    setVerbose, getVerbose = setter(verbose), getter(verbose)
+
 
 def model_handle_invalid() -> CheckedParam[str]:
     """Return ``handleInvalid`` for a model, which can also keep rows that are invalid."""

@@ -1,4 +1,7 @@
-"""Report every round that has ended: to the log (``sparknn``, level INFO), and to callbacks."""
+"""Report every round that has ended: to the log, to the live line and to callbacks.
+
+The log is the logger ``sparknn``, level INFO.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
 from sparknn.ml.callbacks import FinishedRound
+from sparknn.ml.live_line import LiveLine
 from sparknn.ml.training_setup import in_target_units
 
 log = logging.getLogger("sparknn")
@@ -17,7 +21,7 @@ log = logging.getLogger("sparknn")
 
 @dataclass(frozen=True)
 class Progress:
-    """Log the rounds of one fit, and call the estimator's callbacks.
+    """Log and show the rounds of one fit, and call the estimator's callbacks.
 
     Log records have attributes ``sparknn_round``, the RoundRecord, and ``sparknn_uid``, the uid of
     the estimator.
@@ -27,11 +31,13 @@ class Progress:
     estimator : HasCallbacks, Params
     map_index, n_maps : int
         Which parameter map of how many.
+    live : LiveLine, optional
     """
 
     estimator: Any
     map_index: int = 0
     n_maps: int = 1
+    live: LiveLine | None = None
 
     def __call__(self, fit: FitState, record: RoundRecord) -> bool:
         """Report a round that has ended, as ``FitState.on_round_end``; return whether to stop."""
@@ -39,6 +45,9 @@ class Progress:
         name, line = map_name(self.map_index, self.n_maps), round_line(record, fit)
         line = f"{name}: {line}" if name else line
         log.info("%s", line, extra={"sparknn_round": record, "sparknn_uid": self.estimator.uid})
+        if self.live is not None:
+            scores = scores_of(record, fit)
+            self.live.show(f"{name}: {scores}" if name else scores, line)
         ended = FinishedRound(
             **vars(record),
             estimator=self.estimator,
@@ -70,15 +79,7 @@ def round_line(record: RoundRecord, fit: FitState) -> str:
         parts = [f"round {record.round + 1:>{width}}", f"{fit.n_done:>{width}}/{n_units} units"]
     else:
         parts = [f"round {record.round + 1:>{width}}/{n_units}"]
-    parts.append(f"loss {record.loss:.4f}")
-    if not math.isnan(record.validation_loss):
-        classifies = fit.config.network.loss_fn.classifies
-        metric = (
-            f"accuracy {100 * record.validation_metric:.2f} %"
-            if classifies
-            else f"squared error {record.validation_metric:.4g}"
-        )
-        parts.append(f"validation loss {record.validation_loss:.4f}, {metric}")
+    parts.append(scores_of(record, fit))
     if record.seconds > 0:
         parts.append(f"{record.n_rows / record.seconds:,.0f} rows/s")
     parts.append(f"{record.seconds:.1f} s")
@@ -86,3 +87,16 @@ def round_line(record: RoundRecord, fit: FitState) -> str:
     if left > 0:
         parts.append(f"{left:.0f} s left")
     return "  ".join(parts)
+
+
+def scores_of(record: RoundRecord, fit: FitState) -> str:
+    """Return ``loss 0.1234  validation loss 0.1100, accuracy 97.10 %``."""
+    scores = f"loss {record.loss:.4f}"
+    if math.isnan(record.validation_loss):
+        return scores
+    metric = (
+        f"accuracy {100 * record.validation_metric:.2f} %"
+        if fit.config.network.loss_fn.classifies
+        else f"squared error {record.validation_metric:.4g}"
+    )
+    return f"{scores}  validation loss {record.validation_loss:.4f}, {metric}"
