@@ -7,15 +7,16 @@ multiplied ``block_rows`` at a time, and the last block is padded with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sparknn.core.columns import InputColumns
 from sparknn.core.entries import Entries
 from sparknn.core.nn.encoding import Encoder, Encoding
 from sparknn.core.nn.input_layer import LEAST_SPARSE, SPARSE_DENSITY, InputLayer
@@ -49,6 +50,8 @@ class LocalPredictor:
         Subtracted from the features, before they are encoded or become float32.
     output_offset : ndarray, shape (k,), float64, optional
         Added to the predicted targets.
+    inputs : InputColumns, optional
+        The columns of a table that features are assembled from.
 
     Examples
     --------
@@ -65,6 +68,7 @@ class LocalPredictor:
     encoding: Encoding | None = field(default=None, repr=False)
     input_offset: Float64Array | None = field(default=None, repr=False)
     output_offset: Float64Array | None = field(default=None, repr=False)
+    inputs: InputColumns | None = field(default=None, repr=False)
 
     @property
     def n_features(self) -> int:
@@ -89,6 +93,7 @@ class LocalPredictor:
             "encoding": None if self.encoding is None else self.encoding.to_json(),
             "input_offset": _to_list(self.input_offset),
             "output_offset": _to_list(self.output_offset),
+            "inputs": None if self.inputs is None else self.inputs.to_json(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,15 +107,17 @@ class LocalPredictor:
             encoding=encoding,
             input_offset=_from_list(state.get("input_offset")),
             output_offset=_from_list(state.get("output_offset")),
+            inputs=state.get("inputs") and InputColumns.from_json(state["inputs"]),
         )
 
-    def predict_raw(self, X: ArrayLike) -> Float64Array:
+    def predict_raw(self, X: ArrayLike | Mapping[str, Any]) -> Float64Array:
         """Compute the outputs of the last layer: logits, or predicted targets.
 
         Parameters
         ----------
-        X : array-like or scipy sparse matrix, shape (n, d)
-            Any numeric type; used as float32, less the offset.
+        X : array-like or scipy sparse matrix, shape (n, d); or pandas.DataFrame or dict
+            Any numeric type; used as float32, less the offset. If the model has ``inputs``, a table
+            is taken by their names, text too; ``{"age": 30, "city": "Oslo"}`` is one row.
 
         Returns
         -------
@@ -123,13 +130,15 @@ class LocalPredictor:
         """
         if hasattr(X, "tocsr"):
             return self.predict_raw_of(self._entries(X.tocsr()))
-        return _all_valid(self.outputs(self._checked(X)))
+        if self.inputs is not None and (isinstance(X, Mapping) or hasattr(X, "columns")):
+            return _all_valid(self.outputs(self.inputs.features(cast(Any, X))))
+        return _all_valid(self.outputs(self._checked(cast(ArrayLike, X))))
 
     def predict_raw_of(self, rows: Entries) -> Float64Array:
         """``predict_raw`` of rows that are given by their entries, columns ascending."""
         return _all_valid(self.outputs_of(rows))
 
-    def predict_proba(self, X: ArrayLike) -> Float64Array:
+    def predict_proba(self, X: ArrayLike | Mapping[str, Any]) -> Float64Array:
         """Compute the probabilities of the classes, shape (n, k), float64; every row sums to 1."""
         if not self.classifies:
             raise ValueError(
@@ -138,7 +147,7 @@ class LocalPredictor:
             )
         return self.probabilities(self.predict_raw(X))
 
-    def predict(self, X: ArrayLike) -> Float64Array:
+    def predict(self, X: ArrayLike | Mapping[str, Any]) -> Float64Array:
         """Predict class indices, shape (n,); or targets, shape (n,) for one, (n, k) for several."""
         return self.decide(self.predict_raw(X))
 

@@ -17,13 +17,14 @@ from pyspark.ml.param import Param, Params
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 
+from sparknn.core.columns import InputColumns
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.sql import default_parallelism, is_connect
 from sparknn.ml.attributes import categories_of
 from sparknn.ml.checked_params import AUTO, ParamError
 from sparknn.ml.fit import Trainable, fit_models
-from sparknn.ml.input_columns import FEATURES, InputColumns, find_columns
+from sparknn.ml.input_columns import FEATURES, assemble, find_columns
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
 from sparknn.ml.progress import map_name
@@ -173,7 +174,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             hint = f" = {names}; {', '.join(problems)}, which is no feature. Leave it out."
             raise ParamError(type(self).__name__, {"inputCols": hint})
         inputs = find_columns(dataset, names)
-        return inputs, inputs.assemble(dataset)
+        return inputs, assemble(inputs, dataset)
 
     @defer_interrupts()
     def _spec(self, dataset: DataFrame) -> DataSpec:

@@ -15,6 +15,7 @@ from pyspark.ml.base import Model
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField
 
+from sparknn.core.columns import InputColumns
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
@@ -25,7 +26,6 @@ from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.callbacks import HasCallbacks
 from sparknn.ml.checkpoint import Checkpoints
-from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.live_line import LiveLine
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams

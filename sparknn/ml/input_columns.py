@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from pyspark.ml.functions import vector_to_array
@@ -18,6 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, NumericType, StringType, StructType
 
+from sparknn.core.columns import InputColumn, InputColumns
 from sparknn.engine.interface import DataError
 from sparknn.engine.sql import quote_column
 from sparknn.ml.attributes import feature_attributes, n_values_of
@@ -29,102 +29,62 @@ FEATURES = "inputCols"
 _MOST_VALUES = 10_000
 
 
-@dataclass(frozen=True)
-class InputColumn:
-    """One column of a table.
+def expression(column: InputColumn, kind: DataType) -> Column:
+    """Return a column's features as an array of doubles, for a column of this type."""
+    values = F.col(quote_column(column.name))
+    if column.kind == "vector":
+        return vector_to_array(values)
+    if column.kind != "text":
+        return F.array(values.cast("double"))
+    if not isinstance(kind, StringType):
+        values = values.cast("string")
+    codes = json.dumps({value: code for code, value in enumerate(column.values)})
+    known = F.element_at(F.from_json(F.lit(codes), "map<string,double>"), values)
+    code = F.when(values.isNull(), F.lit(column.code_of_null))
+    return F.array(code.otherwise(F.coalesce(known, F.lit(math.nan))))
 
-    Parameters
-    ----------
-    name : str
-    kind : str
-        ``number``, ``category`` (indexed, by its metadata), ``text`` or ``vector``.
-    size : int
-        Features that it becomes: more than 1 for a vector.
-    n_values : int
-        Of a category or text, null included if training rows have it; 0 for numbers.
-    values : tuple of str
-        Of text, in the order of their codes. Null has the next code, any other value none.
+
+def assemble(inputs: InputColumns, df: DataFrame) -> DataFrame:
+    """Add the features as column ``FEATURES``, with names and categories as metadata.
+
+    Raises
+    ------
+    SchemaError
+        If columns are missing, or of another kind than in training.
     """
-
-    name: str
-    kind: str
-    size: int = 1
-    n_values: int = 0
-    values: tuple[str, ...] = ()
-
-    def expression(self, kind: DataType) -> Column:
-        """Return the column's features as an array of doubles, for a column of this type."""
-        column = F.col(quote_column(self.name))
-        if self.kind == "vector":
-            return vector_to_array(column)
-        if self.kind != "text":
-            return F.array(column.cast("double"))
-        if not isinstance(kind, StringType):
-            column = column.cast("string")
-        codes = json.dumps({value: code for code, value in enumerate(self.values)})
-        known = F.element_at(F.from_json(F.lit(codes), "map<string,double>"), column)
-        of_null = float(len(self.values)) if self.n_values > len(self.values) else math.nan
-        code = F.when(column.isNull(), F.lit(of_null)).otherwise(F.coalesce(known, F.lit(math.nan)))
-        return F.array(code)
-
-
-@dataclass(frozen=True)
-class InputColumns:
-    """The columns that features are assembled from, in order."""
-
-    columns: tuple[InputColumn, ...]
-
-    def assemble(self, df: DataFrame) -> DataFrame:
-        """Add the features as column ``FEATURES``, with names and categories as metadata.
-
-        Raises
-        ------
-        SchemaError
-            If columns are missing, or of another kind than in training.
-        """
-        check_columns(df.schema, [each.name for each in self.columns])
-        problems = [
-            SchemaProblem(
-                each.name,
-                "inputCols",
-                f"Column '{each.name}' has type {df.schema[each.name].dataType.simpleString()}; "
-                f"the model was trained on a {each.kind} column.",
-            )
-            for each in self.columns
-            if _kind(df.schema[each.name].dataType) != _broad(each.kind)
-        ]
-        raise_all(problems)
-        parts = [each.expression(df.schema[each.name].dataType) for each in self.columns]
-        return df.withColumn(FEATURES, F.concat(*parts).alias(FEATURES)).withMetadata(
-            FEATURES, self._metadata()
+    check_columns(df.schema, [each.name for each in inputs.columns])
+    problems = [
+        SchemaProblem(
+            each.name,
+            "inputCols",
+            f"Column '{each.name}' has type {df.schema[each.name].dataType.simpleString()}; "
+            f"the model was trained on a {each.kind} column.",
         )
+        for each in inputs.columns
+        if _kind(df.schema[each.name].dataType) != _broad(each.kind)
+    ]
+    raise_all(problems)
+    parts = [expression(each, df.schema[each.name].dataType) for each in inputs.columns]
+    return df.withColumn(FEATURES, F.concat(*parts).alias(FEATURES)).withMetadata(
+        FEATURES, _metadata(inputs)
+    )
 
-    def _metadata(self) -> dict[str, Any]:
-        numeric, nominal = [], []
-        index = 0
-        for each in self.columns:
-            for number in range(each.size):
-                name = each.name if each.size == 1 else f"{each.name}_{number}"
-                attribute: dict[str, Any] = {"idx": index, "name": name}
-                index += 1
-                if each.n_values:
-                    nominal.append({**attribute, "num_vals": each.n_values})
-                else:
-                    numeric.append(attribute)
-        groups = {"numeric": numeric, "nominal": nominal}
-        attributes = {kind: group for kind, group in groups.items() if group}
-        return {"ml_attr": {"attrs": attributes, "num_attrs": index}}
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return plain values that ``from_json`` takes."""
-        return [asdict(each) for each in self.columns]
-
-    @classmethod
-    def from_json(cls, saved: Sequence[Mapping[str, Any]]) -> InputColumns:
-        """Return the columns whose ``to_json`` this is."""
-        return cls(
-            tuple(InputColumn(**{**each, "values": tuple(each["values"])}) for each in saved)
-        )
+def _metadata(inputs: InputColumns) -> dict[str, Any]:
+    numeric, nominal = [], []
+    index = 0
+    for each in inputs.columns:
+        for number in range(each.size):
+            name = each.name if each.size == 1 else f"{each.name}_{number}"
+            attribute: dict[str, Any] = {"idx": index, "name": name}
+            index += 1
+            if each.n_values:
+                nominal.append({**attribute, "num_vals": each.n_values})
+            else:
+                numeric.append(attribute)
+    groups = {"numeric": numeric, "nominal": nominal}
+    attributes = {kind: group for kind, group in groups.items() if group}
+    return {"ml_attr": {"attrs": attributes, "num_attrs": index}}
 
 
 def check_columns(schema: StructType, names: Sequence[str]) -> None:
