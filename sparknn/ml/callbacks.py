@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from sparknn.core.training.history import RoundRecord
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ one round; ``model`` is the result.
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -109,7 +110,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
                     assembled[columns] = copies[index]._assemble(dataset)
                 spec = copies[index]._spec(assembled[columns][1])
             except Exception as error:
-                error.add_note(_note(index, paramMaps))
+                _add_note(error, index, paramMaps)
                 raise
             group = spec, copies[index].getAggregationDepth(), columns
             groups.setdefault(group, []).append(index)
@@ -120,7 +121,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             outcomes = fit_models(rows, spec, chosen, indices, len(paramMaps), inputs)
             for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, Exception):
-                    outcome.add_note(_note(index, paramMaps))
+                    _add_note(outcome, index, paramMaps)
             return outcomes
 
         return ModelIterator(
@@ -265,9 +266,13 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         return EstimatorReader(cls)
 
 
-def _note(index: int, paramMaps: Sequence[ParamMap]) -> str:
-    """Name the map that an error belongs to."""
+def _add_note(error: Exception, index: int, paramMaps: Sequence[ParamMap]) -> None:
+    """Add to an error which map it belongs to."""
     given = paramMaps[index]
     pairs = given.items() if isinstance(given, Mapping) else ()
     values = ", ".join(f"{getattr(param, 'name', param)}={value!r}" for param, value in pairs)
-    return f"In {map_name(index, len(paramMaps)) or 'the map'}: {{{values}}}"
+    note = f"In {map_name(index, len(paramMaps)) or 'the map'}: {{{values}}}"
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        vars(error).setdefault("__notes__", []).append(note)

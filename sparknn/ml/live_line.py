@@ -6,9 +6,12 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from sparknn.core.training.fit_state import FitState
+
+if TYPE_CHECKING:
+    from typing import Self
 
 log = logging.getLogger("sparknn")
 
