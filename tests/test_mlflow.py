@@ -145,7 +145,11 @@ def test_a_fit_logs_its_params_and_rounds(spark: SparkSession) -> None:
     assert named["map 1 of 2"].data.params["stepSize"] == "0.1"
 
 
-def test_mlflows_own_flavor_and_autologging_take_pipelines(people: DataFrame) -> None:
+def test_mlflows_own_flavor_and_autologging_take_pipelines(
+    people: DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It would start a second Spark to see what is imported.
+    monkeypatch.setattr("mlflow.models.infer_pip_requirements", lambda *_, **__: ["pyspark"])
     index = StringIndexer(inputCol="label", outputCol="target")
     network = NeuralNetClassifier(
         inputCols=["age"], labelCol="target", hiddenLayers=[2], maxIter=1, numWorkers=2
@@ -159,6 +163,8 @@ def test_mlflows_own_flavor_and_autologging_take_pipelines(people: DataFrame) ->
     finally:
         mlflow.pyspark.ml.autolog(disable=True)
     assert mlflow.get_run(run.info.run_id).data.params["NeuralNetClassifier.maxIter"] == "1"
-    (logged,) = mlflow.search_logged_models(output_format="list")[:1]
+    (logged,) = mlflow.search_logged_models(
+        filter_string=f"source_run_id = '{run.info.run_id}'", output_format="list"
+    )
     again = mlflow.spark.load_model(logged.model_uri)
     assert again.transform(people).collect() == fitted.transform(people).collect()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sparknn.core.types import BoolArray, Float64Array
+from sparknn.core.types import Float64Array
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class InputColumn:
             raise self._wrong(f"type {array.dtype}")
         is_text = self.kind == "text"
         features = np.full(len(array), self.code_of_null if is_text else math.nan)
-        for row in np.flatnonzero(~_nulls(found, array)):
-            value = array[row]
+        for row, value in enumerate(array):
+            if _is_null(value):
+                continue
             if isinstance(value, str) is not is_text:
                 raise self._wrong(repr(value))
             features[row] = self._codes.get(value, math.nan) if is_text else float(value)
@@ -110,10 +111,14 @@ class InputColumns:
         ValueError
             If columns are missing, or of another kind than in training.
         """
-        missing = [each.name for each in self.columns if each.name not in table]
-        if missing:
-            raise ValueError(f"X has no columns {missing}; the network was trained with them.")
-        parts = [each.features(table[each.name]) for each in self.columns]
+        try:
+            values = [table[each.name] for each in self.columns]
+        except KeyError:
+            missing = [each.name for each in self.columns if each.name not in table]
+            raise ValueError(
+                f"X has no columns {missing}; the network was trained with them."
+            ) from None
+        parts = [each.features(found) for each, found in zip(self.columns, values, strict=True)]
         counts = {each.name: len(part) for each, part in zip(self.columns, parts, strict=True)}
         if len(set(counts.values())) > 1:
             raise ValueError(f"The columns of X have different numbers of rows: {counts}.")
@@ -131,8 +136,10 @@ class InputColumns:
         )
 
 
-def _nulls(values: Any, array: np.ndarray[Any, Any]) -> BoolArray:
-    """Return which values are None or NaN, or, in pandas, NA."""
-    if hasattr(values, "isna"):
-        return np.asarray(values.isna(), dtype=np.bool_)
-    return np.array([entry is None or entry != entry for entry in array], dtype=np.bool_)
+def _is_null(value: Any) -> bool:
+    """Return whether a value is None, NaN, or the NA of pandas, which cannot be compared."""
+    return (
+        value is None
+        or (isinstance(value, float) and value != value)
+        or type(value).__name__ == "NAType"
+    )
