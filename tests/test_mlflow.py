@@ -163,8 +163,5 @@ def test_mlflows_own_flavor_and_autologging_take_pipelines(
     finally:
         mlflow.pyspark.ml.autolog(disable=True)
     assert mlflow.get_run(run.info.run_id).data.params["NeuralNetClassifier.maxIter"] == "1"
-    (logged,) = mlflow.search_logged_models(
-        filter_string=f"source_run_id = '{run.info.run_id}'", output_format="list"
-    )
-    again = mlflow.spark.load_model(logged.model_uri)
+    again = mlflow.spark.load_model(f"runs:/{run.info.run_id}/model")
     assert again.transform(people).collect() == fitted.transform(people).collect()
