@@ -101,7 +101,11 @@ class NeuralNetClassifier(
         if class_weight is not None:
             weights *= class_weight[[*seen]]
         return Target(
-            n_classes, "crossEntropy", class_weight=class_weight, null_loss=entropy(weights)
+            n_classes,
+            "crossEntropy",
+            class_weight=class_weight,
+            null_loss=entropy(weights),
+            validation_metric=self.getValidationMetric(),
         )
 
     def _declared(self, label: StructField) -> DeclaredClasses | None:

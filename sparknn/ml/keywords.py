@@ -68,6 +68,7 @@ class ClassifierKeywords(NetworkKeywords, total=False):
     rawPredictionCol: str
     thresholds: Sequence[float] | None
     classWeight: str
+    validationMetric: str
     numClasses: int
 
 

@@ -486,7 +486,16 @@ class ClassifierParams(NetworkParams):
         "none",
         OneOf(("none", "balanced")),
     )
+    validationMetric = CheckedParam(
+        "validationMetric",
+        "what patience, tol and finalWeights go by: the loss of the validation rows, or their "
+        "accuracy",
+        _STRING,
+        "loss",
+        OneOf(("loss", "accuracy")),
+    )
     setClassWeight, getClassWeight = setter(classWeight), getter(classWeight)
+    setValidationMetric, getValidationMetric = setter(validationMetric), getter(validationMetric)
 
 
 class HasNumClasses(CheckedParams):

@@ -54,6 +54,8 @@ class Target:
     class_weight : ndarray, shape (k,), optional
     null_loss : float
         Training loss of the best constant prediction.
+    validation_metric : str
+        See ``AveragingConfig``.
     """
 
     n_outputs: int
@@ -61,6 +63,7 @@ class Target:
     standardizer: Standardizer | None = None
     class_weight: Float64Array | None = None
     null_loss: float = 0.0
+    validation_metric: str = "loss"
 
 
 def make_fit(
@@ -167,6 +170,7 @@ def make_fit(
         final=chosen.finalWeights,
         patience=params.getPatience(),
         tol=params.getTol(),
+        metric=target.validation_metric,
     )
     theta = None if initial is None else _initial_theta(initial, config, info.input_offset)
     return FitState(
@@ -250,6 +254,8 @@ def params_that_need_validation(params: NetworkParams) -> list[str]:
         "patience": params.getPatience() > 0,
         "tol": params.getTol() > 0,
         "finalWeights": params.getFinalWeights() in ("best", "combine"),
+        "validationMetric": params.hasParam("validationMetric")
+        and params.getOrDefault("validationMetric") != "loss",
     }
     return [name for name, needed in needs.items() if needed]
 

@@ -254,8 +254,9 @@ class FitState:
             self.history[-1] = replace(
                 self.history[-1], validation_loss=score.loss, validation_metric=score.metric
             )
+            loss, error = score.by(self.averaging.metric)
             better = self._final.record_loss(
-                self._averaged.broadcast, score.loss, self.averaging.tol, score.error
+                self._averaged.broadcast, loss, self.averaging.tol, error
             )
             self._since_best = 0 if better else self._since_best + 1
             if self.averaging.patience and self._since_best >= self.averaging.patience:
@@ -326,7 +327,8 @@ class FitState:
         ]
         result = engine.run_round(requests, len(self.history))
         scores = [mean_validation(total) for total in result.totals]
-        return [np.inf if score is None else score.loss for score in scores]
+        metric = self.averaging.metric
+        return [np.inf if score is None else score.by(metric)[0] for score in scores]
 
     def snapshot(self) -> Snapshot:
         """Return the state that ``restore`` takes."""

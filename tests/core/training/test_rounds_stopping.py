@@ -221,3 +221,13 @@ def test_on_round_end_ends_its_own_fit(losses: list[float] | None) -> None:
     assert failed.error is failure
     assert failed.ended
     assert rounds_seen(other) == 6
+
+
+def test_the_accuracy_may_decide() -> None:
+    """The least loss comes with the third network, the best accuracy with the fifth."""
+    accuracies = [0.0, 0.5, 0.5, 0.75, 0.5, 1.0, 0.5, 0.5, 0.5, 0.5]
+    fit = scripted_fit(9, AveragingConfig(final="best", patience=2, metric="accuracy"))
+    run(ScriptedEngine(LOSSES, accuracies=accuracies), [fit])
+    assert rounds_seen(fit) == 5
+    assert len(fit.history) >= 7
+    assert fit.history[4].validation_metric == 1
