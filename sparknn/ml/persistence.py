@@ -30,7 +30,7 @@ from sparknn import __version__
 from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.losses import LOSSES
-from sparknn.core.nn.network import Network
+from sparknn.core.nn.network import MAX_PARAMS, Network
 from sparknn.core.types import Float32Array
 from sparknn.engine.filesystem import exists, literal, remove
 from sparknn.engine.sql import is_connect
@@ -230,7 +230,7 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
             )
         section = metadata.get(SECTION)
         version = section.get("formatVersion") if isinstance(section, dict) else None
-        if not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:
             raise ModelFormatError(
                 f"{path}/metadata has no format version of sparknn. It was not saved by sparknn, "
                 "or was edited."
@@ -309,14 +309,18 @@ def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
         saved = section["network"]
         layers = saved["layers"]
         if not all(type(size) is int and size >= 1 for size in layers) or len(layers) < 2:
-            raise ValueError(f"layers = {layers!r}")
+            raise ValueError(f"layers = {layers!r:.100}")
         if saved["activation"] not in ACTIVATIONS or saved["loss"] not in LOSSES:
             raise ValueError(f"activation = {saved['activation']!r}, loss = {saved['loss']!r}")
         network = Network(tuple(layers), saved["activation"], saved["loss"])
         if network.loss_fn.classifies != issubclass(cls, ClassificationModel):
             raise ValueError(f"loss = {saved['loss']!r} for a {cls.__name__}")
         if section["numParams"] != network.n_params:
-            raise ValueError(f"numParams = {section['numParams']!r} for layers = {layers!r}")
+            raise ValueError(f"numParams = {section['numParams']!r} for layers = {layers!r:.100}")
+        if network.n_params > MAX_PARAMS:
+            raise ValueError(
+                f"{network.n_params:.2g} parameters; expected at most {MAX_PARAMS:.2g}"
+            )
         if not isinstance(section["sha256"], str):
             raise TypeError(f"sha256 = {section['sha256']!r}")
     except (KeyError, TypeError, ValueError) as error:
@@ -397,10 +401,11 @@ def _theta(
     except WorkerEnvironmentError:
         raise
     except Exception as error:
-        # Spark has many errors for a damaged file.
+        # Spark has many errors for a damaged file, and settings of a session have others.
         raise ModelFormatError(
-            f"The parameters in {path}/theta cannot be read ({root_cause(error)}). The "
-            "directory is incomplete or was changed; copy it again, or save the model again."
+            f"The parameters in {path}/theta cannot be read ({root_cause(error)}). Unless a setting "
+            "of this session is the cause, the directory is incomplete or was changed: copy it "
+            "again, or save the model again."
         ) from error
     if not np.isfinite(theta).all():
         raise ModelFormatError(f"The parameters in {path}/theta have NaN or infinite values.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
 from sparknn.core.nn.encoding import Encoding
-from sparknn.core.nn.network import Network
+from sparknn.core.nn.network import MAX_PARAMS, Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
@@ -34,9 +34,6 @@ from sparknn.ml.standardize import (
     unfold,
     unfolding,
 )
-
-# A mistyped size must not end in a MemoryError, or exhaust the machine.
-_MAX_PARAMS = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -122,11 +119,11 @@ def make_fit(
         n_sparse, n_inputs = encoding.n_embedded, encoding.n_embedded + encoding.n_dense
     layers = (n_inputs, *hidden, target.n_outputs)
     network = Network(layers, activation, target.loss)
-    if network.n_params > _MAX_PARAMS:
+    if network.n_params > MAX_PARAMS:
         raise DataError(
             f"A network {'-'.join(map(str, layers))} (inputs, hiddenLayers, outputs) has "
-            f"{network.n_params:.2g} parameters; expected at most {_MAX_PARAMS:.2g}, which take "
-            f"{4 * _MAX_PARAMS >> 30} GiB. Set smaller hiddenLayers, or check why there are so "
+            f"{network.n_params:.2g} parameters; expected at most {MAX_PARAMS:.2g}, which take "
+            f"{4 * MAX_PARAMS >> 30} GiB. Set smaller hiddenLayers, or check why there are so "
             "many features or classes."
         )
     standardizer = None

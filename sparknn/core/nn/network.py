@@ -21,6 +21,9 @@ from sparknn.core.nn.activations import ACTIVATIONS, Activation
 from sparknn.core.nn.losses import LOSSES, Loss
 from sparknn.core.types import FloatArray, IntArray, TargetArray
 
+# A mistyped size must not end in a MemoryError, or exhaust the machine.
+MAX_PARAMS = 1 << 31
+
 # Called with (layer, A, dZ, root_weight) before a layer's gradient A' dZ is formed; returns the
 # A and dZ to use.
 Precondition = Callable[
