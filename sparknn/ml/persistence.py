@@ -403,9 +403,9 @@ def _theta(
     except Exception as error:
         # Spark has many errors for a damaged file, and settings of a session have others.
         raise ModelFormatError(
-            f"The parameters in {path}/theta cannot be read ({root_cause(error)}). Unless a setting "
-            "of this session is the cause, the directory is incomplete or was changed: copy it "
-            "again, or save the model again."
+            f"The parameters in {path}/theta cannot be read ({root_cause(error)}). Unless a "
+            "setting of this session is the cause, the directory is incomplete or was changed: "
+            "copy it again, or save the model again."
         ) from error
     if not np.isfinite(theta).all():
         raise ModelFormatError(f"The parameters in {path}/theta have NaN or infinite values.")
