@@ -116,9 +116,6 @@ def resolve_defaults(
     long_enough = rows_per_round >= _MIN_STEPS * batch_size
     momentum = _averaging_momentum(n_workers) if long_enough else 0.0
     rule = given("averaging", "nesterov" if given("averagingMomentum", momentum) else "mean")
-    if rule == "bmuf":
-        # Its sum over rounds then amounts to the mean (Chen and Huo 2016, section 3).
-        momentum = 1 - 1 / n_workers
     penalty = _penalty(n_rows, weight_sum)
     if pieces:
         most = (_CLASS_PENALTY if classifies else _TARGET_PENALTY) / max(n_rows, 1)

@@ -154,7 +154,7 @@ def test_interrupted_fits_continue_together(
         {"solver": "ngsgd", "averaging": "nesterov", "averagingMomentum": 0.5, "dropout": 0.1},
         {"solver": "adam", "finalWeights": "ema"},
         {"solver": "momentum", "finalWeights": "best", "patience": 5},
-        {"averaging": "bmuf", "finalWeights": "combine"},
+        {"averaging": "mean", "finalWeights": "combine"},
         {"thresholds": [0.2, 0.3, 0.5]},
         {},
         {"maxIter": 2},
@@ -266,7 +266,7 @@ _CONFIG: dict[str, Any] = {
     "class_weight": np.array([1.0, 2.0, 0.5]),
 }
 _AVERAGING: dict[str, Any] = {
-    "rule": "bmuf",
+    "rule": "nesterov",
     "momentum": 0.5,
     "rate": 2.0,
     "final": "ema",

@@ -139,7 +139,7 @@ class FitState:
 
     def request(self, *, train: bool = True) -> RoundRequest:
         """Return what the workers get for the next round."""
-        rows, theta = self._split(self._averaged.broadcast)
+        rows, theta = self._split(self.current)
         state = np.vstack([theta[None], self._buffers]).astype(np.float32)
         units_ahead = self._n_done - len(self.history)
         return RoundRequest(
@@ -225,13 +225,15 @@ class FitState:
 
     def _average(self, mean: FloatArray, total: WorkerSum) -> None:
         self._n_failed_rounds = 0
-        rule, averaging = AVERAGING_RULES[self.averaging.rule], self.averaging
-        how = averaging.momentum, averaging.rate, self.n_workers
+        rule = AVERAGING_RULES[self.averaging.rule]
+        state, how = self._averaged, (self.averaging.momentum, self.averaging.rate)
         if total.rows is None:
-            self._averaged = rule(self._averaged, mean[0], *how)
+            self._averaged = rule(state, mean[0], *how)
         else:
             layer = self.config.input_layer
-            self._averaged = average_blocks(rule, layer, self._averaged, mean[0], total.rows, *how)
+            self._averaged = average_blocks(
+                rule, layer, state, mean[0], total.rows, *how, self.n_workers
+            )
         self._buffers = mean[1:].astype(np.float32)
         self._n_steps += _mean_steps(total)
         self._final.add(self._averaged.theta)
@@ -254,7 +256,7 @@ class FitState:
                 self.history[-1], validation_loss=score.loss, validation_metric=score.metric
             )
             better = self._final.record_loss(
-                self._averaged.broadcast, score.loss, self.averaging.tol, score.error
+                self.current, score.loss, self.averaging.tol, score.error
             )
             self._since_best = 0 if better else self._since_best + 1
             if self.averaging.patience and self._since_best >= self.averaging.patience:
@@ -305,8 +307,6 @@ class FitState:
         if self.error is not None:
             return
         if not self.ended and engine.has_validation and self.history:
-            # No round follows: score the network itself, not what bmuf would broadcast.
-            self._averaged = replace(self._averaged, broadcast=self._averaged.theta)
             (total,) = engine.run_round([self.request(train=False)], len(self.history)).totals
             self._record_validation(total)
         self.theta = self._final.select(self._averaged.theta, lambda t: self._losses(engine, t))
@@ -337,7 +337,6 @@ class FitState:
             },
             {
                 "theta": self._averaged.theta,
-                "broadcast": self._averaged.broadcast,
                 "running": self._averaged.running,
                 "buffers": self._buffers,
                 **arrays,
@@ -352,7 +351,7 @@ class FitState:
         self._n_steps, self._step_factor = numbers["n_steps"], numbers["step_factor"]
         self._n_failed_rounds = int(numbers["n_failed_rounds"])
         self._since_best = int(numbers["since_best"])
-        self._averaged = AveragingState(arrays["theta"], arrays["broadcast"], arrays["running"])
+        self._averaged = AveragingState(arrays["theta"], arrays["running"])
         self._buffers = arrays["buffers"]
         self._final = FinalWeights.restore(self.averaging.final, numbers, arrays)
 

@@ -5,7 +5,6 @@ import pytest
 from scripted import ScriptedEngine, rounds_seen, scripted_fit
 
 from sparknn.core.config import AveragingConfig
-from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run
 
 # Of the network after 0, 1, 2, ... updates: the best has had three.
@@ -188,13 +187,3 @@ def test_no_fits_are_no_rounds() -> None:
     engine = ScriptedEngine()
     run(engine, [])
     assert engine.asked == []
-
-
-def test_bmuf_ends_with_the_network_that_was_scored_last() -> None:
-    """In all other rounds, the network that is broadcast is scored: x + b u."""
-    fit: FitState = scripted_fit(3, AveragingConfig("bmuf", momentum=0.5, rate=1.0, final="last"))
-    engine = ScriptedEngine([9.0] * 20)
-    run(engine, [fit])
-    assert fit.theta is not None
-    assert engine.asked[-1][1][0].state[0].tobytes() == fit.theta.tobytes()
-    assert engine.asked[1][1][0].state[0, 0] == 1.5
