@@ -140,11 +140,14 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         return self._samples[n_rows]
 
     def digest(self) -> str:
-        """Return a hash of all rows that does not depend on their order."""
+        """Return a hash of all rows; without ``shuffle``, also of which worker has which."""
         # Which validation rows are drawn depends on the order; those marked by a column do not.
         salt = 0 if self._spec.validation_indicator is None else 1
         task = partial(tasks.shard_digest, self._shape, salt)
-        return f"{sum(self._on_every_shard('digest of the rows', task)) % (1 << 64):016x}"
+        sums = self._on_every_shard("digest of the rows", task)
+        step = 0 if self._spec.shuffle else 2
+        total = sum((1 + step * partition) * each for partition, each in enumerate(sums))
+        return f"{total % (1 << 64):016x}"
 
     def _on_every_shard(self, what: str, task: Callable[[ShardHandle], T]) -> list[T]:
         """Return the results of ``task`` on every shard, by partition."""
