@@ -317,7 +317,8 @@ class _Rows(
         "handleInvalid",
         "what to do with training rows that have null, NaN or infinite values: raise an error, "
         "skip them, or keep rows whose features have null or NaN, with the median of the training "
-        "rows and an input that tells the network that the value is missing",
+        "rows and an input that tells the network that the value is missing. The model inherits "
+        "the value, for the rows that it predicts",
         _STRING,
         "error",
         OneOf(("error", "skip", "keep")),
