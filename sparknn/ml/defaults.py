@@ -142,10 +142,14 @@ def _averaging_momentum(n_workers: int) -> float:
 
 
 def _penalty(n_rows: int, weight_sum: float) -> float:
-    """Return 1 / rows as float32: a weight sum's last bits depend on the order of the rows."""
+    """Return 1 / rows as float32: a weight sum's last bits depend on the order of the rows.
+
+    From ``_FEW_ROWS`` on it goes straight down, with the slope that 1 / rows has there.
+    """
     # A row of weight 2 counts as two rows; weights with a small sum, such as 1, are relative.
-    n = float(np.float32(min(max(n_rows, weight_sum), _FEW_ROWS)))
-    return float(np.float32(1 / max(n, _HANDFUL))) if n < _FEW_ROWS else 0.0
+    n = float(np.float32(max(n_rows, weight_sum)))
+    penalty = 1 / max(n, _HANDFUL) if n < _FEW_ROWS else max(0.0, 2 - n / _FEW_ROWS) / _FEW_ROWS
+    return float(np.float32(penalty))
 
 
 def _passes(n_steps: float, n_workers: int) -> int:
