@@ -122,8 +122,8 @@ class _LocalTraining(
         "regParam",
         "L2 penalty on weights, not on biases; 'auto' is 1 / rows (or 1 / the sum of their "
         "weights, if that is larger), at most 0.01, falls to 0 from 10,000 to 20,000 rows, and is "
-        "0 with an initialModel. If numbers are encoded by pieces, it starts at 60 / rows (20 / rows for a "
-        "regression), at most 0.05, and falls with the training loss",
+        "0 with an initialModel. If numbers are encoded by pieces, it starts at 60 / rows "
+        "(20 / rows for a regression), at most 0.05, and falls with the training loss",
         _AUTO_FLOAT,
         AUTO,
         Range(0),
@@ -152,8 +152,8 @@ class _LocalTraining(
     period = CheckedParam(
         "period",
         "'fixed': every round makes localEpochs passes over miniBatchFraction of the rows; 'auto': "
-        "several times that if rounds are short compared to their overhead, and as the step size "
-        "falls. The fit then depends on measured times, and is not reproducible",
+        "several times that if rounds are short compared to their overhead. The fit then depends "
+        "on measured times, and is not reproducible",
         _STRING,
         "fixed",
         OneOf(("fixed", "auto")),

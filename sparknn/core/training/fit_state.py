@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from sparknn.core.config import AveragingConfig, RoundRequest, TrainConfig
 from sparknn.core.data.batches import rng_for
-from sparknn.core.nn.schedules import SCHEDULES, WARM_UP
 from sparknn.core.nn.solvers import SOLVERS
 from sparknn.core.training.aggregation import DIVERGED, WorkerSum
 from sparknn.core.training.averaging import AVERAGING_RULES, AveragingState, average_blocks
@@ -219,7 +218,10 @@ class FitState:
             _warn_left_out(total, record)
         self._n_done += self._n_units
         if self.adapt_round_length:
-            self._adapt_round_length(training_time([total], engine.n_slots), times.cost_s)
+            training_s = training_time([total], engine.n_slots)
+            self._n_units = next_round_length(
+                self._n_units, training_s, times.cost_s, self._n_done, self.config.max_iter
+            )
         if not engine.has_validation:
             self._notify()
 
@@ -237,14 +239,6 @@ class FitState:
         self._buffers = mean[1:].astype(np.float32)
         self._n_steps += _mean_steps(total)
         self._final.add(self._averaged.theta)
-
-    def _adapt_round_length(self, training_s: float, cost_s: float | None) -> None:
-        factor = SCHEDULES[self.config.schedule](min(1.0, self._n_done / self.config.max_iter))
-        # The quadratic rule is for a falling step size; it does not apply during warm-up.
-        factor = 1.0 if self._n_done < WARM_UP * self.config.max_iter else factor
-        self._n_units = next_round_length(
-            self._n_units, training_s, cost_s, factor, self._n_done, self.config.max_iter
-        )
 
     def _record_validation(self, total: WorkerSum) -> None:
         """Complete the last round's record with the validation score of its network."""
