@@ -23,7 +23,6 @@ class Defaults:
     localEpochs: int
     averaging: str
     averagingMomentum: float
-    averagingRate: float
     localState: str
     finalWeights: str
     adaptsPenalty: bool
@@ -129,7 +128,6 @@ def resolve_defaults(
         localEpochs=local_epochs,
         averaging=rule,
         averagingMomentum=given("averagingMomentum", 0.0 if rule == "mean" else momentum),
-        averagingRate=given("averagingRate", 1.0),
         localState=given("localState", "average"),
         finalWeights=given("finalWeights", "best" if has_validation else "last"),
         adaptsPenalty=pieces and params.getOrDefault("regParam") == AUTO and not continues,

@@ -7,7 +7,7 @@ default, a range, or a doc that explains it for this estimator.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from pyspark.ml.base import Model
 from pyspark.ml.param import Params, TypeConverters
@@ -211,8 +211,8 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     )
     averaging: CheckedParam[Any] = CheckedParam(
         "averaging",
-        "rule for the next network, given the mean of the workers' networks; 'auto' chooses it, "
-        "averagingMomentum and averagingRate by the number of workers",
+        "rule for the next network, given the mean of the workers' networks; 'auto' chooses it "
+        "and averagingMomentum by the number of workers",
         _STRING,
         AUTO,
         OneOf((AUTO, *AVERAGING_RULES)),
@@ -223,13 +223,6 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
         _AUTO_FLOAT,
         AUTO,
         Range(0, 1, open_high=True),
-    )
-    averagingRate: CheckedParam[Any] = CheckedParam(
-        "averagingRate",
-        "factor of the movement of each round",
-        _AUTO_FLOAT,
-        AUTO,
-        Range(0, open_low=True),
     )
     localState: CheckedParam[Any] = CheckedParam(
         "localState",
@@ -273,7 +266,6 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
         setter(averagingMomentum),
         getter(averagingMomentum),
     )
-    setAveragingRate, getAveragingRate = setter(averagingRate), getter(averagingRate)
     setLocalState, getLocalState = setter(localState), getter(localState)
     setFinalWeights, getFinalWeights = setter(finalWeights), getter(finalWeights)
     setPatience, getPatience = setter(patience), getter(patience)
@@ -414,6 +406,8 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
 
 class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints):
     """Params that classifier, regressor and their models share."""
+
+    _removed: ClassVar = {"averagingRate": "set a smaller or larger averagingMomentum."}
 
 
 def model_handle_invalid() -> CheckedParam[str]:

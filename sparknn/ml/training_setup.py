@@ -163,7 +163,6 @@ def make_fit(
     averaging = AveragingConfig(
         rule=chosen.averaging,
         momentum=chosen.averagingMomentum,
-        rate=chosen.averagingRate,
         final=chosen.finalWeights,
         patience=params.getPatience(),
         tol=params.getTol(),

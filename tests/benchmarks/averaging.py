@@ -178,7 +178,7 @@ def curve(setting: Setting) -> list[float]:
         standardizer=standardizer,
     )
     averaging = AveragingConfig(
-        chosen.averaging, chosen.averagingMomentum, chosen.averagingRate, final=chosen.finalWeights
+        chosen.averaging, chosen.averagingMomentum, final=chosen.finalWeights
     )
     X = X.copy()
     standardizer.apply(X)

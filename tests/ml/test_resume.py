@@ -268,7 +268,6 @@ _CONFIG: dict[str, Any] = {
 _AVERAGING: dict[str, Any] = {
     "rule": "nesterov",
     "momentum": 0.5,
-    "rate": 2.0,
     "final": "ema",
     "patience": 2,
     "tol": 0.1,

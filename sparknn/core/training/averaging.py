@@ -1,7 +1,7 @@
 """Averaging rules: from the workers' mean to the network of the next round, on the driver.
 
 Notation: x the network, D = mean - x the mean displacement, u the velocity (a decaying sum of
-displacements), b the momentum, a the rate. All in float64.
+displacements), b the momentum. All in float64.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class AveragingState:
 
 
 # The momentum may differ from row to row.
-Rule = Callable[[AveragingState, FloatArray, float | Float64Array, float], AveragingState]
+Rule = Callable[[AveragingState, FloatArray, float | Float64Array], AveragingState]
 
 
 # How the momentum falls with the number of workers.
@@ -52,7 +52,6 @@ def average_blocks(
     average: FloatArray,
     rows: RowSums,
     momentum: float,
-    rate: float,
     n_workers: int,
 ) -> AveragingState:
     """Apply a rule to a network with a sparse block, at the cost of the rows that were touched.
@@ -74,7 +73,7 @@ def average_blocks(
     """
     theta, running = state.theta.copy(), state.running
     (theta_rows, theta_rest), (u_rows, u_rest) = layer.split(theta), layer.split(running)
-    rest = rule(AveragingState(theta_rest, u_rest), average, momentum, rate)
+    rest = rule(AveragingState(theta_rest, u_rest), average, momentum)
     theta_rest[...] = rest.theta
     if rule is not mean:
         running = running.copy()
@@ -85,7 +84,7 @@ def average_blocks(
         k = rows.n_workers[part if len(rows.n_workers) > 1 else slice(None), None].astype(float)
         less = 1.0 if n_workers == 1 else (1 - k**_FALL) / (1 - float(n_workers) ** _FALL)
         touched = AveragingState(theta_rows[at], u_rows[at])
-        moved = rule(touched, rows.mean(part), momentum * less, rate)
+        moved = rule(touched, rows.mean(part), momentum * less)
         theta_rows[at] = moved.theta
         if rule is not mean:
             u_rows[at] = moved.running
@@ -93,19 +92,19 @@ def average_blocks(
 
 
 def mean(
-    state: AveragingState, average: FloatArray, momentum: float | Float64Array, rate: float
+    state: AveragingState, average: FloatArray, momentum: float | Float64Array
 ) -> AveragingState:
     """x = mean (McMahan et al., arXiv:1602.05629). Keeps one worker's network to the byte."""
     return AveragingState(average.astype(np.float32), state.running)
 
 
 def nesterov(
-    state: AveragingState, average: FloatArray, momentum: float | Float64Array, rate: float
+    state: AveragingState, average: FloatArray, momentum: float | Float64Array
 ) -> AveragingState:
-    """u = b u + D; x + a (b u + D) (DiLoCo: Douillard et al., arXiv:2311.08105, section 2)."""
+    """u = b u + D; x + (b u + D) (DiLoCo: Douillard et al., arXiv:2311.08105, section 2)."""
     D = average.astype(np.float64) - state.theta
     running = momentum * state.running + D
-    theta = (state.theta + rate * (momentum * running + D)).astype(np.float32)
+    theta = (state.theta + (momentum * running + D)).astype(np.float32)
     return AveragingState(theta, running)
 
 

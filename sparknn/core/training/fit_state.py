@@ -228,13 +228,13 @@ class FitState:
     def _average(self, mean: FloatArray, total: WorkerSum) -> None:
         self._n_failed_rounds = 0
         rule = AVERAGING_RULES[self.averaging.rule]
-        state, how = self._averaged, (self.averaging.momentum, self.averaging.rate)
+        state, momentum = self._averaged, self.averaging.momentum
         if total.rows is None:
-            self._averaged = rule(state, mean[0], *how)
+            self._averaged = rule(state, mean[0], momentum)
         else:
             layer = self.config.input_layer
             self._averaged = average_blocks(
-                rule, layer, state, mean[0], total.rows, *how, self.n_workers
+                rule, layer, state, mean[0], total.rows, momentum, self.n_workers
             )
         self._buffers = mean[1:].astype(np.float32)
         self._n_steps += _mean_steps(total)
