@@ -233,9 +233,9 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     )
     finalWeights: CheckedParam[Any] = CheckedParam(
         "finalWeights",
-        "network that a fit returns: of the last round; the best by validation loss, or the last "
-        "unless it is worse by more than the standard error; a moving average over rounds, or the "
-        "best mean of the last rounds; 'auto' is best with validation rows, otherwise last",
+        "network that a fit returns: of the last round, or the best by validation loss, which is "
+        "the last unless that is worse by more than the standard error; 'auto' is best with "
+        "validation rows, otherwise last",
         _STRING,
         AUTO,
         OneOf((AUTO, *FINAL_WEIGHTS)),

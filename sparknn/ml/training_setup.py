@@ -248,7 +248,7 @@ def params_that_need_validation(params: NetworkParams) -> list[str]:
     needs = {
         "patience": params.getPatience() > 0,
         "tol": params.getTol() > 0,
-        "finalWeights": params.getFinalWeights() in ("best", "combine"),
+        "finalWeights": params.getFinalWeights() == "best",
     }
     return [name for name, needed in needs.items() if needed]
 

@@ -238,7 +238,6 @@ class FitState:
             )
         self._buffers = mean[1:].astype(np.float32)
         self._n_steps += _mean_steps(total)
-        self._final.add(self._averaged.theta)
 
     def _record_validation(self, total: WorkerSum) -> None:
         """Complete the last round's record with the validation score of its network."""
@@ -303,17 +302,8 @@ class FitState:
         if not self.ended and engine.has_validation and self.history:
             (total,) = engine.run_round([self.request(train=False)], len(self.history)).totals
             self._record_validation(total)
-        self.theta = self._final.select(self._averaged.theta, lambda t: self._losses(engine, t))
+        self.theta = self._final.select(self.current)
         self.ended = True
-
-    def _losses(self, engine: RoundRunner, thetas: list[Float32Array]) -> list[float]:
-        parts = [self._split(theta) for theta in thetas]
-        requests = [
-            RoundRequest(self.config, theta[None], train=False, rows=rows) for rows, theta in parts
-        ]
-        result = engine.run_round(requests, len(self.history))
-        scores = [mean_validation(total) for total in result.totals]
-        return [np.inf if score is None else score.loss for score in scores]
 
     def snapshot(self) -> Snapshot:
         """Return the state that ``restore`` takes."""

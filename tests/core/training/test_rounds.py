@@ -134,9 +134,9 @@ def fits_of_all_kinds() -> list[FitState]:
         ),
         (
             TrainConfig(NETWORK, max_iter=6, dropout=0.2),
-            AveragingConfig("nesterov", 0.5, final="ema"),
+            AveragingConfig("nesterov", 0.5),
         ),
-        (TrainConfig(NETWORK, max_iter=4, l2=0.1), AveragingConfig(final="combine")),
+        (TrainConfig(NETWORK, max_iter=4, l2=0.1), AveragingConfig()),
         (
             TrainConfig(NETWORK, max_iter=6, step_size=2.0),
             AveragingConfig(final="best", patience=1),
