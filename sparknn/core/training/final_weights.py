@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from sparknn.core.types import Float32Array
 
@@ -26,8 +22,11 @@ class FinalWeights:
 
     Attributes
     ----------
-    best_loss, best_error, last_loss : float
-        Least validation loss, its standard error, and the last loss.
+    best_loss, best_error, last_loss, reference : float
+        Least validation loss, its standard error, the last loss, and the last one that was better
+        by ``tol``.
+    best : ndarray, shape (P,), optional
+        The network of ``best_loss``.
 
     Notes
     -----
@@ -41,53 +40,27 @@ class FinalWeights:
     best_loss: float = math.inf
     best_error: float = 0.0
     last_loss: float = math.inf
-    _reference: float = math.inf
-    _best: Float32Array | None = None
+    reference: float = math.inf
+    best: Float32Array | None = None
 
     def record_loss(self, theta: Float32Array, loss: float, tol: float, error: float = 0.0) -> bool:
         """Record a network's validation loss; return whether it is better by more than ``tol``.
 
-        ``error`` is the loss's standard error.
-
-        Small gains add up: the reference is the last loss that was better by ``tol``.
+        ``error`` is the loss's standard error. Small gains add up: they count from ``reference``.
         """
         self.last_loss = loss
         if loss < self.best_loss:
             self.best_loss, self.best_error = loss, error
             if self.kind == "best":
-                self._best = theta
-        if not loss < self._reference - tol:
+                self.best = theta
+        if not loss < self.reference - tol:
             return False
-        self._reference = loss
+        self.reference = loss
         return True
-
-    def state(self) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
-        """Return the numbers and arrays that ``restore`` takes."""
-        numbers = {
-            "best_loss": self.best_loss,
-            "best_error": self.best_error,
-            "last_loss": self.last_loss,
-            "goal": self._reference,
-        }
-        return numbers, {} if self._best is None else {"best": self._best}
-
-    @classmethod
-    def restore(
-        cls, kind: str, numbers: Mapping[str, float], arrays: Mapping[str, NDArray[Any]]
-    ) -> FinalWeights:
-        """Return the object whose ``state`` this is."""
-        return cls(
-            kind,
-            numbers["best_loss"],
-            numbers["best_error"],
-            numbers["last_loss"],
-            numbers["goal"],
-            arrays.get("best"),
-        )
 
     def select(self, last: Float32Array) -> Float32Array:
         """Return the final weights; ``last`` if there is nothing to select by."""
         # A NaN is worse.
-        if self._best is None or self.last_loss - self.best_loss <= self.best_error:
+        if self.best is None or self.last_loss - self.best_loss <= self.best_error:
             return last
-        return self._best
+        return self.best

@@ -26,6 +26,9 @@ log = logging.getLogger("sparknn")
 
 # Consecutive rounds without a usable network after which the fit gives up.
 _MAX_FAILED_ROUNDS = 3
+# What a snapshot keeps of a fit, and of its ``FinalWeights``, besides arrays.
+_NUMBERS = ("n_done", "n_units", "n_steps", "step_factor", "n_failed_rounds", "since_best")
+_FINAL_NUMBERS = ("best_loss", "best_error", "last_loss", "reference")
 # Random stream of the initial network: a round number that no fit reaches.
 _INIT_STREAM = 2**32 - 1
 
@@ -307,37 +310,24 @@ class FitState:
 
     def snapshot(self) -> Snapshot:
         """Return the state that ``restore`` takes."""
-        numbers, arrays = self._final.state()
-        return Snapshot(
-            list(self.history),
-            {
-                "n_done": self._n_done,
-                "n_units": self._n_units,
-                "n_steps": self._n_steps,
-                "step_factor": self._step_factor,
-                "n_failed_rounds": self._n_failed_rounds,
-                "since_best": self._since_best,
-                **numbers,
-            },
-            {
-                "theta": self._averaged.theta,
-                "running": self._averaged.running,
-                "buffers": self._buffers,
-                **arrays,
-            },
-        )
+        final, averaged = self._final, self._averaged
+        arrays = {"theta": averaged.theta, "running": averaged.running, "buffers": self._buffers}
+        if final.best is not None:
+            arrays["best"] = final.best
+        numbers = {name: getattr(self, f"_{name}") for name in _NUMBERS}
+        numbers |= {name: getattr(final, name) for name in _FINAL_NUMBERS}
+        return Snapshot(list(self.history), numbers, arrays)
 
     def restore(self, saved: Snapshot) -> None:
         """Continue from a snapshot of a fit with the same config, averaging and start."""
         numbers, arrays = saved.numbers, saved.arrays
         self.history = list(saved.history)
-        self._n_done, self._n_units = int(numbers["n_done"]), int(numbers["n_units"])
-        self._n_steps, self._step_factor = numbers["n_steps"], numbers["step_factor"]
-        self._n_failed_rounds = int(numbers["n_failed_rounds"])
-        self._since_best = int(numbers["since_best"])
+        for name in _NUMBERS:
+            setattr(self, f"_{name}", numbers[name])
         self._averaged = AveragingState(arrays["theta"], arrays["running"])
         self._buffers = arrays["buffers"]
-        self._final = FinalWeights.restore(self.averaging.final, numbers, arrays)
+        losses = {name: numbers[name] for name in _FINAL_NUMBERS}
+        self._final = FinalWeights(self.averaging.final, best=arrays.get("best"), **losses)
 
 
 def _mean_steps(total: WorkerSum) -> float:
