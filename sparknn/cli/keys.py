@@ -102,7 +102,7 @@ TRAIN: Schema = {
         *("patience", "tol", "seed", "initialModel", "checkpointDir", "checkpointInterval"),
     ),
     "averaging": _params(
-        *("numWorkers", "averaging", "averagingMomentum", "averagingRate", "localState"),
+        *("numWorkers", "averaging", "averagingMomentum", "localState"),
         *("finalWeights", "shuffle", "aggregationDepth"),
     ),
     "output": {

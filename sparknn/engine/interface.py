@@ -193,7 +193,10 @@ class Engine(RoundRunner, Protocol):
         """
 
     def digest(self) -> str:
-        """Return a hash of all rows that does not depend on their order."""
+        """Return a hash of all rows that does not depend on their order within a worker.
+
+        Nor on the worker, unless the spec's ``shuffle`` is false.
+        """
 
     def close(self) -> None:
         """Remove everything that the engine has stored anywhere."""

@@ -23,7 +23,6 @@ class Defaults:
     localEpochs: int
     averaging: str
     averagingMomentum: float
-    averagingRate: float
     localState: str
     finalWeights: str
     adaptsPenalty: bool
@@ -116,9 +115,6 @@ def resolve_defaults(
     long_enough = rows_per_round >= _MIN_STEPS * batch_size
     momentum = _averaging_momentum(n_workers) if long_enough else 0.0
     rule = given("averaging", "nesterov" if given("averagingMomentum", momentum) else "mean")
-    if rule == "bmuf":
-        # Its sum over rounds then amounts to the mean (Chen and Huo 2016, section 3).
-        momentum = 1 - 1 / n_workers
     penalty = _penalty(n_rows, weight_sum)
     if pieces:
         most = (_CLASS_PENALTY if classifies else _TARGET_PENALTY) / max(n_rows, 1)
@@ -132,7 +128,6 @@ def resolve_defaults(
         localEpochs=local_epochs,
         averaging=rule,
         averagingMomentum=given("averagingMomentum", 0.0 if rule == "mean" else momentum),
-        averagingRate=given("averagingRate", 1.0),
         localState=given("localState", "average"),
         finalWeights=given("finalWeights", "best" if has_validation else "last"),
         adaptsPenalty=pieces and params.getOrDefault("regParam") == AUTO and not continues,
@@ -145,10 +140,14 @@ def _averaging_momentum(n_workers: int) -> float:
 
 
 def _penalty(n_rows: int, weight_sum: float) -> float:
-    """Return 1 / rows as float32: a weight sum's last bits depend on the order of the rows."""
+    """Return 1 / rows as float32: a weight sum's last bits depend on the order of the rows.
+
+    From ``_FEW_ROWS`` on it goes straight down, with the slope that 1 / rows has there.
+    """
     # A row of weight 2 counts as two rows; weights with a small sum, such as 1, are relative.
-    n = float(np.float32(min(max(n_rows, weight_sum), _FEW_ROWS)))
-    return float(np.float32(1 / max(n, _HANDFUL))) if n < _FEW_ROWS else 0.0
+    n = float(np.float32(max(n_rows, weight_sum)))
+    penalty = 1 / max(n, _HANDFUL) if n < _FEW_ROWS else max(0.0, 2 - n / _FEW_ROWS) / _FEW_ROWS
+    return float(np.float32(penalty))
 
 
 def _passes(n_steps: float, n_workers: int) -> int:

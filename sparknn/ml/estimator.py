@@ -236,11 +236,12 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             for name in params_that_need_validation(self):
                 problems[name] = f" = {self.getOrDefault(name)!r}; {hint}"
         if self.getAveraging() == "mean":
-            for name, neutral in (("averagingMomentum", 0.0), ("averagingRate", 1.0)):
-                value = self.getOrDefault(name)
-                if value not in (AUTO, neutral):
-                    hint = f"Set averaging to 'nesterov', or clear {name}."
-                    problems[name] = f" = {value}; averaging='mean' does not use it. {hint}"
+            momentum = self.getAveragingMomentum()
+            if momentum not in (AUTO, 0.0):
+                problems["averagingMomentum"] = (
+                    f" = {momentum}; averaging='mean' does not use it. Set averaging to "
+                    "'nesterov', or clear averagingMomentum."
+                )
         if self.getSolver() == "sgd" and self.isSet("momentum") and self.getMomentum():
             problems["momentum"] = (
                 f" = {self.getMomentum()}; solver='sgd' does not use it. Set solver to 'momentum', "

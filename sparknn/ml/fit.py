@@ -5,6 +5,7 @@ load initial models -> ingest -> resolve defaults -> resume -> run rounds -> mak
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from sparknn.ml.progress import Progress
 from sparknn.ml.resume import probe_all, reserve_dirs, resume_all
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.training_setup import Target, fitted_network, in_target_units, make_fit
+
+log = logging.getLogger("sparknn")
 
 
 class Trainable(NetworkParams):
@@ -89,6 +92,11 @@ def fit_models(
             resume_all(spark, engine, spec, ready, reserve)
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
+        if info.n_skipped:
+            log.info(
+                "The model drops such rows, too: it has handleInvalid='skip' from the estimator. "
+                "Set the model's handleInvalid to 'error' or 'keep' otherwise."
+            )
         seconds = time.perf_counter() - started
         known = feature_attributes(dataset.schema[spec.features])
         named = known.name_list if known.size == info.n_features else None

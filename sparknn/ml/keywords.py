@@ -49,7 +49,6 @@ class NetworkKeywords(TypedDict, total=False):
     numWorkers: int
     averaging: str
     averagingMomentum: float | _Auto
-    averagingRate: float | _Auto
     localState: str
     finalWeights: str
     patience: int

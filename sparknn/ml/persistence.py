@@ -35,6 +35,7 @@ from sparknn.core.types import Float32Array
 from sparknn.engine.filesystem import exists, literal, remove
 from sparknn.engine.sql import is_connect
 from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
+from sparknn.ml.checked_params import CheckedParams, ParamError
 from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.weights_io import read_weights, write_weights
@@ -417,15 +418,20 @@ def _theta(
     return theta
 
 
-def _restore(stage: Params, metadata: dict[str, Any]) -> None:
-    """Set uid and params of a stage; warn of params that it does not have."""
+def _restore(stage: CheckedParams, metadata: dict[str, Any]) -> None:
+    """Set uid and params of a stage; warn of params and values that it does not have."""
     defaults, values = metadata["defaultParamMap"], metadata["paramMap"]
     unknown = {name for name in (*defaults, *values) if not stage.hasParam(name)}
-    if unknown:
+    try:
+        stage._checked({name: values[name] for name in values if name not in unknown})
+    except ParamError as error:
+        unknown.update(error.problems)
+    # A removed param that was not set has no effect.
+    if reported := unknown - (stage._removed.keys() - values.keys()):
         warnings.warn(
             f"{type(stage).__name__} was saved by sparknn {metadata[SECTION].get('version')}; "
-            f"sparknn {__version__} does not know its params {', '.join(sorted(unknown))} and "
-            "ignores them.",
+            f"sparknn {__version__} does not know its params {', '.join(sorted(reported))}, or "
+            "their values, and ignores them.",
             stacklevel=3,
         )
     stage._setDefault(**{name: defaults[name] for name in defaults if name not in unknown})

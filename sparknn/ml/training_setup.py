@@ -160,7 +160,6 @@ def make_fit(
     averaging = AveragingConfig(
         rule=chosen.averaging,
         momentum=chosen.averagingMomentum,
-        rate=chosen.averagingRate,
         final=chosen.finalWeights,
         patience=params.getPatience(),
         tol=params.getTol(),
@@ -246,7 +245,7 @@ def params_that_need_validation(params: NetworkParams) -> list[str]:
     needs = {
         "patience": params.getPatience() > 0,
         "tol": params.getTol() > 0,
-        "finalWeights": params.getFinalWeights() in ("best", "combine"),
+        "finalWeights": params.getFinalWeights() == "best",
     }
     return [name for name, needed in needs.items() if needed]
 

@@ -341,7 +341,7 @@ def test_missing_numbers_at_prediction(spark: SparkSession) -> None:
     assert np.isfinite(local.predict_raw([[np.nan, 1.0]])).all()
 
 
-def test_null_numbers_in_training(spark: SparkSession) -> None:
+def test_null_numbers_in_training(spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
     X, y = numbers(400)
     rows = [
         ([x, None if np.isnan(z) else z], label)
@@ -353,7 +353,9 @@ def test_null_numbers_in_training(spark: SparkSession) -> None:
     assert with_nulls.theta.tobytes() == with_nans.theta.tobytes()
     with pytest.raises(DataError, match="'keep'"):
         small(handleInvalid="error").fit(spark.createDataFrame(rows, kind))
+    caplog.set_level("INFO", "sparknn")
     skipped = small(maxIter=1, handleInvalid="skip").fit(spark.createDataFrame(rows, kind))
+    assert "The model drops such rows, too" in caplog.text
     assert skipped.summary.n_rows == (~np.isnan(X[:, 1])).sum()
 
 
