@@ -123,7 +123,7 @@ class _LocalTraining(
         "L2 penalty on weights, not on biases; 'auto' is 1 / rows (or 1 / the sum of their "
         "weights, if that is larger), at most 0.01, falls to 0 from 10,000 to 20,000 rows, and is "
         "0 with an initialModel. If numbers are encoded by pieces, it starts at 60 / rows "
-        "(20 / rows for a regression), at most 0.05, and falls with the training loss",
+        "(40 / rows for a regression), at most 0.2, and falls with the training loss",
         _AUTO_FLOAT,
         AUTO,
         Range(0),

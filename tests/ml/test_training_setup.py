@@ -83,7 +83,7 @@ def test_the_penalty_fades_with_the_rows(n_rows: int, weight_sum: float, penalty
 
 @pytest.mark.parametrize(
     ("n_rows", "classifies", "penalty"),
-    [(6_000, True, 0.01), (6_000, False, 1 / 300), (300, True, 0.05)],
+    [(6_000, True, 0.01), (6_000, False, 1 / 150), (300, True, 0.2), (150, False, 0.2)],
 )
 def test_numbers_in_pieces_have_a_penalty_that_adapts(
     n_rows: int, classifies: bool, penalty: float
