@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sparknn.core.entries import Entries
 from sparknn.core.nn.input_layer import LEAST_SPARSE
-from sparknn.core.predictor import BLOCK_ROWS, LocalPredictor
+from sparknn.core.predictor import LocalPredictor
+from sparknn.core.row_blocks import BLOCK_ROWS
 from sparknn.core.types import Float64Array, FloatArray, IntArray
 from sparknn.engine.broadcast import Sent
 
