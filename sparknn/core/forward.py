@@ -29,26 +29,26 @@ class ForwardPass:
     input_offset: Float64Array | None
 
     @property
-    def _n_features(self) -> int:
+    def n_features(self) -> int:
         return self.network.layers[0] if self.encoding is None else self.encoding.n_features
 
     @property
-    def _n_outputs(self) -> int:
+    def n_outputs(self) -> int:
         return self.network.layers[-1]
 
     def outputs(self, X: FloatArray) -> Float64Array:
         """Compute the last layer of dense rows, shape (n, k); NaN for invalid rows."""
-        raw = np.empty((len(X), self._n_outputs), dtype=np.float64)
+        raw = np.empty((len(X), self.n_outputs), dtype=np.float64)
         if self.encoding is not None:
             return self._encoded_outputs(X, self.encoding, raw)
         with np.errstate(over="ignore", invalid="ignore"):
             for start, stop, blocks in self._input_blocks(X, block_rows(self.network.layers)):
                 few = None
                 if self._wide:
-                    rows = blocks.reshape(-1, self._n_features)[: stop - start]
+                    rows = blocks.reshape(-1, self.n_features)[: stop - start]
                     few = self._few(np.count_nonzero(rows, axis=1))
                 if few is None or not few.all():
-                    logits = self.network.logits(self.theta, blocks).reshape(-1, self._n_outputs)
+                    logits = self.network.logits(self.theta, blocks).reshape(-1, self.n_outputs)
                     raw[start:stop] = logits[: stop - start]
                     finite = np.isfinite(blocks).all(axis=2).reshape(-1)
                     finite &= np.isfinite(logits).all(axis=1)
@@ -69,7 +69,7 @@ class ForwardPass:
             few = self._few(rows.counts) if self._wide else np.zeros(len(rows.counts), dtype=bool)
             if few.all():
                 return self._sparse_outputs(rows)
-            raw = np.empty((len(few), self._n_outputs), dtype=np.float64)
+            raw = np.empty((len(few), self.n_outputs), dtype=np.float64)
             raw[few] = self._sparse_outputs(rows.chosen(few))
             many = np.flatnonzero(~few)
             raw[many] = self._outputs_of_dense(rows, many)
@@ -77,12 +77,12 @@ class ForwardPass:
 
     def _outputs_of_dense(self, rows: Entries, which: IntArray) -> Float64Array:
         """Of the rows ``which``, made dense a block at a time."""
-        raw = np.empty((len(which), self._n_outputs), dtype=np.float64)
+        raw = np.empty((len(which), self.n_outputs), dtype=np.float64)
         for start in range(0, len(which), BLOCK_ROWS):
             at = which[start : start + BLOCK_ROWS]
             mine = np.zeros(len(rows.counts), dtype=bool)
             mine[at] = True
-            raw[start : start + len(at)] = self.outputs(rows.chosen(mine).dense(self._n_features))
+            raw[start : start + len(at)] = self.outputs(rows.chosen(mine).dense(self.n_features))
         return raw
 
     def _input_blocks(self, X: FloatArray, n_block: int) -> Iterator[tuple[int, int, Float32Array]]:
@@ -114,7 +114,7 @@ class ForwardPass:
                 embedded = _Embedded(*encoding.rows_of_weights(rows), W)
                 logits = layer.dense.logits(
                     theta, encoded.reshape(len(blocks), n_block, encoding.n_dense), embedded
-                ).reshape(-1, self._n_outputs)
+                ).reshape(-1, self.n_outputs)
                 usable = encoding.valid(rows) & np.isfinite(logits).all(axis=1)
                 logits[~usable] = np.nan
                 raw[start:stop] = logits[: stop - start]
@@ -122,11 +122,11 @@ class ForwardPass:
 
     @property
     def _wide(self) -> bool:
-        return self._n_features >= LEAST_SPARSE
+        return self.n_features >= LEAST_SPARSE
 
     def _few(self, counts: IntArray) -> BoolArray:
         """Which rows are multiplied entry by entry, however they came: those with few entries."""
-        return counts <= SPARSE_DENSITY * self._n_features
+        return counts <= SPARSE_DENSITY * self.n_features
 
     def _sparse_outputs(self, rows: Entries) -> Float64Array:
         """Of rows with few entries: each row's sum is its own, whatever rows are beside it."""
@@ -150,9 +150,9 @@ class ForwardPass:
                 Z[there] = np.add.reduceat(terms, starts[there] - first, axis=0)
             row = stop
         Z += b
-        raw = np.empty((len(counts), self._n_outputs), dtype=np.float64)
+        raw = np.empty((len(counts), self.n_outputs), dtype=np.float64)
         for start, stop, blocks in split_rows(Z, block_rows(self.network.layers)):
-            logits = self.network.logits_above(self.theta, blocks).reshape(-1, self._n_outputs)
+            logits = self.network.logits_above(self.theta, blocks).reshape(-1, self.n_outputs)
             raw[start:stop] = logits[: stop - start]
         raw[~(finite & np.isfinite(raw).all(axis=1))] = np.nan
         return raw

@@ -5,8 +5,10 @@ A row's prediction does not depend on the other rows of a call (``row_blocks``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -55,11 +57,11 @@ class LocalPredictor:
 
     @property
     def n_features(self) -> int:
-        return self.network.layers[0] if self.encoding is None else self.encoding.n_features
+        return self._forward.n_features
 
     @property
     def n_outputs(self) -> int:
-        return self.network.layers[-1]
+        return self._forward.n_outputs
 
     @property
     def classifies(self) -> bool:
@@ -168,6 +170,29 @@ class LocalPredictor:
             scaled = self.probabilities(raw) / np.asarray(self.thresholds)
         scaled[np.isnan(scaled)] = -np.inf
         return scaled.argmax(axis=1).astype(np.float64)
+
+    def to_onnx(self, path: str | PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write the predictor as an ONNX file; needs ``sparknn[onnx]``.
+
+        Input ``X``; outputs ``label`` and ``probabilities``, or ``variable``: see
+        ``sparknn.integrations.onnx``. Results differ by rounding in float32 from this object's.
+
+        Parameters
+        ----------
+        path : str or path
+            On this machine.
+        metadata : mapping of str to str, optional
+            Properties of the file.
+        """
+        from sparknn.integrations.onnx import save_onnx
+
+        save_onnx(
+            self._forward,
+            path,
+            output_offset=self.output_offset,
+            thresholds=self.thresholds,
+            metadata=metadata,
+        )
 
     def _checked(self, X: ArrayLike) -> FloatArray:
         matrix = np.asarray(X)

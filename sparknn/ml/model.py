@@ -6,8 +6,10 @@ change after construction, so copies share them, and the broadcast of a large ne
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -172,6 +174,34 @@ class NetworkModel(
     def toLocal(self) -> LocalPredictor:
         """Return a predictor that needs numpy only: no Spark, no JVM, small to pickle."""
         return replace(self._predictor, thresholds=self._thresholds())
+
+    def toOnnx(self, path: str | PathLike[str]) -> None:
+        """Write the model, with its thresholds, as an ONNX file; needs ``sparknn[onnx]``.
+
+        The input ``X``, shape (batch, numFeatures), is a vector of features as in featuresCol.
+        With inputCols it is what they are assembled into: numbers, booleans as 0 and 1, the code
+        of a text (its place among ``values``), vectors. The outputs are ``label`` and
+        ``probabilities``, or ``variable`` for a regression.
+
+        Parameters
+        ----------
+        path : str or path
+            On the driver's disk. Among the file's properties are ``featureNames`` and
+            ``inputCols``, in JSON, if the model has them.
+
+        Raises
+        ------
+        ImportError
+            If onnx is absent.
+        ValueError
+            If the network takes more than 2 GiB.
+        """
+        known = {
+            "featureNames": self._feature_names,
+            "inputCols": None if self._inputs is None else self._inputs.to_json(),
+        }
+        metadata = {name: json.dumps(value) for name, value in known.items() if value is not None}
+        self.toLocal().to_onnx(path, metadata)
 
     @property
     def _predictor(self) -> LocalPredictor:
