@@ -112,6 +112,7 @@ TRAIN: Schema = {
         "predictionsFormat": Key("text", "By default as the path ends.", choices=OUTPUT_FORMATS),
         "overwrite": _OVERWRITE,
         **_params("predictionCol", "probabilityCol", "rawPredictionCol", "thresholds"),
+        **_params("contributionsCol"),
     },
 }
 

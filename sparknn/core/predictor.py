@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sparknn.core.contributions import Explainer
 from sparknn.core.entries import Entries
 from sparknn.core.forward import ForwardPass
 from sparknn.core.nn.encoding import Encoding
@@ -38,6 +39,8 @@ class LocalPredictor:
         Subtracted from the features, before they are encoded or become float32.
     output_offset : ndarray, shape (k,), float64, optional
         Added to the predicted targets.
+    baseline : ndarray, shape (inputs,), float32, optional
+        Mean of the network's inputs in training, which ``contributions`` compares with.
 
     Examples
     --------
@@ -54,14 +57,15 @@ class LocalPredictor:
     encoding: Encoding | None = field(default=None, repr=False)
     input_offset: Float64Array | None = field(default=None, repr=False)
     output_offset: Float64Array | None = field(default=None, repr=False)
+    baseline: Float32Array | None = field(default=None, repr=False)
 
     @property
     def n_features(self) -> int:
-        return self._forward.n_features
+        return self.forward.n_features
 
     @property
     def n_outputs(self) -> int:
-        return self._forward.n_outputs
+        return self.forward.n_outputs
 
     @property
     def classifies(self) -> bool:
@@ -73,16 +77,18 @@ class LocalPredictor:
             "layers": self.network.layers,
             "activation": self.network.activation,
             "loss": self.network.loss,
-            "theta": np.ascontiguousarray(self.theta, dtype="<f4").tobytes(),
+            "theta": _to_bytes(self.theta),
             "thresholds": self.thresholds,
             "encoding": None if self.encoding is None else self.encoding.to_json(),
             "input_offset": _to_list(self.input_offset),
             "output_offset": _to_list(self.output_offset),
+            "baseline": None if self.baseline is None else _to_bytes(self.baseline),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = Network(state["layers"], state["activation"], state["loss"])
         theta = np.frombuffer(state["theta"], dtype="<f4")
+        baseline = state.get("baseline")
         encoding = state.get("encoding") and Encoding.from_json(state["encoding"])
         self.__dict__.update(
             network=network,
@@ -91,6 +97,7 @@ class LocalPredictor:
             encoding=encoding,
             input_offset=_from_list(state.get("input_offset")),
             output_offset=_from_list(state.get("output_offset")),
+            baseline=None if baseline is None else np.frombuffer(baseline, dtype="<f4"),
         )
 
     def predict_raw(self, X: ArrayLike) -> Float64Array:
@@ -131,6 +138,39 @@ class LocalPredictor:
         """Predict class indices, shape (n,); or targets, shape (n,) for one, (n, k) for several."""
         return self.decide(self.predict_raw(X))
 
+    def contributions(self, X: ArrayLike) -> Float64Array:
+        """Compute what every feature contributes to every output of ``predict_raw``.
+
+        Integrated gradients (see ``core.contributions``) from the mean of the training rows: those
+        of a row add up to its outputs less those of the mean, but for rounding in float32. Features
+        that are encoded start at the mean of their inputs, such as the shares of a category's
+        values.
+
+        Returns
+        -------
+        ndarray, shape (n, k, d), float64
+            Of logits for a classifier.
+
+        Raises
+        ------
+        ValueError
+            As ``predict_raw``; or if the model does not know the mean.
+        """
+        self.predict_raw(X)
+        rows: Any = X
+        dense = rows.toarray() if hasattr(rows, "tocsr") else np.asarray(rows)
+        return self.explainer.contributions(dense)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Compute contributions of valid rows; ValueError without a baseline."""
+        if self.baseline is None:
+            raise ValueError(
+                "The model does not know the mean of its training rows, which contributions start "
+                "from: it was made from parameters, or fitted by an older version. Fit it again."
+            )
+        return Explainer(self.forward, self.baseline)
+
     def outputs(self, X: FloatArray) -> Float64Array:
         """Compute ``predict_raw``; rows that are invalid become rows of NaN.
 
@@ -141,10 +181,11 @@ class LocalPredictor:
         ----------
         X : ndarray, shape (n, d)
         """
-        return self._plus_offset(self._forward.outputs(X))
+        return self._plus_offset(self.forward.outputs(X))
 
     @cached_property
-    def _forward(self) -> ForwardPass:
+    def forward(self) -> ForwardPass:
+        """Compute the last layer, without the offset of the targets."""
         return ForwardPass(self.network, self.theta, self.encoding, self.input_offset)
 
     def _plus_offset(self, raw: Float64Array) -> Float64Array:
@@ -152,7 +193,7 @@ class LocalPredictor:
 
     def outputs_of(self, rows: Entries) -> Float64Array:
         """``outputs`` of rows that are given by their entries: to the byte the same numbers."""
-        return self._plus_offset(self._forward.outputs_of(rows))
+        return self._plus_offset(self.forward.outputs_of(rows))
 
     def probabilities(self, raw: Float64Array) -> Float64Array:
         """Convert ``predict_raw`` to ``predict_proba``."""
@@ -187,7 +228,7 @@ class LocalPredictor:
         from sparknn.integrations.onnx import save_onnx
 
         save_onnx(
-            self._forward,
+            self.forward,
             path,
             output_offset=self.output_offset,
             thresholds=self.thresholds,
@@ -218,6 +259,10 @@ class LocalPredictor:
                 f"X has shape {shape}; expected (n, {self.n_features}): "
                 f"the network was trained on {self.n_features} features.{hint}"
             )
+
+
+def _to_bytes(values: Float32Array) -> bytes:
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()
 
 
 def _to_list(offset: Float64Array | None) -> list[float] | None:

@@ -58,6 +58,7 @@ class NetworkKeywords(TypedDict, total=False):
     initialModel: Any
     checkpointDir: str
     checkpointInterval: int
+    contributionsCol: str | None
 
 
 class ClassifierKeywords(NetworkKeywords, total=False):

@@ -29,6 +29,7 @@ from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.broadcast import CachedBroadcast
 from sparknn.ml.checked_params import CheckedParams, setter
 from sparknn.ml.evaluation import ClassificationSummary, RegressionSummary
+from sparknn.ml.explain import Explanation
 from sparknn.ml.input_columns import FEATURES, InputColumns
 from sparknn.ml.params import model_handle_invalid, thresholds_for
 from sparknn.ml.persistence import ModelReader, ModelWriter
@@ -57,6 +58,8 @@ class NetworkModel(
         The columns that features are assembled from.
     input_offset, output_offset : ndarray, float64, optional
         See ``LocalPredictor``.
+    explanation : Explanation, optional
+        What predictions are explained by.
 
     Notes
     -----
@@ -78,6 +81,7 @@ class NetworkModel(
         inputs: InputColumns | None = None,
         input_offset: Float64Array | None = None,
         output_offset: Float64Array | None = None,
+        explanation: Explanation | None = None,
     ) -> None:
         super().__init__()
         self._encoding = encoding
@@ -87,6 +91,7 @@ class NetworkModel(
         self._theta = None if theta is None else _frozen(theta)
         self._summary = summary
         self._input_offset, self._output_offset = input_offset, output_offset
+        self._explanation = explanation
         self._broadcast: CachedBroadcast[LocalPredictor] = CachedBroadcast()
         if (network is None) != (theta is None):
             raise ValueError("Only one of network and theta was given; expected both, or neither.")
@@ -142,6 +147,25 @@ class NetworkModel(
     def featureNames(self) -> list[str] | None:
         """Names of the features, from the metadata of the training data; None if it had none."""
         return None if self._feature_names is None else list(self._feature_names)
+
+    @property
+    def featureImportances(self) -> Vector:
+        """Share of each feature in the contributions to the outputs; sums to 1.
+
+        The root mean square of a feature's contributions (see ``contributionsCol``) over up to 256
+        training rows, summed over classes or targets. ``featureNames`` are in the same order.
+
+        Raises
+        ------
+        RuntimeError
+            If the model was not fitted, or on sparse rows.
+        """
+        if self._explanation is None or self._explanation.importances is None:
+            raise RuntimeError(
+                f"{self.uid} has no feature importances: a fit computes them, on dense rows. "
+                "Fit such a model, or average the contributions of rows (contributionsCol)."
+            )
+        return DenseVector(self._explanation.importances)
 
     @property
     def hasSummary(self) -> bool:
@@ -211,6 +235,7 @@ class NetworkModel(
             encoding=self._encoding,
             input_offset=self._input_offset,
             output_offset=self._output_offset,
+            baseline=None if self._explanation is None else self._explanation.baseline,
         )
 
     def write(self) -> ModelWriter:
@@ -241,13 +266,21 @@ class NetworkModel(
             self.toLocal(),
             self._broadcast,
             features=features,
-            outputs=self._outputs(),
+            outputs=replace(self._outputs(), contributions=self._contributions_col()),
             handle_invalid=self.getHandleInvalid(),
         )
         return predicted.drop(*added) if added else predicted
 
     def _outputs(self) -> Outputs:
         return Outputs(self.getPredictionCol())
+
+    def _contributions_col(self) -> str:
+        if not self.isDefined("contributionsCol"):
+            return ""
+        name: str = self.getOrDefault("contributionsCol")
+        if name:
+            _ = self._predictor.explainer  # fails before any job
+        return name
 
     def _thresholds(self) -> tuple[float, ...] | None:
         return None

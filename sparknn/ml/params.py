@@ -411,7 +411,20 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
     setCheckpointInterval = setter(checkpointInterval)
 
 
-class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints):
+class _Explanations(CheckedParams):
+    """Params of what a model explains."""
+
+    contributionsCol: CheckedParam[Any] = CheckedParam(
+        "contributionsCol",
+        "column of what every feature contributes to every raw prediction (logit), or target: an "
+        "array per class or target of a number per feature; by default none. Integrated gradients "
+        "from the mean of the training rows: a row's add up to its output less that of the mean",
+        _STRING,
+    )
+    setContributionsCol, getContributionsCol = setter(contributionsCol), getter(contributionsCol)
+
+
+class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints, _Explanations):
     """Params that classifier, regressor and their models share."""
 
 

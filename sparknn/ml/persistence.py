@@ -35,6 +35,7 @@ from sparknn.core.types import Float32Array
 from sparknn.engine.filesystem import exists, literal, remove
 from sparknn.engine.sql import is_connect
 from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
+from sparknn.ml.explain import Explanation
 from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.weights_io import read_weights, write_weights
@@ -180,6 +181,7 @@ class ModelWriter(StageWriter):
             "encoding": None if model.encoding is None else model.encoding.to_json(),
             "featureNames": model.featureNames,
             "inputs": None if model._inputs is None else model._inputs.to_json(),
+            "explanation": None if model._explanation is None else model._explanation.to_json(),
             "numParams": network.n_params,
             "sha256": theta_checksum(model.theta),
             "summary": model.summary.to_json() if model.hasSummary else None,
@@ -284,8 +286,16 @@ class ModelReader(StageReader[P]):
         n_features = network.layers[0] if encoding is None else encoding.n_features
         offsets = _offsets(path, section, n_features, network.layers[-1])
         inputs = _inputs(path, section, n_features)
+        explanation = _explanation(path, section, network.layers[0], n_features)
         model = cast(Any, self.cls)(
-            network, theta, summary, encoding, names, inputs=inputs, **offsets
+            network,
+            theta,
+            summary,
+            encoding,
+            names,
+            inputs=inputs,
+            explanation=explanation,
+            **offsets,
         )
         _restore(model, metadata)
         return cast(P, model)
@@ -361,6 +371,19 @@ def _inputs(path: str, section: dict[str, Any], n_features: int) -> InputColumns
             f"The description of the input columns in {path}/metadata is damaged ({error!r})."
         ) from error
     return inputs
+
+
+def _explanation(
+    path: str, section: dict[str, Any], n_inputs: int, n_features: int
+) -> Explanation | None:
+    """Return what predictions are explained by; models of older versions have none."""
+    saved = section.get("explanation")
+    try:
+        return None if saved is None else Explanation.from_json(saved, n_inputs, n_features)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ModelFormatError(
+            f"The explanation in {path}/metadata is damaged ({error!r})."
+        ) from error
 
 
 def _saved_offsets(model: Any) -> dict[str, list[float]]:
