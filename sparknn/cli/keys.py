@@ -94,7 +94,7 @@ TRAIN: Schema = {
         "validationIndicator": Key("text", "A boolean column that marks validation rows."),
         **_params("validationFraction", "handleInvalid", "numClasses"),
     },
-    "network": {**_NETWORK, **_params("loss")},
+    "network": {**_NETWORK, **_params("loss", "quantiles")},
     "training": _params(
         *("maxIter", "solver", "stepSize", "stepSizeSchedule", "momentum", "batchSize"),
         *("miniBatchFraction", "localEpochs", "period", "regParam", "maxChange", "classWeight"),

@@ -202,6 +202,8 @@ class LocalPredictor:
     def decide(self, raw: Float64Array) -> Float64Array:
         """Convert ``predict_raw`` to ``predict``. Ties go to the lowest class."""
         if not self.classifies:
+            response = self.network.loss_fn.response
+            raw = raw if response is None else np.asarray(response(raw), dtype=np.float64)
             return raw[:, 0] if raw.shape[1] == 1 else raw
         if self.thresholds is None:
             return raw.argmax(axis=1).astype(np.float64)

@@ -81,12 +81,12 @@ def save_onnx(
             value_info("label", onnx.TensorProto.INT64, ["batch"]),
             value_info("probabilities", single, ["batch", k]),
         ]
-    elif output_offset is None:
-        graph.add("Identity", logits, out="variable")
-        outputs = [value_info("variable", single, ["batch", k])]
     else:
-        graph.add("Add", graph.cast(logits, double), output_offset, out="variable")
-        outputs = [value_info("variable", double, ["batch", k])]
+        kind = single
+        if output_offset is not None:
+            kind, logits = double, graph.add("Add", graph.cast(logits, double), output_offset)
+        _RESPONSES[forward.network.loss.partition(":")[0]](graph, logits, k)
+        outputs = [value_info("variable", kind, ["batch", k])]
     model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "sparknn", [x], outputs, graph.constants),
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
@@ -107,12 +107,18 @@ class _Graph:
         self.constants: list[Any] = []
 
     def add(
-        self, operator: str, *inputs: str | NDArray[Any], out: str = "", **attributes: Any
+        self,
+        operator: str,
+        *inputs: str | NDArray[Any],
+        out: str = "",
+        also: str = "",
+        **attributes: Any,
     ) -> str:
-        """Add a node; arrays become constants. Return the name of its result."""
+        """Add a node; arrays become constants. Return the name of its first result."""
         names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
         out = out or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(self.onnx.helper.make_node(operator, names, [out], **attributes))
+        results = [out, also] if also else [out]
+        self.nodes.append(self.onnx.helper.make_node(operator, names, results, **attributes))
         return out
 
     def cast(self, name: str, kind: int, out: str = "") -> str:
@@ -216,6 +222,26 @@ def _gelu(graph: _Graph, Z: str) -> str:
     return graph.add("Mul", half, graph.add("Add", inner, _of(1)))
 
 
+def _same(graph: _Graph, logits: str, k: int) -> None:
+    graph.add("Identity", logits, out="variable")
+
+
+def _exp(graph: _Graph, logits: str, k: int) -> None:
+    graph.add("Exp", logits, out="variable")
+
+
+def _sort(graph: _Graph, logits: str, k: int) -> None:
+    graph.add("TopK", logits, np.array([k]), out="variable", also="order", axis=1, largest=0)
+
+
+# ``Loss.response``, by loss.
+_RESPONSES: dict[str, Callable[[_Graph, str, int], None]] = {
+    "squared": _same,
+    "absolute": _same,
+    "huber": _same,
+    "poisson": _exp,
+    "quantile": _sort,
+}
 _AXIS_1 = np.array([1])
 _ACTIVATIONS: dict[str, Callable[[_Graph, str], str]] = {
     "relu": lambda graph, Z: graph.add("Relu", Z),

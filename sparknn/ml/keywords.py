@@ -75,6 +75,7 @@ class RegressorKeywords(NetworkKeywords, total=False):
     """Keywords of ``NeuralNetRegressor``."""
 
     loss: str
+    quantiles: Sequence[float]
 
 
 def documented(cls: C) -> C:

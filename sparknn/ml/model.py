@@ -23,6 +23,7 @@ from pyspark.sql import DataFrame
 
 from sparknn.core.entries import Entries
 from sparknn.core.nn.encoding import Encoding
+from sparknn.core.nn.losses import quantiles_of
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array
@@ -355,8 +356,8 @@ class RegressionNetworkModel(NetworkModel):
 
     @property
     def numTargets(self) -> int:
-        """Number of targets."""
-        return self.network.layers[-1]
+        """Number of targets; several quantiles are of one."""
+        return 1 if quantiles_of(self.network.loss) else self.network.layers[-1]
 
     def evaluate(self, dataset: DataFrame) -> RegressionSummary:
         """Predict rows that have targets, and measure how good the predictions are.
@@ -368,7 +369,7 @@ class RegressionNetworkModel(NetworkModel):
         SchemaError, TypeError
         """
         rows, names = self._evaluated(dataset)
-        return RegressionSummary(rows, **names)
+        return RegressionSummary(rows, **names, loss=self.network.loss)
 
 
 def _frozen(theta: Float32Array) -> Float32Array:

@@ -29,7 +29,6 @@ from pyspark.sql import SparkSession
 from sparknn import __version__
 from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.encoding import Encoding
-from sparknn.core.nn.losses import LOSSES
 from sparknn.core.nn.network import Network
 from sparknn.core.types import Float32Array
 from sparknn.engine.filesystem import exists, literal, remove
@@ -320,9 +319,9 @@ def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
         layers = saved["layers"]
         if not all(type(size) is int and size >= 1 for size in layers) or len(layers) < 2:
             raise ValueError(f"layers = {layers!r}")
-        if saved["activation"] not in ACTIVATIONS or saved["loss"] not in LOSSES:
-            raise ValueError(f"activation = {saved['activation']!r}, loss = {saved['loss']!r}")
-        network = Network(tuple(layers), saved["activation"], saved["loss"])
+        if saved["activation"] not in ACTIVATIONS:
+            raise ValueError(f"activation = {saved['activation']!r}")
+        network = Network(tuple(layers), saved["activation"], str(saved["loss"]))
         if network.loss_fn.classifies != issubclass(cls, ClassificationModel):
             raise ValueError(f"loss = {saved['loss']!r} for a {cls.__name__}")
         if section["numParams"] != network.n_params:
