@@ -94,7 +94,7 @@ TRAIN: Schema = {
         "validationIndicator": Key("text", "A boolean column that marks validation rows."),
         **_params("validationFraction", "handleInvalid", "numClasses"),
     },
-    "network": {**_NETWORK, **_params("loss")},
+    "network": {**_NETWORK, **_params("loss", "quantiles")},
     "training": _params(
         *("maxIter", "solver", "stepSize", "stepSizeSchedule", "momentum", "batchSize"),
         *("miniBatchFraction", "localEpochs", "period", "regParam", "maxChange", "classWeight"),
@@ -112,6 +112,7 @@ TRAIN: Schema = {
         "predictionsFormat": Key("text", "By default as the path ends.", choices=OUTPUT_FORMATS),
         "overwrite": _OVERWRITE,
         **_params("predictionCol", "probabilityCol", "rawPredictionCol", "thresholds"),
+        **_params("contributionsCol"),
     },
 }
 

@@ -156,6 +156,7 @@ class FeatureStatistics:
     target_mean, target_deviation : ndarray, shape (k,), float64
     filled : ndarray, shape (d,), float64, optional
         Of sparse rows: the share of the weight in which a feature is not 0.
+    target_low : ndarray, shape (k,), float64, optional
     """
 
     mean: Float64Array
@@ -165,6 +166,7 @@ class FeatureStatistics:
     target_mean: Float64Array
     target_deviation: Float64Array
     filled: Float64Array | None = None
+    target_low: Float64Array | None = None
 
 
 class Engine(RoundRunner, Protocol):

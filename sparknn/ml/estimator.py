@@ -194,7 +194,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             classifies=self._classifies,
             weight=weight,
             validation_indicator=indicator,
-            outputs=self._output_names(),
+            outputs=[*self._output_names(), self._optional_column("contributionsCol") or ""],
             case_matters=case_matters(dataset.sparkSession),
         )
         categories = categories_of(

@@ -20,11 +20,13 @@ from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run_all
+from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
 from sparknn.engine.interface import DataError, DatasetInfo, DataSpec, Engine
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.checkpoint import Checkpoints
+from sparknn.ml.explain import explain, rows_to_explain
 from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
@@ -54,6 +56,7 @@ class _Run:
     name: str
     initial: LocalPredictor | None = None
     state: FitState | None = None
+    sample: Float32Array | None = None
     error: Exception | None = None
 
 
@@ -139,6 +142,7 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
             run.initial,
             Progress(estimator.uid, run.name),
         )
+        run.sample = rows_to_explain(engine, run.state)
     except ValueError as error:
         run.error = error
 
@@ -180,6 +184,7 @@ def _outcome(
         inputs=inputs,
         input_offset=local.input_offset,
         output_offset=local.output_offset,
+        explanation=explain(state, local, run.sample, info.input_offset),
     )
     model._resetUid(estimator.uid)
     estimator._copyValues(model)

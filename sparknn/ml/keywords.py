@@ -57,6 +57,7 @@ class NetworkKeywords(TypedDict, total=False):
     initialModel: Any
     checkpointDir: str
     checkpointInterval: int
+    contributionsCol: str | None
 
 
 class ClassifierKeywords(NetworkKeywords, total=False):
@@ -73,6 +74,7 @@ class RegressorKeywords(NetworkKeywords, total=False):
     """Keywords of ``NeuralNetRegressor``."""
 
     loss: str
+    quantiles: Sequence[float]
 
 
 def documented(cls: C) -> C:

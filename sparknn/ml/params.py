@@ -404,7 +404,20 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
     setCheckpointInterval = setter(checkpointInterval)
 
 
-class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints):
+class _Explanations(CheckedParams):
+    """Params of what a model explains."""
+
+    contributionsCol: CheckedParam[Any] = CheckedParam(
+        "contributionsCol",
+        "column of what every feature contributes to every raw prediction (logit), or target: an "
+        "array per class or target of a number per feature; by default none. Integrated gradients "
+        "from the mean of the training rows: a row's add up to its output less that of the mean",
+        _STRING,
+    )
+    setContributionsCol, getContributionsCol = setter(contributionsCol), getter(contributionsCol)
+
+
+class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints, _Explanations):
     """Params that classifier, regressor and their models share."""
 
     _removed: ClassVar = {"averagingRate": "set a smaller or larger averagingMomentum."}
@@ -490,15 +503,37 @@ class HasNumClasses(CheckedParams):
     setNumClasses, getNumClasses = setter(numClasses), getter(numClasses)
 
 
+class _Quantiles:
+    """Accept numbers between 0 and 1, ascending."""
+
+    def problem(self, value: Any) -> str | None:
+        inside = all(0 < each < 1 for each in value)
+        if value and inside and sorted(set(value)) == list(value):
+            return None
+        return f"expected numbers {self}"
+
+    def __str__(self) -> str:
+        return "in (0, 1), one or more, ascending"
+
+
 class RegressorParams(NetworkParams, HasLoss):
     """Params that the regressor and its model share."""
 
     loss = CheckedParam(
         "loss",
         "what a fit minimizes; huber is squared for errors up to one standard deviation of the "
-        "target, and absolute beyond",
+        "target, and absolute beyond; poisson is for counts, whose mean is the exponential of "
+        "the network's output; quantile predicts quantiles",
         _STRING,
         "squared",
-        OneOf(tuple(name for name, loss in LOSSES.items() if not loss.classifies)),
+        OneOf((*(name for name, loss in LOSSES.items() if not loss.classifies), "quantile")),
+    )
+    quantiles: CheckedParam[Any] = CheckedParam(
+        "quantiles",
+        "what loss='quantile' predicts of one target; several quantiles are a vector, in order",
+        TypeConverters.toListFloat,
+        [0.5],
+        _Quantiles(),
     )
     setLoss = setter(loss)
+    setQuantiles, getQuantiles = setter(quantiles), getter(quantiles)

@@ -29,13 +29,13 @@ from pyspark.sql import SparkSession
 from sparknn import __version__
 from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.encoding import Encoding
-from sparknn.core.nn.losses import LOSSES
 from sparknn.core.nn.network import MAX_PARAMS, Network
 from sparknn.core.types import Float32Array
 from sparknn.engine.filesystem import exists, literal, remove
 from sparknn.engine.sql import is_connect
 from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
 from sparknn.ml.checked_params import CheckedParams, ParamError
+from sparknn.ml.explain import Explanation
 from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.weights_io import read_weights, write_weights
@@ -181,6 +181,7 @@ class ModelWriter(StageWriter):
             "encoding": None if model.encoding is None else model.encoding.to_json(),
             "featureNames": model.featureNames,
             "inputs": None if model._inputs is None else model._inputs.to_json(),
+            "explanation": None if model._explanation is None else model._explanation.to_json(),
             "numParams": network.n_params,
             "sha256": theta_checksum(model.theta),
             "summary": model.summary.to_json() if model.hasSummary else None,
@@ -285,8 +286,16 @@ class ModelReader(StageReader[P]):
         n_features = network.layers[0] if encoding is None else encoding.n_features
         offsets = _offsets(path, section, n_features, network.layers[-1])
         inputs = _inputs(path, section, n_features)
+        explanation = _explanation(path, section, network.layers[0], n_features)
         model = cast(Any, self.cls)(
-            network, theta, summary, encoding, names, inputs=inputs, **offsets
+            network,
+            theta,
+            summary,
+            encoding,
+            names,
+            inputs=inputs,
+            explanation=explanation,
+            **offsets,
         )
         _restore(model, metadata)
         return cast(P, model)
@@ -311,9 +320,9 @@ def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
         layers = saved["layers"]
         if not all(type(size) is int and size >= 1 for size in layers) or len(layers) < 2:
             raise ValueError(f"layers = {layers!r:.100}")
-        if saved["activation"] not in ACTIVATIONS or saved["loss"] not in LOSSES:
-            raise ValueError(f"activation = {saved['activation']!r}, loss = {saved['loss']!r}")
-        network = Network(tuple(layers), saved["activation"], saved["loss"])
+        if saved["activation"] not in ACTIVATIONS:
+            raise ValueError(f"activation = {saved['activation']!r}")
+        network = Network(tuple(layers), saved["activation"], str(saved["loss"]))
         if network.loss_fn.classifies != issubclass(cls, ClassificationModel):
             raise ValueError(f"loss = {saved['loss']!r} for a {cls.__name__}")
         if section["numParams"] != network.n_params:
@@ -366,6 +375,19 @@ def _inputs(path: str, section: dict[str, Any], n_features: int) -> InputColumns
             f"The description of the input columns in {path}/metadata is damaged ({error!r})."
         ) from error
     return inputs
+
+
+def _explanation(
+    path: str, section: dict[str, Any], n_inputs: int, n_features: int
+) -> Explanation | None:
+    """Return what predictions are explained by; models of older versions have none."""
+    saved = section.get("explanation")
+    try:
+        return None if saved is None else Explanation.from_json(saved, n_inputs, n_features)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ModelFormatError(
+            f"The explanation in {path}/metadata is damaged ({error!r})."
+        ) from error
 
 
 def _saved_offsets(model: Any) -> dict[str, list[float]]:

@@ -54,11 +54,11 @@ def round_line(record: RoundRecord, fit: FitState) -> str:
         parts = [f"round {record.round + 1:>{width}}/{n_units}"]
     parts.append(f"loss {record.loss:.4f}")
     if not math.isnan(record.validation_loss):
-        classifies = fit.config.network.loss_fn.classifies
+        loss_fn = fit.config.network.loss_fn
         metric = (
             f"accuracy {100 * record.validation_metric:.2f} %"
-            if classifies
-            else f"squared error {record.validation_metric:.4g}"
+            if loss_fn.classifies
+            else f"{loss_fn.metric_name} {record.validation_metric:.4g}"
         )
         parts.append(f"validation loss {record.validation_loss:.4f}, {metric}")
     if record.seconds > 0:

@@ -313,7 +313,7 @@ def center_logits(network: Network, theta: Float32Array) -> Float32Array:
 
 
 def in_target_units(record: RoundRecord, config: TrainConfig) -> RoundRecord:
-    """Return the record with ``validation_metric`` as squared error in the label's units.
+    """Return the record with ``validation_metric`` as an error in the label's units.
 
     A fit sees standardised targets. Losses keep those units; so does the squared error of several
     targets, which is a sum over targets of different units.
@@ -321,7 +321,7 @@ def in_target_units(record: RoundRecord, config: TrainConfig) -> RoundRecord:
     targets = config.target_standardizer
     if targets is None or len(targets.factor) != 1:
         return record
-    factor = float(targets.factor[0])
+    factor = float(targets.factor[0]) ** config.network.loss_fn.metric_power
     # A constant target, of factor 0, is predicted as it is.
-    metric = record.validation_metric / factor**2 if factor else 0.0 * record.validation_metric
+    metric = record.validation_metric / factor if factor else 0.0 * record.validation_metric
     return replace(record, validation_metric=metric)

@@ -62,10 +62,16 @@ class Outputs:
     prediction: str
     probability: str = ""
     raw: str = ""
+    contributions: str = ""
 
     def named(self) -> dict[str, str]:
         """Map outputs to their columns, in the order in which Spark's models add them."""
-        every = {"raw": self.raw, "probability": self.probability, "prediction": self.prediction}
+        every = {
+            "raw": self.raw,
+            "probability": self.probability,
+            "prediction": self.prediction,
+            "contributions": self.contributions,
+        }
         return {output: name for output, name in every.items() if name}
 
 
@@ -198,7 +204,10 @@ def _row_by_row(df: DataFrame, features: str) -> DataFrame:
 
 def _ddl(predictor: LocalPredictor, outputs: tuple[str, ...]) -> str:
     several = not predictor.classifies and predictor.n_outputs > 1
-    kinds = {"prediction": "array<double>" if several else "double"}
+    kinds = {
+        "prediction": "array<double>" if several else "double",
+        "contributions": "array<array<double>>",
+    }
     return ", ".join(f"{name} {kinds.get(name, 'array<double>')}" for name in outputs)
 
 
@@ -220,6 +229,8 @@ def _scoring_udf(scorer: Scorer, ddl: str) -> Any:
 
 
 def _output(value: Column, output: str, predictor: LocalPredictor, nulls: bool) -> Column:
+    if output == "contributions":
+        return value
     if output == "prediction" and (predictor.classifies or predictor.n_outputs == 1):
         return value
     # array_to_vector does not accept nulls.
@@ -228,7 +239,7 @@ def _output(value: Column, output: str, predictor: LocalPredictor, nulls: bool) 
 
 def _metadata(output: str, predictor: LocalPredictor) -> dict[str, Any]:
     """Return the metadata that Spark's classifiers give their columns (``ml_attr``)."""
-    if not predictor.classifies:
+    if not predictor.classifies or output == "contributions":
         return {}
     if output == "prediction":
         return {"ml_attr": {"type": "nominal", "num_vals": predictor.n_outputs}}

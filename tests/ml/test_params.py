@@ -62,6 +62,7 @@ def test_setters_chain_and_getters_return(estimator: Any) -> None:
         "initialModel": "/models/a",
         "checkpointDir": "/checkpoints",
         "checkpointInterval": -1,
+        "contributionsCol": "c",
         "loss": "huber",
     }
     for param in made.params:
