@@ -94,6 +94,12 @@ class SavedModel:
         raise_mistakes(key, missing_columns(rows.schema, [label] if labelled else []))
         return rows
 
+    def _replaces(self, rows: DataFrame, name: str) -> bool:
+        """Whether the network takes a missing value of one of its ``inputCols``."""
+        encoding = self.network.encoding
+        fills = encoding is not None and encoding.fill is not None
+        return fills or isinstance(rows.schema[name].dataType, StringType)
+
     @contextmanager
     def applied(
         self, rows: DataFrame, key: str, hint: str, *, labelled: bool
@@ -112,6 +118,7 @@ class SavedModel:
         except Exception as error:
             names, labels = self.class_names, {self.text_label, self.network.getLabelCol()}
             used = {name for stage in self.stages for name in _read(stage)} | labels
+            used -= {name for name in self.network.getInputCols() if self._replaces(rows, name)}
             used, names = (used, names) if labelled else (used - labels, [])
             refuses = self.network.getHandleInvalid() == "error"
             if refuses and (found := count_invalid(rows, used, self.text_label, names)):
@@ -191,8 +198,7 @@ def _flat(model: Any) -> Iterator[Any]:
 def _columns(stage: Any, *params: str) -> list[str]:
     """Return the columns that the first of some Params that is defined names."""
     for name in params:
-        if stage.hasParam(name) and stage.isDefined(name):
-            value = stage.getOrDefault(name)
+        if stage.hasParam(name) and stage.isDefined(name) and (value := stage.getOrDefault(name)):
             return [value] if isinstance(value, str) else list(value)
     return []
 

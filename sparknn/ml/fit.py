@@ -95,6 +95,14 @@ def fit_models(
         return [_outcome(run, info, named, inputs, seconds, ingest_s) for run in runs]
 
 
+def load_initial_model(estimator: Trainable, spark: SparkSession) -> Any:
+    """Return the model that a fit continues from, or None."""
+    model = estimator.getInitialModel()
+    if isinstance(model, str) and model:
+        return type(estimator)._model_class.read().session(spark).load(model)
+    return model or None
+
+
 @defer_interrupts()
 def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
     """Load the initial model of each run; a path that several runs share is loaded once."""
@@ -105,8 +113,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             continue
         if model not in loaded:
             try:
-                reader = type(run.estimator)._model_class.read().session(spark)
-                loaded[model] = reader.load(model) if isinstance(model, str) else model
+                loaded[model] = load_initial_model(run.estimator, spark)
             except Exception as error:
                 # Every file system has its own errors; the fits that need the model raise it.
                 loaded[model] = error
