@@ -111,36 +111,28 @@ def _keep(job: JobFile, model: Any, spark: SparkSession) -> None:
 
 
 def _fit(job: JobFile, columns: Columns, rows: DataFrame) -> Any:
-    """Fit; an error names Params by their keys, and the data's own columns."""
+    """Fit; an error names Params by their keys, and a text label by its column."""
+    label = columns.label
     try:
         return fit(job.estimator, columns, rows)
     except ParamError as error:
         raise_mistakes(job.name, mistakes_in(error))
-    except Exception as error:
-        # Of what went wrong otherwise, such as in an indexer, only missing values can be known.
-        known = error if isinstance(error, DataError) else DataError("")
-        if text := _row_problem(known, job, columns, rows):
-            raise ValueError(text) from error
+    except DataError as error:
+        if error.reason == "one class" and columns.index:
+            text = rows.select(quote_column(label)).dropna().head()
+            only = f"data.label: column '{label}' holds one class only ({text and text[0]!r})"
+            raise ValueError(f"{only}. Check for a filter that removed the others.") from error
         raise
-
-
-def _row_problem(error: DataError, job: JobFile, columns: Columns, rows: DataFrame) -> str:
-    """Return what is wrong with the rows, in columns of the data; empty if the error says it."""
-    if error.reason == "one class" and columns.index:
-        text = rows.select(quote_column(columns.label)).dropna().head()
-        only = f"column '{columns.label}' holds one class only ({text and text[0]!r})"
-        return f"data.label: {only}. Check for a filter that removed the others."
-    handling = job.estimator.getHandleInvalid()
-    if handling == "skip":
-        return ""
-    # A text that is missing is a category.
-    kinds = kinds_of(rows.schema, columns.features)
-    features = [] if handling == "keep" else [name for name in kinds if kinds[name] != "text"]
-    others = ("label", "weight", "validationIndicator")
-    read = [*features, *(job.values[f"data.{name}"] for name in others)]
-    found = count_invalid(rows, read, columns.label if columns.index else "", columns.names)
-    found += [str(each) for each in error.problems if each.reason != "missing"] if found else []
-    return f"data.train: {'; '.join(found)}. {_SKIP}" if found else ""
+    except Exception as error:
+        # Of what went wrong in an indexer, only missing and unknown labels can be known.
+        skips = job.estimator.getHandleInvalid() == "skip"
+        if (
+            columns.index
+            and not skips
+            and (found := count_invalid(rows, [label], label, columns.names))
+        ):
+            raise ValueError(f"data.train: {found}. {_SKIP}") from error
+        raise
 
 
 def _draw(summary: Any, path: str) -> str:

@@ -25,6 +25,7 @@ from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.checkpoint import Checkpoints
 from sparknn.ml.input_columns import InputColumns
+from sparknn.ml.invalid_values import named_columns
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.progress import Progress
@@ -82,15 +83,16 @@ def fit_models(
         return [run.error for run in runs]
     probe_all(spark, estimators)
     with reserve_dirs() as reserve:
-        with open_engine(dataset, spec, estimators[0].getAggregationDepth()) as engine:
+        depth = estimators[0].getAggregationDepth()
+        known = feature_attributes(dataset.schema[spec.features])
+        with named_columns(dataset, spec, inputs), open_engine(dataset, spec, depth) as engine:
             for run in runs:
-                _prepare(run, engine, label)
+                _prepare(run, engine, label, known.names)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
             resume_all(spark, engine, spec, ready, reserve)
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
         seconds = time.perf_counter() - started
-        known = feature_attributes(dataset.schema[spec.features])
         named = known.name_list if known.size == info.n_features else None
         return [_outcome(run, info, named, inputs, seconds, ingest_s) for run in runs]
 
@@ -124,7 +126,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             run.initial = found._predictor
 
 
-def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
+def _prepare(run: _Run, engine: Engine, label: StructField, names: dict[int, str]) -> None:
     """Resolve defaults and targets, now that the rows are known."""
     if run.error is not None:
         return
@@ -137,6 +139,7 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
             target,
             run.initial,
             Progress(estimator.uid, run.name),
+            names,
         )
     except ValueError as error:
         run.error = error

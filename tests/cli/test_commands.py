@@ -104,8 +104,8 @@ def test_columns_are_checked_before_the_training(
     [
         (
             "x,y,colour\n1,,red\n,,blue\n1,2,red\nNaN,1,blue\n",
-            "data.train: column 'x' is null, NaN or infinite in 2 of 4 rows; column 'y' is null, "
-            "NaN or infinite in 2 of 4 rows. data.handleInvalid = 'skip' leaves such rows out.",
+            "column 'x' is null, NaN or infinite in 2 of 4 rows; column 'y' is null, NaN or "
+            "infinite in 2 of 4 rows. Set handleInvalid='skip' to skip rows",
         ),
         (
             "x,y,colour\n1,1,red\n2,1,\n1,2,blue\n",

@@ -120,8 +120,16 @@ def test_maps_share_an_ingest_and_may_differ_in_columns(people: DataFrame) -> No
 
 def test_missing_numbers(people: DataFrame) -> None:
     holes = people.withColumn("age", F.when(F.col("age") < 80, F.col("age")))
-    with pytest.raises(DataError, match="inputCols"):
+    with pytest.raises(DataError, match="column 'age' is null, NaN or infinite in .* Set handle"):
         classifier().fit(holes)
+    beyond = holes.withColumn("plan", F.lit(2.0)).withMetadata(
+        "plan", people.schema["plan"].metadata
+    )
+    with pytest.raises(DataError, match="column 'plan' is none of its 2 categories in 400 of 400"):
+        classifier(handleInvalid="keep").fit(beyond)
+    empty = people.withColumn("age", F.lit(None).cast("double"))
+    with pytest.raises(DataError, match="Features age have no value"):
+        classifier(handleInvalid="keep").fit(empty)
     kept = classifier(handleInvalid="keep", maxIter=1).fit(holes)
     assert kept.encoding is not None
     assert kept.encoding.missing.tolist() == [0]
