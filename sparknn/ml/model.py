@@ -213,6 +213,7 @@ class NetworkModel(
             features=features,
             outputs=self._outputs(),
             handle_invalid=self.getHandleInvalid(),
+            names=self._feature_names,
         )
         return predicted.drop(*added) if added else predicted
 
