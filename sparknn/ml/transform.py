@@ -169,11 +169,10 @@ def check_schema(
     if declared.size is not None and declared.size != n_features:
         problem = f"has {declared.size} features by its metadata; the model was trained"
         problem += f" on {n_features}"
-    elif names and (found := declared.name_list) and found != names:
-        if sorted(found) == sorted(names):
-            first = next(i for i in range(n_features) if found[i] != names[i])
-            problem = f"has its features in another order than in training: feature {first} is "
-            problem += f"'{found[first]}' instead of '{names[first]}'"
+    elif names and sorted(found := declared.name_list or []) == sorted(names) and found != names:
+        first = next(i for i in range(n_features) if found[i] != names[i])
+        problem = f"has its features in another order than in training: feature {first} is "
+        problem += f"'{found[first]}' instead of '{names[first]}'"
     if problem:
         message = f"Column '{features}' {problem}. Assemble the same columns, in the same order, "
         message += "as for training."

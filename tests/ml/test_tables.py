@@ -516,6 +516,12 @@ def test_metadata_that_disagrees_with_the_size(rows: DataFrame, spark: SparkSess
         small().fit(wrong)
 
 
+def test_features_in_another_order(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
+    swapped = VectorAssembler(inputCols=NAMES[::-1], outputCol="swapped", handleInvalid="keep")
+    with pytest.raises(SchemaError, match="feature 0 is 'city' instead of 'x'"):
+        model.transform(swapped.transform(rows), {model.featuresCol: "swapped"})
+
+
 def test_only_embedded_categories(spark: SparkSession) -> None:
     rng = np.random.default_rng(0)
     X = rng.integers(90, size=(500, 1)).astype(float)
