@@ -86,7 +86,6 @@ OF_COLUMNS = {
     "transform_keeps_rows_and_columns",
     "transform_starts_no_job",
     "nothing_is_left_by_fit_and_transform",
-    "continuation",
 }
 
 
