@@ -86,6 +86,11 @@ def fit_models(
         depth = estimators[0].getAggregationDepth()
         known = feature_attributes(dataset.schema[spec.features])
         with named_columns(dataset, spec, inputs), open_engine(dataset, spec, depth) as engine:
+            if known.size not in (None, engine.info.n_features):
+                raise DataError(
+                    f"Column '{spec.features}' declares {known.size} features in its metadata, but "
+                    f"its rows have {engine.info.n_features}. Assemble it again."
+                )
             for run in runs:
                 _prepare(run, engine, label, known.names)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
@@ -93,7 +98,7 @@ def fit_models(
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
         seconds = time.perf_counter() - started
-        named = known.name_list if known.size == info.n_features else None
+        named = known.name_list
         return [_outcome(run, info, named, inputs, seconds, ingest_s) for run in runs]
 
 

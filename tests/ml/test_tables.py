@@ -514,6 +514,8 @@ def test_metadata_that_disagrees_with_the_size(rows: DataFrame, spark: SparkSess
     wrong = rows.withColumn("features", F.col("features").alias("features", metadata=metadata))
     with pytest.raises(DataError, match=r"Feature 8 .*4 features"):
         small().fit(wrong)
+    with pytest.raises(DataError, match="declares 9 features in its metadata, but its rows have 4"):
+        small(categorical=False).fit(wrong)
 
 
 def test_features_in_another_order(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
