@@ -78,7 +78,7 @@ Schema = Mapping[str, Mapping[str, Key]]
 _ROWS = {
     "format": Key("text", "By default as the path ends; otherwise parquet.", choices=FORMATS),
     "options": Key("options", "For Spark's reader, such as { header = true }.", {}),
-    "features": Key("columns", "A column of vectors or arrays, or numeric columns.", "features"),
+    "features": Key("columns", "Numbers, text, vectors; or one column of arrays.", "features"),
     "label": Key("text", "The column to predict; text is indexed.", "label"),
 }
 _NETWORK = _params("hiddenLayers", "activation", "dropout")

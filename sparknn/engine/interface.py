@@ -47,14 +47,28 @@ class DataError(ValueError):
     reason : str
         ``empty``, ``columns`` (see ``problems``), ``one class``; empty for any other.
     problems : sequence of ColumnProblem
+    hint : str
+        What to do about the problems; a part of the message.
     """
 
     def __init__(
-        self, message: str, *, reason: str = "", problems: Sequence[ColumnProblem] = ()
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        problems: Sequence[ColumnProblem] = (),
+        hint: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.problems = tuple(problems)
+        self.hint = hint
+
+    @classmethod
+    def of_columns(cls, problems: Sequence[ColumnProblem], hint: str) -> DataError:
+        """Return the error of values that cannot be trained on."""
+        message = f"The training data cannot be used: {'; '.join(map(str, problems))}.{hint}"
+        return cls(message, reason="columns", problems=problems, hint=hint)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.checkpoint import Checkpoints
 from sparknn.ml.explain import explain, rows_to_explain
 from sparknn.ml.input_columns import InputColumns
+from sparknn.ml.invalid_values import named_columns
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.progress import Progress
@@ -88,9 +89,16 @@ def fit_models(
         return [run.error for run in runs]
     probe_all(spark, estimators)
     with reserve_dirs() as reserve:
-        with open_engine(dataset, spec, estimators[0].getAggregationDepth()) as engine:
+        depth = estimators[0].getAggregationDepth()
+        known = feature_attributes(dataset.schema[spec.features])
+        with named_columns(dataset, spec, inputs), open_engine(dataset, spec, depth) as engine:
+            if known.size not in (None, engine.info.n_features):
+                raise DataError(
+                    f"Column '{spec.features}' declares {known.size} features in its metadata, but "
+                    f"its rows have {engine.info.n_features}. Assemble it again."
+                )
             for run in runs:
-                _prepare(run, engine, label)
+                _prepare(run, engine, label, known.names)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
             resume_all(spark, engine, spec, ready, reserve)
             run_all(engine, [state for _, state in ready])
@@ -101,9 +109,16 @@ def fit_models(
                 "Set the model's handleInvalid to 'error' or 'keep' otherwise."
             )
         seconds = time.perf_counter() - started
-        known = feature_attributes(dataset.schema[spec.features])
-        named = known.name_list if known.size == info.n_features else None
+        named = known.name_list
         return [_outcome(run, info, named, inputs, seconds, ingest_s) for run in runs]
+
+
+def load_initial_model(estimator: Trainable, spark: SparkSession) -> Any:
+    """Return the model that a fit continues from, or None."""
+    model = estimator.getInitialModel()
+    if isinstance(model, str) and model:
+        return type(estimator)._model_class.read().session(spark).load(model)
+    return model or None
 
 
 @defer_interrupts()
@@ -116,8 +131,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             continue
         if model not in loaded:
             try:
-                reader = type(run.estimator)._model_class.read().session(spark)
-                loaded[model] = reader.load(model) if isinstance(model, str) else model
+                loaded[model] = load_initial_model(run.estimator, spark)
             except Exception as error:
                 # Every file system has its own errors; the fits that need the model raise it.
                 loaded[model] = error
@@ -128,7 +142,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             run.initial = found._predictor
 
 
-def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
+def _prepare(run: _Run, engine: Engine, label: StructField, names: dict[int, str]) -> None:
     """Resolve defaults and targets, now that the rows are known."""
     if run.error is not None:
         return
@@ -141,6 +155,7 @@ def _prepare(run: _Run, engine: Engine, label: StructField) -> None:
             target,
             run.initial,
             Progress(estimator.uid, run.name),
+            names,
         )
         run.sample = rows_to_explain(engine, run.state)
     except ValueError as error:

@@ -269,6 +269,7 @@ class NetworkModel(
             features=features,
             outputs=replace(self._outputs(), contributions=self._contributions_col()),
             handle_invalid=self.getHandleInvalid(),
+            names=self._feature_names,
         )
         return predicted.drop(*added) if added else predicted
 

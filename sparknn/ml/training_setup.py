@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,6 +66,7 @@ def make_fit(
     target: Target,
     initial: LocalPredictor | None,
     on_round_end: Callable[[FitState, RoundRecord], None],
+    feature_names: Mapping[int, str] | None = None,
 ) -> FitState:
     """Return a fit that is ready to run.
 
@@ -79,6 +80,8 @@ def make_fit(
         Network to continue from, with its encoding and its offsets.
     on_round_end : callable
         See ``FitState``.
+    feature_names : mapping of int to str, optional
+        Names of features, for messages.
 
     Raises
     ------
@@ -86,7 +89,7 @@ def make_fit(
         If the initial network is of another shape.
     """
     info = engine.info
-    encoding, sample = _encode(params, engine, initial)
+    encoding, sample = _encode(params, engine, initial, feature_names or {})
     pieces = encoding is not None and encoding.has_pieces
     n_workers = sum(n_rows > 0 for n_rows in info.rows_per_worker)
     chosen = resolve_defaults(
@@ -176,7 +179,10 @@ def make_fit(
 
 
 def _encode(
-    params: NetworkParams, engine: Engine, initial: LocalPredictor | None
+    params: NetworkParams,
+    engine: Engine,
+    initial: LocalPredictor | None,
+    names: Mapping[int, str],
 ) -> tuple[Encoding | None, Float32Array]:
     """Return the encoding, None if features are the inputs, and the sample that it comes from."""
     info, nothing = engine.info, np.empty((0, 0), dtype=np.float32)
@@ -208,10 +214,8 @@ def _encode(
     if np.isnan(sample).all(axis=0).any():
         empty = np.flatnonzero(np.isnan(engine.statistics().high))
         if len(empty):
-            raise DataError(
-                f"Features {', '.join(map(str, empty[:10]))} have no value in any training row. "
-                "Leave them out."
-            )
+            shown = ", ".join(str(names.get(number, number)) for number in empty[:10])
+            raise DataError(f"Features {shown} have no value in any training row. Leave them out.")
     encoding = choose_encoding(
         sample,
         categories,

@@ -516,6 +516,14 @@ def test_metadata_that_disagrees_with_the_size(rows: DataFrame, spark: SparkSess
     wrong = rows.withColumn("features", F.col("features").alias("features", metadata=metadata))
     with pytest.raises(DataError, match=r"Feature 8 .*4 features"):
         small().fit(wrong)
+    with pytest.raises(DataError, match="declares 9 features in its metadata, but its rows have 4"):
+        small(categorical=False).fit(wrong)
+
+
+def test_features_in_another_order(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
+    swapped = VectorAssembler(inputCols=NAMES[::-1], outputCol="swapped", handleInvalid="keep")
+    with pytest.raises(SchemaError, match="feature 0 is 'city' instead of 'x'"):
+        model.transform(swapped.transform(rows), {model.featuresCol: "swapped"})
 
 
 def test_only_embedded_categories(spark: SparkSession) -> None:
