@@ -1,4 +1,7 @@
-"""Imports point down, cli -> ml -> engine -> core -> numpy, and have no cycles."""
+"""Imports point down, cli -> ml -> engine -> core -> numpy, and have no cycles.
+
+Methods such as ``toOnnx`` may import an integration, inside of them.
+"""
 
 import ast
 import sys
@@ -25,7 +28,8 @@ ALLOWED = {
         *("numpy", "pandas", "pyarrow", "pyspark", "matplotlib", "tomli"),
         *("sparknn.core", "sparknn.engine", "sparknn.ml", "sparknn"),
     },
-    # Integrations: beside cli, imported by no other layer.
+    "integrations": {"numpy", "onnx", "sparknn.core", "sparknn.__version__"},
+    # Above all, as its users import it: sparknn.mlflow.
     "mlflow": {"numpy", "mlflow", "sparknn.core", "sparknn.ml", "sparknn"},
     # The package's own module: public names only, loaded on first use.
     "": {"sparknn.ml"},
@@ -114,13 +118,21 @@ def within(name: str, prefixes: set[str]) -> bool:
 
 def upward_imports(source: str, layer: str, package: str) -> list[str]:
     """What ``source`` imports although its layer may not."""
-    own = {f"sparknn.{layer}"} if layer else {"sparknn"}
+    own, tree = {f"sparknn.{layer}"} if layer else {"sparknn"}, ast.parse(source)
+    lazy = lazy_imports(tree)
     return [
         f"line {line}: {layer or 'sparknn'} imports {name}"
-        for line, name in imports(ast.parse(source), package)
+        for line, name in imports(tree, package)
         if name.split(".")[0] not in sys.stdlib_module_names
         and not within(name, ALLOWED[layer] | own)
+        and not (line in lazy and within(name, {"sparknn.integrations"}))
     ]
+
+
+def lazy_imports(tree: ast.AST) -> set[int]:
+    """Lines of the imports inside functions."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {line for function in functions for line, _ in imports(function, "")}
 
 
 def rdd_uses(source: str) -> list[str]:
@@ -213,6 +225,9 @@ def test_estimators_use_no_rdd(path: Path) -> None:
         ("core", "from sparknn import ml"),
         ("core", "from sparknn import NeuralNetClassifier"),
         ("core", "import numpy_financial"),
+        ("core", "from sparknn.integrations.onnx import save_onnx"),
+        ("core", "def f():\n    import onnx"),
+        ("integrations", "from sparknn.ml.model import NetworkModel"),
         ("core", "import importlib\nimportlib.import_module('pyspark.sql')"),
         ("engine", "from sparknn.ml.params import HasHiddenLayers"),
         ("engine", "import matplotlib"),
@@ -242,6 +257,7 @@ def test_a_wrong_import_is_found(layer: str, source: str) -> None:
             "engine",
             "import pyspark\nfrom sparknn.core import rounds\nfrom ..core import total",
         ),
+        ("core", "def f():\n    from sparknn.integrations.onnx import save_onnx"),
         ("ml", "from sparknn.engine.rdd import RddEngine\nfrom sparknn import __version__"),
         ("cli", "from sparknn import NeuralNetClassifier\nfrom sparknn.ml.params import x"),
     ],
@@ -275,6 +291,7 @@ def test_every_layer_has_a_rule() -> None:
     [
         ("sparknn", ["pyspark", "py4j", "pandas", "pyarrow", "numpy"]),
         ("sparknn.core", ["pyspark", "py4j", "pandas", "pyarrow"]),
+        ("sparknn.integrations", ["pyspark", "onnx"]),
     ],
 )
 def test_importing_stays_light(

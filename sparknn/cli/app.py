@@ -33,7 +33,7 @@ Fit a network from a job file. The smallest job file:
 
   [data]
   train = "train.csv"             # or parquet, libsvm, json, orc, or a table
-  features = ["age", "income"]    # or one column of vectors or arrays
+  features = ["age", "country"]   # numbers, booleans, text; or one column of vectors or arrays
   label = "bought"
 
   [network]
@@ -42,8 +42,9 @@ Fit a network from a job file. The smallest job file:
   [output]
   model = "out/model"
 
-Text labels are indexed, and predictions then have their text in predictedLabel. `sparknn keys`
-lists every key. On a cluster, relative paths start at the home of its default file system.
+Text features are categories; handleInvalid = "keep" in [data] replaces missing numbers. Text
+labels are indexed, and predictions then have their text in predictedLabel. `sparknn keys` lists
+every key. On a cluster, relative paths start at the home of its default file system.
 """
 _EVALUATE = """\
 Measure a saved model on rows that have its label: accuracy and a confusion matrix, or, for a

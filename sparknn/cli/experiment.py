@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pyspark.ml import Pipeline
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,7 +16,7 @@ from sparknn.cli.errors import raise_mistakes
 from sparknn.cli.experiment_results import Results
 from sparknn.cli.jobfile import JobFile, read
 from sparknn.cli.keys import EXPERIMENT
-from sparknn.cli.pipeline import column_mistakes, plan_columns, preprocessing
+from sparknn.cli.pipeline import Columns, column_mistakes
 from sparknn.cli.report import counted
 from sparknn.cli.session import open_session
 from sparknn.core.training.fit_state import DivergedError
@@ -25,6 +24,9 @@ from sparknn.engine.sql import default_parallelism, quote_column
 from sparknn.ml.schema import case_matters
 
 log = logging.getLogger("sparknn.cli")
+
+#: No column of the rows has this name.
+IS_TEST = "__isExperimentTestRow"
 
 
 class Trial(NamedTuple):
@@ -101,38 +103,39 @@ def load_experiment(path: str, overrides: Sequence[str] = ()) -> Experiment:
     return Experiment(file, given, variants)
 
 
-def read_rows(spark: SparkSession, experiment: Experiment) -> DataFrame:
-    """Return ``features`` and ``label`` of all rows, or of ``data.rows`` of them, in memory."""
+def read_rows(spark: SparkSession, experiment: Experiment) -> tuple[DataFrame, dict[str, Any]]:
+    """Return all rows, or ``data.rows`` of them, in memory, and Params that name their columns."""
     file, source = experiment.file, experiment.file.sources()["data.train"]
     raise_mistakes(file.name, [source.problem(spark, "data.train")])
     data = source.read(spark)
-    columns = plan_columns(data.schema, file.features, file.values["data.label"], classifies=True)
+    columns = Columns.of(data.schema, file.features, file.values["data.label"], classifies=True)
     net, case = NeuralNetClassifier(), case_matters(spark)
     raise_mistakes(file.name, column_mistakes(data.schema, columns, net, case_matters=case))
-    data = Pipeline(stages=preprocessing(columns)).fit(data).transform(data)
-    names = {columns.features: "features", columns.label: "label"}
-    data = data.select(*(F.col(quote_column(name)).alias(new) for name, new in names.items()))
+    _, data = columns.index_label(data)
+    read = [*columns.features, columns.index or columns.label]
+    data = data.select(*map(quote_column, read))
     if file.values["data.rows"] is not None:
         share = file.values["data.rows"] / max(data.count(), 1)
         data = data.sample(fraction=min(1.0, share), seed=experiment.given["seed"])
     if not data.head(1):
         raise_mistakes(file.name, [f"data.train: there are no rows in {source.path}."])
-    return data.persist()
+    return data.persist(), columns.params()
 
 
 def mark_test_rows(rows: DataFrame, given: dict[str, Any], split: int) -> DataFrame:
-    """Return the rows with a boolean column ``isTest``, by the hash of each row's own content.
+    """Return the rows with a boolean column, by the hash of each row's own content.
 
     So a split is the same however rows are partitioned, and no row is both trained and tested on.
     """
-    hashed = F.xxhash64(F.lit(given["seed"]), F.lit(split), F.col("features"), F.col("label"))
+    own = (F.col(quote_column(name)) for name in rows.columns)
+    hashed = F.xxhash64(F.lit(given["seed"]), F.lit(split), *own)
     position = F.pmod(hashed, F.lit(1 << 24)) / F.lit(1 << 24)
-    return rows.withColumn("isTest", position < given["testFraction"])
+    return rows.withColumn(IS_TEST, position < given["testFraction"])
 
 
 def run_trial(rows: DataFrame, trial: Trial, experiment: Experiment, **params: Any) -> Any:
     """Fit one network; return its summary."""
-    estimator = NeuralNetClassifier(validationIndicatorCol="isTest")
+    estimator = NeuralNetClassifier(validationIndicatorCol=IS_TEST)
     estimator.setParams(**experiment.params(trial) | params)
     return estimator.fit(mark_test_rows(rows, experiment.given, trial.split)).summary
 
@@ -144,15 +147,15 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
     results = Results(file.values["output.folder"], file.tables, experiment.given, len(planned))
     log.info("Starting Spark ...")
     with open_session(f"sparknn experiment {path}", verbose=verbose) as spark:
-        rows, n_slots = read_rows(spark, experiment), default_parallelism(spark)
+        (rows, columns), n_slots = read_rows(spark, experiment), default_parallelism(spark)
         log.info("%s, %s.", counted(rows.count(), "row"), counted(len(planned), "fit"))
         if not verbose:  # a line per fit, not per round
             logging.getLogger("sparknn").setLevel(logging.WARNING)
         try:
             results.open(file.values["output.overwrite"], n_slots, spark.version)
             # A round that nobody measures: Python workers start in it, and the JVM compiles.
-            run_trial(rows, planned[-1], experiment, maxIter=1)
-            run_all(results, planned, lambda trial: run_trial(rows, trial, experiment))
+            run_trial(rows, planned[-1], experiment, maxIter=1, **columns)
+            run_all(results, planned, lambda trial: run_trial(rows, trial, experiment, **columns))
         finally:
             rows.unpersist()
 

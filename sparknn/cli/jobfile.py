@@ -17,6 +17,7 @@ from sparknn.cli.errors import UsageError, raise_mistakes
 from sparknn.cli.io import Source, Target
 from sparknn.cli.keys import PARAM_KEYS, TRAIN, Key, Schema, new_estimator
 from sparknn.ml.checked_params import ParamError
+from sparknn.ml.params import NetworkParams
 from sparknn.ml.validators import did_you_mean
 
 
@@ -146,6 +147,8 @@ def _hint(schema: Schema, keys: Mapping[str, Key], name: str, value: Any) -> str
         names = [section.removesuffix(".*") for section in schema if section]
         known = f"; the sections are {', '.join(names)}."
         return f"section{did_you_mean(name, names) or known}"
+    if removed := NetworkParams._removed.get(name):
+        return f"key; it was removed: {removed}"
     if here := did_you_mean(name, [each for each in keys if keys[each].type != "reserved"]):
         return f"key{here}"
     for section, others in schema.items():

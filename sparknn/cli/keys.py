@@ -78,7 +78,7 @@ Schema = Mapping[str, Mapping[str, Key]]
 _ROWS = {
     "format": Key("text", "By default as the path ends; otherwise parquet.", choices=FORMATS),
     "options": Key("options", "For Spark's reader, such as { header = true }.", {}),
-    "features": Key("columns", "A column of vectors or arrays, or numeric columns.", "features"),
+    "features": Key("columns", "Numbers, text, vectors; or one column of arrays.", "features"),
     "label": Key("text", "The column to predict; text is indexed.", "label"),
 }
 _NETWORK = _params("hiddenLayers", "activation", "dropout")
@@ -94,7 +94,7 @@ TRAIN: Schema = {
         "validationIndicator": Key("text", "A boolean column that marks validation rows."),
         **_params("validationFraction", "handleInvalid", "numClasses"),
     },
-    "network": {**_NETWORK, **_params("loss")},
+    "network": {**_NETWORK, **_params("loss", "quantiles")},
     "training": _params(
         *("maxIter", "solver", "stepSize", "stepSizeSchedule", "momentum", "batchSize"),
         *("miniBatchFraction", "localEpochs", "period", "regParam", "maxChange", "classWeight"),
@@ -111,7 +111,7 @@ TRAIN: Schema = {
         "verbose",
     ),
     "averaging": _params(
-        *("numWorkers", "averaging", "averagingMomentum", "averagingRate", "localState"),
+        *("numWorkers", "averaging", "averagingMomentum", "localState"),
         *("finalWeights", "shuffle", "aggregationDepth"),
     ),
     "output": {
@@ -121,6 +121,7 @@ TRAIN: Schema = {
         "predictionsFormat": Key("text", "By default as the path ends.", choices=OUTPUT_FORMATS),
         "overwrite": _OVERWRITE,
         **_params("predictionCol", "probabilityCol", "rawPredictionCol", "thresholds"),
+        **_params("contributionsCol"),
     },
 }
 

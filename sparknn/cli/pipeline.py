@@ -1,156 +1,117 @@
-"""The stages around a network: columns assembled into features, text labels indexed and back."""
+"""The columns that a network reads, and the stages that index a text label and map it back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.ml import Pipeline, PipelineModel
-from pyspark.ml.feature import IndexToString, StringIndexer, StringIndexerModel, VectorAssembler
+from pyspark.ml import PipelineModel
+from pyspark.ml.feature import IndexToString, StringIndexer, StringIndexerModel
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame
-from pyspark.sql.types import (
-    ArrayType,
-    BooleanType,
-    DoubleType,
-    NumericType,
-    StringType,
-    StructField,
-    StructType,
-)
+from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
 
 from sparknn.cli.keys import PARAM_KEYS
-from sparknn.ml.schema import SchemaError, SchemaProblem, check_training_schema, missing_problem
+from sparknn.ml.schema import SchemaProblem, output_problems
 
 _PREDICTED_LABEL = "predictedLabel"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a network reads, and those that they are made of.
+    """The columns that a network reads.
 
-    ``features`` is made of ``assembled``, if it is not there already; ``label`` numbers the texts
-    of ``indexed``, if there are any: by ``names``, if an initial network knows them, or sorted.
+    ``features`` are ``inputCols``, unless a single one holds vectors or arrays: ``ready``. A text
+    ``label`` is numbered in column ``index``: by ``names``, if an initial network knows them, or
+    sorted. ``index`` is empty if the label is numbers.
     """
 
-    features: str
+    features: tuple[str, ...]
     label: str
-    assembled: tuple[str, ...] = ()
-    indexed: str = ""
+    ready: bool = False
+    index: str = ""
     names: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls, schema: StructType, features: Sequence[str], label: str, *, classifies: bool
+    ) -> Columns:
+        """Find out from the rows' schema what the named columns are."""
+        kinds = {item.name: item.dataType for item in schema.fields}
+        ready = len(features) == 1 and isinstance(kinds.get(features[0]), VectorUDT | ArrayType)
+        is_text = classifies and isinstance(kinds.get(label), StringType)
+        index = free_name(schema, "labelIndex") if is_text else ""
+        return cls(tuple(features), label, ready, index)
 
-def plan_columns(
-    schema: StructType, features: Sequence[str], label: str, classifies: bool
-) -> Columns:
-    """Find out from the rows' schema which stages the named columns need."""
-    kinds = {item.name: item.dataType for item in schema.fields}
-    ready = len(features) == 1 and isinstance(
-        kinds.get(features[0]), VectorUDT | ArrayType | type(None)
-    )
-    is_text = classifies and isinstance(kinds.get(label), StringType)
-    return Columns(
-        features=features[0] if ready else free_name(schema, "features"),
-        label=free_name(schema, "labelIndex") if is_text else label,
-        assembled=() if ready else tuple(features),
-        indexed=label if is_text else "",
-    )
+    def params(self) -> dict[str, Any]:
+        """Return the Params of the estimator that name the columns."""
+        read = {"featuresCol": self.features[0]} if self.ready else {"inputCols": [*self.features]}
+        return {**read, "labelCol": self.index or self.label}
+
+    def index_label(self, rows: DataFrame, invalid: str = "error") -> tuple[Any, DataFrame]:
+        """Return the indexer of a text label, None for another, and the rows with its numbers."""
+        if not self.index:
+            return None, rows
+        indexer: Any
+        if self.names:
+            names = list(self.names)
+            indexer = StringIndexerModel.from_labels(names, self.label, self.index, invalid)
+        else:
+            indexer = StringIndexer(inputCol=self.label, outputCol=self.index)
+            indexer = indexer.setStringOrderType("alphabetAsc").setHandleInvalid(invalid).fit(rows)
+        return indexer, indexer.transform(rows)
 
 
 def column_mistakes(
-    schema: StructType, columns: Columns, estimator: Any, key: str = "", *, case_matters: bool
+    schema: StructType,
+    columns: Columns,
+    estimator: Any,
+    test: tuple[str, Mapping[str, str]] | None = None,
+    *,
+    case_matters: bool,
 ) -> list[str]:
     """Return the columns that are missing, of the wrong type, or in the way.
 
-    ``key`` names test rows, which need no weights; a mistake in training rows is named by the key
-    that named the column.
+    ``test`` is the key of test rows, which need no weights, and the kinds of their features. A
+    mistake in training rows is named by the key that named the column.
     """
-    problems = [*_input_problems(schema, columns)]
-    # The estimator's own check does the rest, on the schema as the stages before it leave it. What
-    # they read was checked above, whatever is wrong with it.
-    fields = {field.name: field for field in schema.fields}
-    if columns.assembled:
-        fields[columns.features] = StructField(columns.features, VectorUDT())
-    if columns.indexed:
-        fields[columns.label] = StructField(columns.label, DoubleType())
-    weight, indicator = (
-        estimator.getOrDefault(name) if estimator.isDefined(name) and not key else None
-        for name in ("weightCol", "validationIndicatorCol")
-    )
-    named = ("predictionCol", "probabilityCol", "rawPredictionCol")
-    outputs = [(estimator.getOrDefault(name), name) for name in named if estimator.hasParam(name)]
-    outputs += [(_PREDICTED_LABEL, "labelCol")] * bool(columns.indexed)
-    try:
-        check_training_schema(
-            StructType([*fields.values()]),
-            features=columns.features,
-            label=columns.label,
-            classifies=estimator._classifies,
-            weight=weight,
-            validation_indicator=indicator,
-            outputs=[name for name, _ in outputs],
-            case_matters=case_matters,
-        )
-    except SchemaError as error:
-        problems += error.problems
-    keys = {name: PARAM_KEYS[param] for name, param in outputs}
+    checked = estimator.copy()._set(**columns.params())
+    key, kinds = test or ("", None)
+    if key:
+        checked.clear(checked.weightCol)
+        checked.clear(checked.validationIndicatorCol)
+    problems: list[SchemaProblem] = []
+    if columns.index and columns.label in schema.names:  # as if it was indexed already
+        schema = StructType([*schema.fields, StructField(columns.index, DoubleType())])
+        problems += output_problems(schema, [_PREDICTED_LABEL], case_matters)
+    elif columns.index:
+        checked._set(labelCol=columns.label)
+    problems += checked._column_problems(schema, case_matters, kinds)
+    if columns.label in columns.features:
+        message = f"Column '{columns.label}' is the label."
+        problems.append(SchemaProblem(columns.label, "inputCols", message))
+    outputs = ("predictionCol", "probabilityCol", "rawPredictionCol")
+    given = {estimator.getOrDefault(n): PARAM_KEYS[n] for n in outputs if estimator.hasParam(n)}
+    keys = {_PREDICTED_LABEL: PARAM_KEYS["labelCol"]} | given
     return [
         f"{key or PARAM_KEYS.get(each.param) or keys[each.column]}: {each.message}"
         for each in problems
     ]
 
 
-def _input_problems(schema: StructType, columns: Columns) -> Iterator[SchemaProblem]:
-    """Yield what is wrong with the columns that stages read."""
-    for name in columns.assembled:
-        text = ""
-        if problem := missing_problem(schema, name, "featuresCol", "features"):
-            yield problem
-        elif name in (columns.indexed, columns.label):
-            text = "is the label."
-        elif not isinstance(kind := schema[name].dataType, NumericType | BooleanType | VectorUDT):
-            text = (
-                f"has type {kind.simpleString()}; expected numbers, or one column of vectors or "
-                f"arrays. Encode text first, with StringIndexer and OneHotEncoder."
-            )
-        if text:
-            yield SchemaProblem(name, "featuresCol", f"Column '{name}' {text}")
-    if columns.indexed:
-        yield from filter(None, [missing_problem(schema, columns.indexed, "labelCol", "labels")])
-
-
-def preprocessing(columns: Columns, handle_invalid: str = "error") -> list[Any]:
-    """Return the stages that make the columns a network reads; none if they are there."""
-    made: list[Any] = []
-    if columns.assembled:
-        assembler = VectorAssembler(inputCols=list(columns.assembled), outputCol=columns.features)
-        # Missing values become NaN, which the estimator's handleInvalid then judges and counts.
-        made.append(assembler.setHandleInvalid("keep"))
-    if columns.names:
-        names, indexed = list(columns.names), columns.indexed
-        made.append(StringIndexerModel.from_labels(names, indexed, columns.label, handle_invalid))
-    elif columns.indexed:
-        indexer = StringIndexer(inputCol=columns.indexed, outputCol=columns.label)
-        made.append(indexer.setStringOrderType("alphabetAsc").setHandleInvalid(handle_invalid))
-    return made
-
-
 def fit(estimator: Any, columns: Columns, rows: DataFrame) -> Any:
-    """Fit the estimator; return its model, in a ``PipelineModel`` if its columns need stages."""
-    estimator._set(featuresCol=columns.features, labelCol=columns.label)
+    """Fit the estimator; return its model, in a ``PipelineModel`` if its label is text."""
+    estimator._set(**columns.params())
     # 'keep' is for features: a missing label is not a class.
     skips = estimator.getHandleInvalid() == "skip"
-    before = preprocessing(columns, "skip" if skips else "error")
-    if not before:
-        return estimator.fit(rows)
-    fitted = Pipeline(stages=[*before, estimator]).fit(rows)
-    if not columns.indexed:
-        return fitted
-    indexer: Any = fitted.stages[-2]
-    labels, prediction = list(indexer.labels), estimator.getPredictionCol()
-    names = IndexToString(inputCol=prediction, outputCol=_PREDICTED_LABEL, labels=labels)
-    return PipelineModel([*fitted.stages, names])
+    indexer, rows = columns.index_label(rows, "skip" if skips else "error")
+    model = estimator.fit(rows)
+    if indexer is None:
+        return model
+    names, prediction = list(indexer.labels), estimator.getPredictionCol()
+    back = IndexToString(inputCol=prediction, outputCol=_PREDICTED_LABEL, labels=names)
+    return PipelineModel([indexer, model, back])
 
 
 def free_name(schema: StructType, name: str) -> str:

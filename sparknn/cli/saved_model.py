@@ -10,12 +10,10 @@ from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.ml.feature import IndexToString, StringIndexerModel, VectorAssembler
-from pyspark.ml.functions import vector_to_array
-from pyspark.ml.linalg import VectorUDT
 from pyspark.ml.util import DefaultParamsReader
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, NumericType, StringType, StructType
+from pyspark.sql.types import StringType, StructType
 
 from sparknn.cli.errors import UsageError, raise_mistakes
 from sparknn.cli.pipeline import free_name
@@ -23,13 +21,12 @@ from sparknn.cli.report import counted
 from sparknn.engine.filesystem import literal
 from sparknn.engine.sql import quote_column
 from sparknn.engine.worker_errors import root_cause
+from sparknn.ml.invalid_values import count_problems, missing_values
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.persistence import ModelFormatError
 from sparknn.ml.schema import SchemaError, missing_problem
 
 log = logging.getLogger("sparknn.cli")
-
-_LARGEST = 3.4028235e38  # of float32, which networks compute in
 
 
 @dataclass
@@ -94,6 +91,12 @@ class SavedModel:
         raise_mistakes(key, missing_columns(rows.schema, [label] if labelled else []))
         return rows
 
+    def _replaces(self, rows: DataFrame, name: str) -> bool:
+        """Whether the network takes a missing value of one of its ``inputCols``."""
+        encoding = self.network.encoding
+        fills = encoding is not None and encoding.fill is not None
+        return fills or isinstance(rows.schema[name].dataType, StringType)
+
     @contextmanager
     def applied(
         self, rows: DataFrame, key: str, hint: str, *, labelled: bool
@@ -112,10 +115,11 @@ class SavedModel:
         except Exception as error:
             names, labels = self.class_names, {self.text_label, self.network.getLabelCol()}
             used = {name for stage in self.stages for name in _read(stage)} | labels
+            used -= {name for name in self.network.getInputCols() if self._replaces(rows, name)}
             used, names = (used, names) if labelled else (used - labels, [])
             refuses = self.network.getHandleInvalid() == "error"
             if refuses and (found := count_invalid(rows, used, self.text_label, names)):
-                raise ValueError(f"{key}: {'; '.join(found)}. {hint}") from error
+                raise ValueError(f"{key}: {found}. {hint}") from error
             raise
         if self.skips and (left_out := before.get["n"] - after.get["n"]):
             label = ", or their label is unknown to the model" if labelled else ""
@@ -143,34 +147,15 @@ def load(spark: SparkSession, path: str, key: str = "--model") -> SavedModel:
 
 def count_invalid(
     rows: DataFrame, columns: Collection[str], label: str = "", names: Sequence[str] = ()
-) -> list[str]:
-    """Count values that are missing, and labels that are none of ``names``; a text per column."""
-    checks: dict[str, Column] = {}
+) -> str:
+    """Count values that are missing, and labels that are none of ``names``."""
+    checks: dict[tuple[str, str, str], Column] = {}
     for name in [name for name in rows.columns if name in columns]:
-        is_text = isinstance(rows.schema[name].dataType, StringType)
-        what = "null" if is_text else "null, NaN or infinite"
-        checks[f"column '{name}' is {what}"] = _is_invalid(rows, name)
+        checks |= missing_values(rows, name)
     if names and label in rows.columns:
         known = f"column '{label}' is none of the labels that the model knows ({', '.join(names)})"
-        checks[known] = ~F.col(quote_column(label)).cast("string").isin(*names)
-    counts = [F.count_if(check) for check in checks.values()]
-    n_rows, *n_invalid = rows.agg(F.count(F.lit(1)), *counts).head() or (0,)
-    found = zip(checks, n_invalid, strict=True)
-    return [f"{text} in {count:,} of {n_rows:,} rows" for text, count in found if count]
-
-
-def _is_invalid(rows: DataFrame, name: str) -> Column:
-    """Whether a value is null, or is or holds a number that is not finite."""
-
-    def is_wrong(number: Column) -> Column:
-        number = number.cast("double")
-        return number.isNull() | F.isnan(number) | (F.abs(number) > _LARGEST)
-
-    kind, value = rows.schema[name].dataType, F.col(quote_column(name))
-    if isinstance(kind, VectorUDT | ArrayType):
-        array = vector_to_array(value) if isinstance(kind, VectorUDT) else value
-        return value.isNull() | F.exists(array, is_wrong)
-    return is_wrong(value) if isinstance(kind, NumericType) else value.isNull()
+        checks[label, "unknown", known] = ~F.col(quote_column(label)).cast("string").isin(*names)
+    return "; ".join(map(str, count_problems(rows, checks)))
 
 
 def missing_columns(schema: StructType, names: Iterable[str]) -> list[str]:
@@ -191,8 +176,7 @@ def _flat(model: Any) -> Iterator[Any]:
 def _columns(stage: Any, *params: str) -> list[str]:
     """Return the columns that the first of some Params that is defined names."""
     for name in params:
-        if stage.hasParam(name) and stage.isDefined(name):
-            value = stage.getOrDefault(name)
+        if stage.hasParam(name) and stage.isDefined(name) and (value := stage.getOrDefault(name)):
             return [value] if isinstance(value, str) else list(value)
     return []
 

@@ -9,20 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, SparkSession
 
 from sparknn.cli.apply import print_report
 from sparknn.cli.errors import raise_mistakes
 from sparknn.cli.io import overlaps
 from sparknn.cli.jobfile import JobFile, load_train, mistakes_in
-from sparknn.cli.pipeline import Columns, column_mistakes, fit, plan_columns
+from sparknn.cli.pipeline import Columns, column_mistakes, fit
 from sparknn.cli.report import counted
 from sparknn.cli.saved_model import SavedModel, count_invalid, load
 from sparknn.cli.session import open_session
 from sparknn.engine.interface import DataError
 from sparknn.engine.sql import is_connect, quote_column
 from sparknn.ml.checked_params import ParamError
+from sparknn.ml.input_columns import kinds_of
 from sparknn.ml.schema import case_matters
 
 log = logging.getLogger("sparknn.cli")
@@ -56,39 +56,36 @@ def run(path: str, overrides: Sequence[str] = (), *, verbose: bool = False) -> N
 
 def _plan(job: JobFile, rows: dict[str, DataFrame]) -> Columns:
     """Return the columns of the network, which are there in training rows and test rows."""
-    train, label = rows["data.train"], job.values["data.label"]
+    train, names = rows["data.train"], tuple(job.features)
     spark, classifies = train.sparkSession, job.values["task"] == "classification"
-    columns = plan_columns(train.schema, job.features, label, classifies)
+    columns = Columns.of(train.schema, names, job.values["data.label"], classifies=classifies)
     if path := job.estimator.getInitialModel():
         columns = _start_from(load(spark, path, "training.initialModel"), columns, job)
-    case = case_matters(spark)
+    case, kinds = case_matters(spark), dict[str, str]()
     for key, data in rows.items():
-        named_by = "" if data is train else key
-        found = column_mistakes(data.schema, columns, job.estimator, named_by, case_matters=case)
+        test = None if data is train else (key, kinds)
+        found = column_mistakes(data.schema, columns, job.estimator, test, case_matters=case)
         source = job.sources()[key]
         # All columns of a CSV without rows are text.
-        if found and source.format == "csv" and not data.head(1):
+        if (found or not test) and source.format == "csv" and not data.head(1):
             found = [f"{key}: there are no rows in {source.path}."]
         raise_mistakes(job.name, found)
+        kinds = kinds or kinds_of(data.schema, names)
+    if text := [name for name, kind in kinds.items() if kind == "text"]:
+        log.info("Text, whose values become categories: %s.", ", ".join(text))
     return columns
 
 
 def _start_from(initial: SavedModel, columns: Columns, job: JobFile) -> Columns:
-    """Give the estimator the network of a saved model, and classes and features their places."""
+    """Give the estimator the network of a saved model, and classes their numbers."""
     try:
         job.estimator._set(initialModel=initial.network)
     except ParamError as error:
         raise_mistakes(job.name, mistakes_in(error))
-    names, features = ", ".join(columns.assembled), initial.network.getFeaturesCol()
-    for stage in initial.stages:
-        if isinstance(stage, VectorAssembler) and stage.getOutputCol() == features and names:
-            known = ", ".join(stage.getInputCols())
-            text = f"{names}; training.initialModel was trained on {known}, in this order."
-            raise_mistakes(job.name, [f"data.features: {text}"] if names != known else [])
-    if columns.indexed and not initial.class_names:
+    if columns.index and not initial.class_names:
         text = "does not know the names of its classes; texts are numbered in alphabetical order."
         log.warning("training.initialModel %s", text)
-    return replace(columns, names=tuple(initial.class_names) if columns.indexed else ())
+    return replace(columns, names=tuple(initial.class_names) if columns.index else ())
 
 
 def _keep(job: JobFile, model: Any, spark: SparkSession) -> None:
@@ -114,34 +111,28 @@ def _keep(job: JobFile, model: Any, spark: SparkSession) -> None:
 
 
 def _fit(job: JobFile, columns: Columns, rows: DataFrame) -> Any:
-    """Fit; an error names Params by their keys, and the data's own columns."""
+    """Fit; an error names Params by their keys, and a text label by its column."""
+    label = columns.label
     try:
         return fit(job.estimator, columns, rows)
     except ParamError as error:
         raise_mistakes(job.name, mistakes_in(error))
-    except Exception as error:
-        # Of what went wrong otherwise, such as in an indexer, only missing values can be known.
-        known = error if isinstance(error, DataError) else DataError("")
-        if text := _row_problem(known, job, columns, rows):
-            raise ValueError(text) from error
+    except DataError as error:
+        if error.reason == "one class" and columns.index:
+            text = rows.select(quote_column(label)).dropna().head()
+            only = f"data.label: column '{label}' holds one class only ({text and text[0]!r})"
+            raise ValueError(f"{only}. Check for a filter that removed the others.") from error
         raise
-
-
-def _row_problem(error: DataError, job: JobFile, columns: Columns, rows: DataFrame) -> str:
-    """Return what is wrong with the rows, in columns of the data; empty if the error says it."""
-    if error.reason == "one class" and columns.indexed:
-        text = rows.select(quote_column(columns.indexed)).dropna().head()
-        only = f"column '{columns.indexed}' holds one class only ({text and text[0]!r})"
-        return f"data.label: {only}. Check for a filter that removed the others."
-    handling = job.estimator.getHandleInvalid()
-    if handling == "skip":
-        return ""
-    features = [] if handling == "keep" else job.features
-    others = ("label", "weight", "validationIndicator")
-    read = [*features, *(job.values[f"data.{name}"] for name in others)]
-    found = count_invalid(rows, read, columns.indexed, columns.names)
-    found += [str(each) for each in error.problems if each.reason != "missing"] if found else []
-    return f"data.train: {'; '.join(found)}. {_SKIP}" if found else ""
+    except Exception as error:
+        # Of what went wrong in an indexer, only missing and unknown labels can be known.
+        skips = job.estimator.getHandleInvalid() == "skip"
+        if (
+            columns.index
+            and not skips
+            and (found := count_invalid(rows, [label], label, columns.names))
+        ):
+            raise ValueError(f"data.train: {found}. {_SKIP}") from error
+        raise
 
 
 def _draw(summary: Any, path: str) -> str:

@@ -98,6 +98,20 @@ class InputColumns:
 
     columns: tuple[InputColumn, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return [each.name for each in self.columns]
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The names of the features; elements of a vector have its name and their number."""
+        return [
+            each.name if each.size == 1 else f"{each.name}_{number}"
+            for each in self.columns
+            for number in range(each.size)
+        ]
+
     def features(self, table: Mapping[str, Any]) -> Float64Array:
         """Return the features of a table's rows, shape (n, d).
 

@@ -142,7 +142,7 @@ class AveragingConfig:
     ----------
     rule : str
         A key of ``AVERAGING_RULES``.
-    momentum, rate : float
+    momentum : float
         Of the rule.
     final : str
         One of ``FINAL_WEIGHTS``.
@@ -156,7 +156,6 @@ class AveragingConfig:
 
     rule: str = "mean"
     momentum: float = 0.0
-    rate: float = 1.0
     final: str = "last"
     patience: int = 0
     tol: float = 0.0

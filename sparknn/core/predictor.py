@@ -1,37 +1,27 @@
 """Predict with numpy alone: on executors, on the driver, in a web service.
 
-A row's prediction does not depend on the other rows of a call. BLAS kernels round differently for
-different numbers of rows, and some for different positions among them; so rows are always
-multiplied ``block_rows`` at a time, and the last block is padded with zeros.
+A row's prediction does not depend on the other rows of a call (``row_blocks``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sparknn.core.columns import InputColumns
+from sparknn.core.contributions import Explainer
 from sparknn.core.entries import Entries
-from sparknn.core.nn.encoding import Encoder, Encoding
-from sparknn.core.nn.input_layer import LEAST_SPARSE, SPARSE_DENSITY, InputLayer
+from sparknn.core.forward import ForwardPass
+from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.losses import softmax
 from sparknn.core.nn.network import Network
-from sparknn.core.types import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
-
-# Rows multiplied at a time. Measured (784-300-10, one thread): 1.15 times the time of one large
-# product, and 1.6 times in blocks of 8 rows.
-BLOCK_ROWS = 128
-_BLOCKS = (BLOCK_ROWS, 16, 8, 4, 1)
-# Entries of sparse rows multiplied at a time.
-_ENTRIES = 8192
-# A BLAS repeats its tiles well before this width, so wider layers need no test of their own.
-_MAX_WIDTH = 2048
+from sparknn.core.types import Float32Array, Float64Array, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +40,8 @@ class LocalPredictor:
         Subtracted from the features, before they are encoded or become float32.
     output_offset : ndarray, shape (k,), float64, optional
         Added to the predicted targets.
+    baseline : ndarray, shape (inputs,), float32, optional
+        Mean of the network's inputs in training, which ``contributions`` compares with.
     inputs : InputColumns, optional
         The columns of a table that features are assembled from.
 
@@ -68,15 +60,16 @@ class LocalPredictor:
     encoding: Encoding | None = field(default=None, repr=False)
     input_offset: Float64Array | None = field(default=None, repr=False)
     output_offset: Float64Array | None = field(default=None, repr=False)
+    baseline: Float32Array | None = field(default=None, repr=False)
     inputs: InputColumns | None = field(default=None, repr=False)
 
     @property
     def n_features(self) -> int:
-        return self.network.layers[0] if self.encoding is None else self.encoding.n_features
+        return self.forward.n_features
 
     @property
     def n_outputs(self) -> int:
-        return self.network.layers[-1]
+        return self.forward.n_outputs
 
     @property
     def classifies(self) -> bool:
@@ -88,17 +81,19 @@ class LocalPredictor:
             "layers": self.network.layers,
             "activation": self.network.activation,
             "loss": self.network.loss,
-            "theta": np.ascontiguousarray(self.theta, dtype="<f4").tobytes(),
+            "theta": _to_bytes(self.theta),
             "thresholds": self.thresholds,
             "encoding": None if self.encoding is None else self.encoding.to_json(),
             "input_offset": _to_list(self.input_offset),
             "output_offset": _to_list(self.output_offset),
+            "baseline": None if self.baseline is None else _to_bytes(self.baseline),
             "inputs": None if self.inputs is None else self.inputs.to_json(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = Network(state["layers"], state["activation"], state["loss"])
         theta = np.frombuffer(state["theta"], dtype="<f4")
+        baseline = state.get("baseline")
         encoding = state.get("encoding") and Encoding.from_json(state["encoding"])
         self.__dict__.update(
             network=network,
@@ -107,6 +102,7 @@ class LocalPredictor:
             encoding=encoding,
             input_offset=_from_list(state.get("input_offset")),
             output_offset=_from_list(state.get("output_offset")),
+            baseline=None if baseline is None else np.frombuffer(baseline, dtype="<f4"),
             inputs=state.get("inputs") and InputColumns.from_json(state["inputs"]),
         )
 
@@ -151,6 +147,39 @@ class LocalPredictor:
         """Predict class indices, shape (n,); or targets, shape (n,) for one, (n, k) for several."""
         return self.decide(self.predict_raw(X))
 
+    def contributions(self, X: ArrayLike) -> Float64Array:
+        """Compute what every feature contributes to every output of ``predict_raw``.
+
+        Integrated gradients (see ``core.contributions``) from the mean of the training rows: those
+        of a row add up to its outputs less those of the mean, but for rounding in float32. Features
+        that are encoded start at the mean of their inputs, such as the shares of a category's
+        values.
+
+        Returns
+        -------
+        ndarray, shape (n, k, d), float64
+            Of logits for a classifier.
+
+        Raises
+        ------
+        ValueError
+            As ``predict_raw``; or if the model does not know the mean.
+        """
+        self.predict_raw(X)
+        rows: Any = X
+        dense = rows.toarray() if hasattr(rows, "tocsr") else np.asarray(rows)
+        return self.explainer.contributions(dense)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Compute contributions of valid rows; ValueError without a baseline."""
+        if self.baseline is None:
+            raise ValueError(
+                "The model does not know the mean of its training rows, which contributions start "
+                "from: it was made from parameters, or fitted by an older version. Fit it again."
+            )
+        return Explainer(self.forward, self.baseline)
+
     def outputs(self, X: FloatArray) -> Float64Array:
         """Compute ``predict_raw``; rows that are invalid become rows of NaN.
 
@@ -161,135 +190,19 @@ class LocalPredictor:
         ----------
         X : ndarray, shape (n, d)
         """
-        return self._plus_offset(self._outputs(X))
+        return self._plus_offset(self.forward.outputs(X))
+
+    @cached_property
+    def forward(self) -> ForwardPass:
+        """Compute the last layer, without the offset of the targets."""
+        return ForwardPass(self.network, self.theta, self.encoding, self.input_offset)
 
     def _plus_offset(self, raw: Float64Array) -> Float64Array:
         return raw if self.output_offset is None else raw + self.output_offset
 
-    def _outputs(self, X: FloatArray) -> Float64Array:
-        raw = np.empty((len(X), self.n_outputs), dtype=np.float64)
-        if self.encoding is not None:
-            return self._encoded_outputs(X, self.encoding, raw)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for start, stop, blocks in self._input_blocks(X, block_rows(self.network.layers)):
-                few = None
-                if self._wide:
-                    rows = blocks.reshape(-1, self.n_features)[: stop - start]
-                    few = self._few(np.count_nonzero(rows, axis=1))
-                if few is None or not few.all():
-                    logits = self.network.logits(self.theta, blocks).reshape(-1, self.n_outputs)
-                    raw[start:stop] = logits[: stop - start]
-                    finite = np.isfinite(blocks).all(axis=2).reshape(-1)
-                    finite &= np.isfinite(logits).all(axis=1)
-                    raw[start:stop][~finite[: stop - start]] = np.nan
-                if few is not None and few.any():
-                    raw[start:stop][few] = self._sparse_outputs(Entries.of(rows[few]))
-        return raw
-
     def outputs_of(self, rows: Entries) -> Float64Array:
         """``outputs`` of rows that are given by their entries: to the byte the same numbers."""
-        return self._plus_offset(self._outputs_of(rows))
-
-    def _outputs_of(self, rows: Entries) -> Float64Array:
-        if self.encoding is not None:
-            return self._outputs_of_dense(rows, np.arange(len(rows.counts)))
-        if self.input_offset is not None:
-            # Wide rows stay sparse.
-            return replace(self, input_offset=None)._outputs_of(rows.less(self.input_offset))
-        with np.errstate(over="ignore", invalid="ignore"):
-            rows = rows.without_zeros()
-            few = self._few(rows.counts) if self._wide else np.zeros(len(rows.counts), dtype=bool)
-            if few.all():
-                return self._sparse_outputs(rows)
-            raw = np.empty((len(few), self.n_outputs), dtype=np.float64)
-            raw[few] = self._sparse_outputs(rows.chosen(few))
-            many = np.flatnonzero(~few)
-            raw[many] = self._outputs_of_dense(rows, many)
-            return raw
-
-    def _outputs_of_dense(self, rows: Entries, which: IntArray) -> Float64Array:
-        """Of the rows ``which``, made dense a block at a time."""
-        raw = np.empty((len(which), self.n_outputs), dtype=np.float64)
-        for start in range(0, len(which), BLOCK_ROWS):
-            at = which[start : start + BLOCK_ROWS]
-            mine = np.zeros(len(rows.counts), dtype=bool)
-            mine[at] = True
-            raw[start : start + len(at)] = self._outputs(rows.chosen(mine).dense(self.n_features))
-        return raw
-
-    def _input_blocks(self, X: FloatArray, n_block: int) -> Iterator[tuple[int, int, Float32Array]]:
-        """``_blocks`` of all rows, less the offset."""
-        if self.input_offset is None:
-            yield from _blocks(X, n_block)
-            return
-        for first in range(0, len(X), BLOCK_ROWS):
-            rows = X[first : first + BLOCK_ROWS] - self.input_offset
-            for start, stop, blocks in _blocks(rows, n_block):
-                yield first + start, first + stop, blocks
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        assert self.encoding is not None
-        return Encoder(self.encoding)
-
-    def _encoded_outputs(
-        self, X: FloatArray, encoding: Encoding, raw: Float64Array
-    ) -> Float64Array:
-        layer = InputLayer(self.network, encoding.n_embedded)
-        W, theta = layer.split(self.theta)
-        n_block = block_rows(layer.dense.layers)
-        inputs = np.empty((BLOCK_ROWS, encoding.n_dense), dtype=np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for start, stop, blocks in self._input_blocks(X, n_block):
-                rows = blocks.reshape(-1, encoding.n_features)
-                # Of one row, encoding the others of its block would take half the time.
-                encoded = np.zeros((len(rows), encoding.n_dense), dtype=np.float32)
-                encoded[: stop - start] = self._encoder.encode(rows[: stop - start], inputs)
-                embedded = _Embedded(*encoding.rows_of_weights(rows), W)
-                logits = layer.dense.logits(
-                    theta, encoded.reshape(len(blocks), n_block, encoding.n_dense), embedded
-                ).reshape(-1, self.n_outputs)
-                usable = encoding.valid(rows) & np.isfinite(logits).all(axis=1)
-                logits[~usable] = np.nan
-                raw[start:stop] = logits[: stop - start]
-        return raw
-
-    @property
-    def _wide(self) -> bool:
-        return self.n_features >= LEAST_SPARSE
-
-    def _few(self, counts: IntArray) -> BoolArray:
-        """Which rows are multiplied entry by entry, however they came: those with few entries."""
-        return counts <= SPARSE_DENSITY * self.n_features
-
-    def _sparse_outputs(self, rows: Entries) -> Float64Array:
-        """Of rows with few entries: each row's sum is its own, whatever rows are beside it."""
-        values, columns, counts = rows
-        W, b, _ = self.network.blocks(self.theta)[0]
-        ends = np.cumsum(counts)
-        starts = ends - counts
-        finite = np.ones(len(counts), dtype=bool)
-        finite[np.repeat(np.arange(len(counts)), counts)[~np.isfinite(values)]] = False
-        Z = np.zeros((len(counts), len(b)), dtype=np.float32)
-        row = 0
-        while row < len(counts):
-            stop = int(np.searchsorted(ends, starts[row] + _ENTRIES, side="right"))
-            stop = max(stop, row + 1)
-            first, last = int(starts[row]), int(ends[stop - 1])
-            terms = W[columns[first:last]]
-            terms *= values[first:last, None]
-            # `reduceat` has no word for an empty row.
-            there = row + np.flatnonzero(counts[row:stop])
-            if len(there):
-                Z[there] = np.add.reduceat(terms, starts[there] - first, axis=0)
-            row = stop
-        Z += b
-        raw = np.empty((len(counts), self.n_outputs), dtype=np.float64)
-        for start, stop, blocks in _blocks(Z, block_rows(self.network.layers)):
-            logits = self.network.logits_above(self.theta, blocks).reshape(-1, self.n_outputs)
-            raw[start:stop] = logits[: stop - start]
-        raw[~(finite & np.isfinite(raw).all(axis=1))] = np.nan
-        return raw
+        return self._plus_offset(self.forward.outputs_of(rows))
 
     def probabilities(self, raw: Float64Array) -> Float64Array:
         """Convert ``predict_raw`` to ``predict_proba``."""
@@ -298,6 +211,8 @@ class LocalPredictor:
     def decide(self, raw: Float64Array) -> Float64Array:
         """Convert ``predict_raw`` to ``predict``. Ties go to the lowest class."""
         if not self.classifies:
+            response = self.network.loss_fn.response
+            raw = raw if response is None else np.asarray(response(raw), dtype=np.float64)
             return raw[:, 0] if raw.shape[1] == 1 else raw
         if self.thresholds is None:
             return raw.argmax(axis=1).astype(np.float64)
@@ -307,6 +222,29 @@ class LocalPredictor:
             scaled = self.probabilities(raw) / np.asarray(self.thresholds)
         scaled[np.isnan(scaled)] = -np.inf
         return scaled.argmax(axis=1).astype(np.float64)
+
+    def to_onnx(self, path: str | PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write the predictor as an ONNX file; needs ``sparknn[onnx]``.
+
+        Input ``X``; outputs ``label`` and ``probabilities``, or ``variable``: see
+        ``sparknn.integrations.onnx``. Results differ by rounding in float32 from this object's.
+
+        Parameters
+        ----------
+        path : str or path
+            On this machine.
+        metadata : mapping of str to str, optional
+            Properties of the file.
+        """
+        from sparknn.integrations.onnx import save_onnx
+
+        save_onnx(
+            self.forward,
+            path,
+            output_offset=self.output_offset,
+            thresholds=self.thresholds,
+            metadata=metadata,
+        )
 
     def _checked(self, X: ArrayLike) -> FloatArray:
         matrix = np.asarray(X)
@@ -334,21 +272,8 @@ class LocalPredictor:
             )
 
 
-@dataclass(frozen=True)
-class _Embedded:
-    """Add the rows of ``W`` that categories use (``Encoding.rows_of_weights``), one by one."""
-
-    numbers: IntArray
-    known: BoolArray
-    W: FloatArray
-
-    def add_to(self, Z: FloatArray) -> None:
-        flat = Z.reshape(-1, Z.shape[-1])
-        for numbers, known in zip(self.numbers.T, self.known.T, strict=True):
-            flat[known] += self.W[numbers[known]]
-
-    def backward(self, dZ: FloatArray) -> None:
-        raise TypeError("A predictor is not trained.")
+def _to_bytes(values: Float32Array) -> bytes:
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()
 
 
 def _to_list(offset: Float64Array | None) -> list[float] | None:
@@ -367,40 +292,3 @@ def _all_valid(raw: Float64Array) -> Float64Array:
             f"(the first is row {invalid[0]}). Remove or impute them first."
         )
     return raw
-
-
-def _blocks(X: FloatArray, n_block: int) -> Iterator[tuple[int, int, Float32Array]]:
-    """Split X into float32 arrays, shape (blocks, n_block, d); pad the last block with zeros."""
-    n, d = X.shape
-    for start in range(0, n, BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, n)
-        rows = np.ascontiguousarray(X[start:stop], dtype=np.float32)
-        missing = -len(rows) % n_block
-        if missing:
-            rows = np.concatenate([rows, np.zeros((missing, d), dtype=np.float32)])
-        yield start, stop, rows.reshape(-1, n_block, d)
-
-
-@lru_cache(maxsize=64)
-def block_rows(layers: tuple[int, ...]) -> int:
-    """Return the largest block in which a row's result does not depend on its position.
-
-    This depends on the processor: OpenBLAS's kernels for AVX-512 sum the products of every row in
-    the same order; those for AVX2 (Haswell, Zen) treat the first six rows of twelve differently
-    from the next six, but eight rows equally. So it is measured, once per network.
-    """
-    shapes = {(min(n_in, _MAX_WIDTH), min(n_out, _MAX_WIDTH)) for n_in, n_out in pairwise(layers)}
-    return next(n for n in _BLOCKS if n == 1 or all(_is_position_free(n, *s) for s in shapes))
-
-
-def _is_position_free(n_rows: int, n_in: int, n_out: int) -> bool:
-    """Return whether ``n_rows`` equal rows have equal products, to the last bit."""
-    rng = np.random.default_rng(0)
-    W = rng.random((n_in, n_out), dtype=np.float32) - 0.5
-    # A different order changes only some sums: about a third of the sums of three.
-    for _ in range(2 + 64 // n_out):
-        row = rng.random(n_in, dtype=np.float32) - 0.5
-        Z = np.tile(row, (n_rows, 1)) @ W
-        if not np.array_equal(Z, np.broadcast_to(Z[0], Z.shape)):
-            return False
-    return True

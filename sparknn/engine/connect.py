@@ -35,7 +35,6 @@ from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.spark_engine import SparkEngine, plural
 from sparknn.engine.spill import HANDLE_DDL, ShardHandle
-from sparknn.engine.sql import default_parallelism
 
 log = logging.getLogger("sparknn")
 T = TypeVar("T")
@@ -56,12 +55,10 @@ class ConnectEngine(SparkEngine):
     """
 
     def __init__(self, df: DataFrame, spec: DataSpec) -> None:
-        self._spark: SparkSession = df.sparkSession
-        _check_versions(self._spark)
+        _check_versions(df.sparkSession)
         self._view = ""
         # Handles, and the partitions of which they are the last ones.
         self._frames: list[tuple[DataFrame, set[int]]] = []
-        self._n_slots = 0
         super().__init__(df, spec)
 
     def _write_shards(self, df: DataFrame, offset: Float64Array | None) -> list[ShardHandle]:
@@ -80,14 +77,6 @@ class ConnectEngine(SparkEngine):
 
     def _n_executors(self) -> int:
         return 0
-
-    @property
-    def n_slots(self) -> int:
-        """Return Spark's default parallelism; a session of Spark Connect knows no more."""
-        if not self._n_slots:
-            with defer_interrupts():
-                self._n_slots = default_parallelism(self._spark)
-        return self._n_slots
 
     def run_round(self, requests: Sequence[RoundRequest], round_: int) -> RoundResult:
         """Train every request on every worker; equal requests and rounds give equal bytes."""

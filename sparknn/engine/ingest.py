@@ -154,12 +154,7 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
         if len(found) > 1
     ]
     if problems:
-        raise DataError(
-            f"The training data cannot be used: {'; '.join(map(str, problems))}."
-            f"{_advice(bad, spec)}",
-            reason="columns",
-            problems=problems,
-        )
+        raise DataError.of_columns(problems, _advice(bad, spec))
 
     n_rows = sum(handle.n_rows for handle in handles)
     n_validation = sum(handle.n_validation for handle in handles)

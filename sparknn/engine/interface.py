@@ -47,14 +47,28 @@ class DataError(ValueError):
     reason : str
         ``empty``, ``columns`` (see ``problems``), ``one class``; empty for any other.
     problems : sequence of ColumnProblem
+    hint : str
+        What to do about the problems; a part of the message.
     """
 
     def __init__(
-        self, message: str, *, reason: str = "", problems: Sequence[ColumnProblem] = ()
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        problems: Sequence[ColumnProblem] = (),
+        hint: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.problems = tuple(problems)
+        self.hint = hint
+
+    @classmethod
+    def of_columns(cls, problems: Sequence[ColumnProblem], hint: str) -> DataError:
+        """Return the error of values that cannot be trained on."""
+        message = f"The training data cannot be used: {'; '.join(map(str, problems))}.{hint}"
+        return cls(message, reason="columns", problems=problems, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -156,6 +170,7 @@ class FeatureStatistics:
     target_mean, target_deviation : ndarray, shape (k,), float64
     filled : ndarray, shape (d,), float64, optional
         Of sparse rows: the share of the weight in which a feature is not 0.
+    target_low : ndarray, shape (k,), float64, optional
     """
 
     mean: Float64Array
@@ -165,6 +180,7 @@ class FeatureStatistics:
     target_mean: Float64Array
     target_deviation: Float64Array
     filled: Float64Array | None = None
+    target_low: Float64Array | None = None
 
 
 class Engine(RoundRunner, Protocol):
@@ -193,7 +209,10 @@ class Engine(RoundRunner, Protocol):
         """
 
     def digest(self) -> str:
-        """Return a hash of all rows that does not depend on their order."""
+        """Return a hash of all rows that does not depend on their order within a worker.
+
+        Nor on the worker, unless the spec's ``shuffle`` is false.
+        """
 
     def close(self) -> None:
         """Remove everything that the engine has stored anywhere."""

@@ -61,17 +61,6 @@ class RddEngine(SparkEngine):
         # Spark counts the driver, too; in local mode it is the only executor.
         return max(1, len(self._sc._jsc.sc().statusTracker().getExecutorInfos()) - 1)
 
-    @property
-    def n_slots(self) -> int:
-        """Return how many tasks today's executors can run at a time.
-
-        Spark's default parallelism is not that: users set it for their shuffles.
-        """
-        with defer_interrupts():
-            context = self._sc._jsc.sc()
-            profile = context.resourceProfileManager().defaultResourceProfile()
-            return max(1, int(context.maxNumConcurrentTasks(profile)))
-
     def run_round(self, requests: Sequence[RoundRequest], round_: int) -> RoundResult:
         """Train every request on every worker; equal requests and rounds give equal bytes."""
         started = time.perf_counter()

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +29,7 @@ from sparknn.engine.ingest import check, coarse_offset
 from sparknn.engine.interface import DatasetInfo, DataSpec, FeatureStatistics
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.spill import ShardHandle
+from sparknn.engine.sql import default_parallelism
 from sparknn.engine.statistics import combine
 from sparknn.engine.worker_errors import WorkerEnvironmentError, translate_worker_errors
 
@@ -49,7 +50,7 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
     """
 
     def __init__(self, df: DataFrame, spec: DataSpec) -> None:
-        self._spec = spec
+        self._spark, self._spec = df.sparkSession, spec
         self._fit_id = uuid.uuid4().hex
         self._tag = f"sparknn-{self._fit_id}"
         self._statistics: FeatureStatistics | None = None
@@ -113,10 +114,11 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    @property
-    @abstractmethod
+    @cached_property
     def n_slots(self) -> int:
-        """Return how many tasks today's executors can run at a time."""
+        """How many tasks run at a time: Spark's default parallelism, all slots unless it is set."""
+        with defer_interrupts():
+            return default_parallelism(self._spark)
 
     @abstractmethod
     def run_round(self, requests: Sequence[RoundRequest], round_: int) -> RoundResult:
@@ -140,11 +142,14 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         return self._samples[n_rows]
 
     def digest(self) -> str:
-        """Return a hash of all rows that does not depend on their order."""
+        """Return a hash of all rows; without ``shuffle``, also of which worker has which."""
         # Which validation rows are drawn depends on the order; those marked by a column do not.
         salt = 0 if self._spec.validation_indicator is None else 1
         task = partial(tasks.shard_digest, self._shape, salt)
-        return f"{sum(self._on_every_shard('digest of the rows', task)) % (1 << 64):016x}"
+        sums = self._on_every_shard("digest of the rows", task)
+        step = 0 if self._spec.shuffle else 2
+        total = sum((1 + step * partition) * each for partition, each in enumerate(sums))
+        return f"{total % (1 << 64):016x}"
 
     def _on_every_shard(self, what: str, task: Callable[[ShardHandle], T]) -> list[T]:
         """Return the results of ``task`` on every shard, by partition."""

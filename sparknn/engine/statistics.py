@@ -149,5 +149,6 @@ def combine(parts: list[Moments], n_features: int) -> FeatureStatistics:
         high=total.high[:d],
         target_mean=target_mean,
         target_deviation=deviation[d:],
+        target_low=total.low[d:],
         filled=None if total.filled is None else total.filled / max(total.weight, tiny),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -115,6 +115,9 @@ class CheckedParams(Params):
     set", as in the constructors of pyspark.
     """
 
+    #: Params of earlier versions, and what to use instead.
+    _removed: ClassVar[Mapping[str, str]] = {}
+
     def __init__(self) -> None:
         super().__init__()
         declared = [param for param in self.params if isinstance(param, CheckedParam)]
@@ -138,7 +141,9 @@ class CheckedParams(Params):
         converted: dict[str, Any] = {}
         problems: dict[str, str] = {}
         for name, value in values.items():
-            if not self.hasParam(name):
+            if name in self._removed:
+                problems[name] = f" was removed: {self._removed[name]}"
+            elif not self.hasParam(name):
                 guess = did_you_mean(name, [param.name for param in self.params])
                 problems[name] = f": there is no such param{guess or '.'}"
             elif value is None:

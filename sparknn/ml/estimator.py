@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from pyspark.ml.base import Model, Predictor
 from pyspark.ml.param import Param, Params
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
+from pyspark.sql.types import StructType
 
 from sparknn.core.columns import InputColumns
 from sparknn.engine.interface import DataSpec
@@ -24,13 +25,22 @@ from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.sql import default_parallelism, is_connect
 from sparknn.ml.attributes import categories_of
 from sparknn.ml.checked_params import AUTO, ParamError
-from sparknn.ml.fit import Trainable, fit_models
-from sparknn.ml.input_columns import FEATURES, assemble, find_columns
+from sparknn.ml.fit import Trainable, fit_models, load_initial_model
+from sparknn.ml.input_columns import FEATURES, assemble, column_problems, find_columns
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
 from sparknn.ml.progress import map_name
 from sparknn.ml.resume import wants_checkpoints
-from sparknn.ml.schema import case_matters, check_is_dataframe, check_training_schema, with_fields
+from sparknn.ml.schema import (
+    SchemaProblem,
+    ambiguous_problems,
+    case_matters,
+    check_is_dataframe,
+    feature_problem,
+    raise_all,
+    training_problems,
+    with_fields,
+)
 from sparknn.ml.training_setup import params_that_need_validation
 
 ParamMap = Mapping[Param[Any], Any]
@@ -69,7 +79,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         return super().fit(dataset, params)
 
     def _fit(self, dataset: DataFrame) -> Any:
-        inputs, rows = self._assemble(dataset)
+        inputs, rows = self._assemble(self._check(dataset))
         (outcome,) = fit_models(rows, self._spec(rows), [self], inputs=inputs)
         if isinstance(outcome, Exception):
             raise outcome
@@ -99,15 +109,18 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             Immediately, with a note that names the map.
         """
         copies = [self.copy() for _ in paramMaps]
-        groups: dict[tuple[DataSpec, int, tuple[str, ...]], list[int]] = {}
-        assembled: dict[tuple[str, ...], tuple[InputColumns | None, DataFrame]] = {}
+        groups: dict[tuple[DataSpec, int, Hashable], list[int]] = {}
+        assembled: dict[Hashable, tuple[InputColumns | None, DataFrame]] = {}
         for index, paramMap in enumerate(paramMaps):
             try:
                 self._check_param_owners(paramMap)
                 copies[index] = self.copy(paramMap)
-                columns = tuple(copies[index]._columns())
+                checked = copies[index]._check(dataset)
+                # Codes of text are the initial model's.
+                initial = copies[index].getInitialModel() if copies[index].getInputCols() else ""
+                columns = *copies[index]._columns(), initial
                 if columns not in assembled:
-                    assembled[columns] = copies[index]._assemble(dataset)
+                    assembled[columns] = copies[index]._assemble(checked)
                 spec = copies[index]._spec(assembled[columns][1])
             except Exception as error:
                 _add_note(error, index, paramMaps)
@@ -115,7 +128,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             group = spec, copies[index].getAggregationDepth(), columns
             groups.setdefault(group, []).append(index)
 
-        def train(spec: DataSpec, columns: tuple[str, ...], indices: Sequence[int]) -> list[Any]:
+        def train(spec: DataSpec, columns: Hashable, indices: Sequence[int]) -> list[Any]:
             chosen = [copies[index] for index in indices]
             inputs, rows = assembled[columns]
             outcomes = fit_models(rows, spec, chosen, indices, len(paramMaps), inputs)
@@ -157,48 +170,81 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         return [*features, *filter(None, map(self._optional_column, _OTHER_COLUMNS))]
 
     @defer_interrupts()
-    def _assemble(self, dataset: DataFrame) -> tuple[InputColumns | None, DataFrame]:
-        """Return ``inputCols`` as a fit found them, if they are set, and rows with features.
-
-        Raises
-        ------
-        ParamError, SchemaError, DataError, TypeError
-        """
-        names = self.getInputCols()
-        check_is_dataframe(dataset, "fit")
-        dataset, _ = with_fields(dataset, self._columns())
-        if not names:
-            return None, dataset
-        used = {name: self._optional_column(name) for name in _OTHER_COLUMNS}
-        problems = [f"{param} is '{name}'" for param, name in used.items() if name in names]
-        if problems:
-            hint = f" = {names}; {', '.join(problems)}, which is no feature. Leave it out."
-            raise ParamError(type(self).__name__, {"inputCols": hint})
-        inputs = find_columns(dataset, names)
-        return inputs, assemble(inputs, dataset)
-
-    @defer_interrupts()
-    def _spec(self, dataset: DataFrame) -> DataSpec:
-        """Check params and columns, and return which rows to ingest and how.
+    def _check(self, dataset: DataFrame) -> DataFrame:
+        """Check params and columns; return the rows with fields of structs as columns.
 
         Raises
         ------
         ParamError, SchemaError, TypeError
         """
+        check_is_dataframe(dataset, "fit")
         self._check_combinations(remote=is_connect(dataset))
-        features = FEATURES if self.getInputCols() else self.getFeaturesCol()
-        weight = self._optional_column("weightCol")
-        indicator = self._optional_column("validationIndicatorCol")
-        check_training_schema(
-            dataset.schema,
-            features=features,
+        dataset, _ = with_fields(dataset, self._columns())
+        raise_all(self._column_problems(dataset.schema, case_matters(dataset.sparkSession)))
+        return dataset
+
+    def _column_problems(
+        self, schema: StructType, case_matters: bool, kinds: Mapping[str, str] | None = None
+    ) -> list[SchemaProblem]:
+        """Return the columns that are missing, of the wrong type, or in the way.
+
+        Parameters
+        ----------
+        schema : StructType
+        case_matters : bool
+        kinds : mapping of str to str, optional
+            What ``inputCols`` have to be.
+        """
+        if names := self.getInputCols():
+            features = column_problems(schema, names, kinds)
+        else:
+            features = list(filter(None, [feature_problem(schema, self.getFeaturesCol())]))
+        param = "inputCols" if names else "featuresCol"
+        for name in names or [self.getFeaturesCol()]:
+            features += ambiguous_problems(schema, {param: name}, case_matters)
+        return features + training_problems(
+            schema,
             label=self.getLabelCol(),
             classifies=self._classifies,
-            weight=weight,
-            validation_indicator=indicator,
-            outputs=self._output_names(),
-            case_matters=case_matters(dataset.sparkSession),
+            weight=self._optional_column("weightCol"),
+            validation_indicator=self._optional_column("validationIndicatorCol"),
+            outputs=[*self._output_names(), self._optional_column("contributionsCol") or ""],
+            case_matters=case_matters,
         )
+
+    @defer_interrupts()
+    def _assemble(self, dataset: DataFrame) -> tuple[InputColumns | None, DataFrame]:
+        """Return ``inputCols`` as a fit found them, if they are set, and rows with features.
+
+        A fit that continues an initial model has its values of text columns.
+
+        Raises
+        ------
+        ParamError, DataError
+        """
+        names = self.getInputCols()
+        if not names:
+            return None, dataset
+        initial = load_initial_model(self, dataset.sparkSession)
+        inputs: InputColumns | None = None if initial is None else initial._inputs
+        if inputs is None or inputs.names != names:
+            inputs = find_columns(dataset, names)
+        expected = None if initial is None else initial.featureNames
+        if expected and inputs.feature_names != expected:
+            hint = f" = {names}; the initial model was trained on {expected}, in this order."
+            raise ParamError(type(self).__name__, {"inputCols": hint})
+        return inputs, assemble(inputs, dataset)
+
+    @defer_interrupts()
+    def _spec(self, dataset: DataFrame) -> DataSpec:
+        """Return which rows to ingest and how.
+
+        Raises
+        ------
+        SchemaError
+            If categories are named that do not exist.
+        """
+        features = FEATURES if self.getInputCols() else self.getFeaturesCol()
         categories = categories_of(
             dataset.schema[features],
             self.getCategoricalFeatures(),
@@ -210,8 +256,8 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             classifies=self._classifies,
             n_workers=self.getNumWorkers() or default_parallelism(dataset.sparkSession),
             seed=self.getSeed(),
-            weight=weight,
-            validation_indicator=indicator,
+            weight=self._optional_column("weightCol"),
+            validation_indicator=self._optional_column("validationIndicatorCol"),
             validation_fraction=self.getValidationFraction(),
             shuffle=self.getShuffle(),
             skip_invalid=self.getHandleInvalid() == "skip",
@@ -226,6 +272,10 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
     def _check_combinations(self, *, remote: bool = False) -> None:
         """Check params against each other; each one alone was checked when it was set."""
         problems = {}
+        names = self.getInputCols()
+        used = [(param, self._optional_column(param)) for param in _OTHER_COLUMNS]
+        if taken := [f"{param} is '{name}'" for param, name in used if name in names]:
+            problems["inputCols"] = f" = {names}; {', '.join(taken)}, which is no feature."
         indicator = self._optional_column("validationIndicatorCol")
         fraction = self.getValidationFraction()
         if indicator and fraction:
@@ -238,11 +288,12 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             for name in params_that_need_validation(self):
                 problems[name] = f" = {self.getOrDefault(name)!r}; {hint}"
         if self.getAveraging() == "mean":
-            for name, neutral in (("averagingMomentum", 0.0), ("averagingRate", 1.0)):
-                value = self.getOrDefault(name)
-                if value not in (AUTO, neutral):
-                    hint = f"Set averaging to 'nesterov', or clear {name}."
-                    problems[name] = f" = {value}; averaging='mean' does not use it. {hint}"
+            momentum = self.getAveragingMomentum()
+            if momentum not in (AUTO, 0.0):
+                problems["averagingMomentum"] = (
+                    f" = {momentum}; averaging='mean' does not use it. Set averaging to "
+                    "'nesterov', or clear averagingMomentum."
+                )
         if self.getSolver() == "sgd" and self.isSet("momentum") and self.getMomentum():
             problems["momentum"] = (
                 f" = {self.getMomentum()}; solver='sgd' does not use it. Set solver to 'momentum', "

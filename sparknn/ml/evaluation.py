@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
+from sparknn.core.nn.losses import quantiles_of
 from sparknn.core.types import Float64Array
 from sparknn.engine.sql import quote_column
 
@@ -139,24 +140,41 @@ class RegressionSummary:
         The evaluated rows, with the model's columns.
     label, prediction, weight : str
         Their columns; empty for no weight.
+    loss : str
+        Of the model.
     """
 
     predictions: DataFrame
     label: str
     prediction: str
     weight: str = ""
+    loss: str = ""
 
     @cached_property
     def targets(self) -> pd.DataFrame:
-        """One row per target: count, mse, mae, rmse, r2 (NaN for a target that does not vary)."""
+        """One row per target: count, mse, mae, rmse, r2 (NaN for a target that does not vary).
+
+        And ``deviance`` for loss='poisson'. For loss='quantile', one row per quantile, with
+        ``pinball``.
+        """
         label, prediction = (_as_array(self.predictions, c) for c in (self.label, self.prediction))
+        quantiles = quantiles_of(self.loss)
+        if quantiles:
+            label = F.array_repeat(F.element_at(label, 1), len(quantiles))
         weight = F.col(quote_column(self.weight)).cast("double") if self.weight else F.lit(1.0)
         zipped = F.arrays_zip(label.alias("y"), prediction.alias("guess"))
         pairs = self.predictions.select(
             weight.alias("weight"), F.posexplode(zipped).alias("target", "pair")
         )
         w, y = F.col("weight"), F.col("pair.y")
-        error = F.col("pair.guess") - y
+        guess = F.col("pair.guess")
+        error, own = guess - y, {}
+        if quantiles:
+            tau = F.element_at(F.array(*map(F.lit, quantiles)), F.col("target") + 1)
+            own["pinball"] = F.greatest(-tau * error, (1 - tau) * error)
+        if self.loss == "poisson":
+            term = F.when(y > 0, y * F.log(y / guess)).otherwise(0)
+            own["deviance"] = 2 * (term - y + guess)
         # Spark has no weighted variance; its own, of equal weights, is exact for any mean.
         variance = F.sum(w * y * y) / F.sum(w) - (F.sum(w * y) / F.sum(w)) ** 2
         sums = (
@@ -166,6 +184,7 @@ class RegressionSummary:
                 F.count(F.lit(1)).alias("count"),
                 (F.sum(w * error * error) / F.sum(w)).alias("mse"),
                 (F.sum(w * F.abs(error)) / F.sum(w)).alias("mae"),
+                *((F.sum(w * each) / F.sum(w)).alias(name) for name, each in own.items()),
                 (variance if self.weight else F.var_pop(y)).alias("variance"),
             )
         )
@@ -173,7 +192,19 @@ class RegressionSummary:
         table["rmse"] = np.sqrt(table["mse"])
         spread = table.pop("variance")
         table["r2"] = 1 - table["mse"] / spread.where(spread > 0)
+        if quantiles:
+            table.index = pd.Index([quantiles[number] for number in table.index], name="quantile")
         return table
+
+    @property
+    def meanPinballLoss(self) -> float:
+        """Mean over rows and quantiles; NaN if the loss is another."""
+        return float(self.targets["pinball"].mean()) if quantiles_of(self.loss) else np.nan
+
+    @property
+    def meanPoissonDeviance(self) -> float:
+        """Mean over rows and targets; NaN if the loss is another."""
+        return float(self.targets["deviance"].mean()) if self.loss == "poisson" else np.nan
 
     @property
     def meanSquaredError(self) -> float:

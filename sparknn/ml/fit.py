@@ -5,6 +5,7 @@ load initial models -> ingest -> resolve defaults -> resume -> run rounds -> mak
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -20,12 +21,15 @@ from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run_all
+from sparknn.core.types import Float32Array
 from sparknn.engine import open_engine
 from sparknn.engine.interface import DataError, DatasetInfo, DataSpec, Engine
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.attributes import feature_attributes
 from sparknn.ml.callbacks import HasCallbacks
 from sparknn.ml.checkpoint import Checkpoints
+from sparknn.ml.explain import explain, rows_to_explain
+from sparknn.ml.invalid_values import named_columns
 from sparknn.ml.live_line import LiveLine
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
@@ -33,6 +37,8 @@ from sparknn.ml.progress import Progress
 from sparknn.ml.resume import probe_all, reserve_dirs, resume_all
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.training_setup import Target, fitted_network, in_target_units, make_fit
+
+log = logging.getLogger("sparknn")
 
 
 class Trainable(NetworkParams, HasCallbacks):
@@ -53,6 +59,7 @@ class _Run:
     map_index: int
     initial: LocalPredictor | None = None
     state: FitState | None = None
+    sample: Float32Array | None = None
     error: Exception | None = None
 
 
@@ -87,19 +94,38 @@ def fit_models(
     probe_all(spark, estimators)
     verbose = any(estimator.getVerbose() for estimator in estimators)
     with reserve_dirs() as reserve, LiveLine(verbose) as live:
-        with open_engine(dataset, spec, estimators[0].getAggregationDepth()) as engine:
+        depth = estimators[0].getAggregationDepth()
+        known = feature_attributes(dataset.schema[spec.features])
+        with named_columns(dataset, spec, inputs), open_engine(dataset, spec, depth) as engine:
+            if known.size not in (None, engine.info.n_features):
+                raise DataError(
+                    f"Column '{spec.features}' declares {known.size} features in its metadata, but "
+                    f"its rows have {engine.info.n_features}. Assemble it again."
+                )
             for run in runs:
                 progress = Progress(run.estimator, run.map_index, n_maps, live)
-                _prepare(run, engine, label, progress)
+                _prepare(run, engine, label, known.names, progress)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
             resume_all(spark, engine, spec, ready, reserve)
             live.begin([state for _, state in ready])
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
+        if info.n_skipped:
+            log.info(
+                "The model drops such rows, too: it has handleInvalid='skip' from the estimator. "
+                "Set the model's handleInvalid to 'error' or 'keep' otherwise."
+            )
         seconds = time.perf_counter() - started
-        known = feature_attributes(dataset.schema[spec.features])
-        named = known.name_list if known.size == info.n_features else None
+        named = known.name_list
         return [_outcome(run, info, named, inputs, seconds, ingest_s) for run in runs]
+
+
+def load_initial_model(estimator: Trainable, spark: SparkSession) -> Any:
+    """Return the model that a fit continues from, or None."""
+    model = estimator.getInitialModel()
+    if isinstance(model, str) and model:
+        return type(estimator)._model_class.read().session(spark).load(model)
+    return model or None
 
 
 @defer_interrupts()
@@ -112,8 +138,7 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             continue
         if model not in loaded:
             try:
-                reader = type(run.estimator)._model_class.read().session(spark)
-                loaded[model] = reader.load(model) if isinstance(model, str) else model
+                loaded[model] = load_initial_model(run.estimator, spark)
             except Exception as error:
                 # Every file system has its own errors; the fits that need the model raise it.
                 loaded[model] = error
@@ -124,7 +149,9 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             run.initial = found._predictor
 
 
-def _prepare(run: _Run, engine: Engine, label: StructField, progress: Progress) -> None:
+def _prepare(
+    run: _Run, engine: Engine, label: StructField, names: dict[int, str], progress: Progress
+) -> None:
     """Resolve defaults and targets, now that the rows are known."""
     if run.error is not None:
         return
@@ -137,7 +164,9 @@ def _prepare(run: _Run, engine: Engine, label: StructField, progress: Progress) 
             target,
             run.initial,
             progress,
+            names,
         )
+        run.sample = rows_to_explain(engine, run.state)
     except ValueError as error:
         run.error = error
 
@@ -179,6 +208,7 @@ def _outcome(
         inputs=inputs,
         input_offset=local.input_offset,
         output_offset=local.output_offset,
+        explanation=explain(state, local, run.sample, info.input_offset),
     )
     model._resetUid(estimator.uid)
     estimator._copyValues(model)

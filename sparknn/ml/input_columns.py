@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyspark.ml.functions import vector_to_array
@@ -21,19 +21,30 @@ from sparknn.core.columns import InputColumn, InputColumns
 from sparknn.engine.interface import DataError
 from sparknn.engine.sql import quote_column
 from sparknn.ml.attributes import feature_attributes, n_values_of
-from sparknn.ml.schema import SchemaError, SchemaProblem, missing_problem, raise_all
+from sparknn.ml.schema import SchemaProblem, missing_problem, raise_all
 
 #: Name of the assembled column, in messages too.
 FEATURES = "inputCols"
 # Values of a text column, at most: every row looks its value up among them.
 _MOST_VALUES = 10_000
+# A category is a number, too.
+_BROAD = {"category": "number"}
 
 
 def expression(column: InputColumn, kind: DataType) -> Column:
     """Return a column's features as an array of doubles, for a column of this type."""
     values = F.col(quote_column(column.name))
     if column.kind == "vector":
-        return vector_to_array(values)
+        vector, missing = vector_to_array(values), F.array_repeat(F.lit(math.nan), column.size)
+        message = (
+            f"Vector column '{column.name}' has rows of another size than the {column.size} that "
+            "its metadata declared in training. Assemble it again, with VectorAssembler."
+        )
+        return (
+            F.when(values.isNull(), missing)
+            .when(F.size(vector) == column.size, vector)
+            .otherwise(F.raise_error(F.lit(message)).cast("array<double>"))
+        )
     if column.kind != "text":
         return F.array(values.cast("double"))
     if not isinstance(kind, StringType):
@@ -52,18 +63,8 @@ def assemble(inputs: InputColumns, df: DataFrame) -> DataFrame:
     SchemaError
         If columns are missing, or of another kind than in training.
     """
-    check_columns(df.schema, [each.name for each in inputs.columns])
-    problems = [
-        SchemaProblem(
-            each.name,
-            "inputCols",
-            f"Column '{each.name}' has type {df.schema[each.name].dataType.simpleString()}; "
-            f"the model was trained on a {each.kind} column.",
-        )
-        for each in inputs.columns
-        if _kind(df.schema[each.name].dataType) != _broad(each.kind)
-    ]
-    raise_all(problems)
+    kinds = {each.name: _BROAD.get(each.kind, each.kind) for each in inputs.columns}
+    raise_all(column_problems(df.schema, inputs.names, kinds))
     parts = [expression(each, df.schema[each.name].dataType) for each in inputs.columns]
     return df.withColumn(FEATURES, F.concat(*parts).alias(FEATURES)).withMetadata(
         FEATURES, _metadata(inputs)
@@ -71,53 +72,68 @@ def assemble(inputs: InputColumns, df: DataFrame) -> DataFrame:
 
 
 def _metadata(inputs: InputColumns) -> dict[str, Any]:
-    numeric, nominal = [], []
-    index = 0
-    for each in inputs.columns:
-        for number in range(each.size):
-            name = each.name if each.size == 1 else f"{each.name}_{number}"
-            attribute: dict[str, Any] = {"idx": index, "name": name}
-            index += 1
-            if each.n_values:
-                nominal.append({**attribute, "num_vals": each.n_values})
-            else:
-                numeric.append(attribute)
-    groups = {"numeric": numeric, "nominal": nominal}
-    attributes = {kind: group for kind, group in groups.items() if group}
-    return {"ml_attr": {"attrs": attributes, "num_attrs": index}}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    n_values = [each.n_values for each in inputs.columns for _ in range(each.size)]
+    for index, (name, count) in enumerate(zip(inputs.feature_names, n_values, strict=True)):
+        kind, values = ("nominal", {"num_vals": count}) if count else ("numeric", {})
+        groups.setdefault(kind, []).append({"idx": index, "name": name, **values})
+    return {"ml_attr": {"attrs": groups, "num_attrs": len(n_values)}}
 
 
-def check_columns(schema: StructType, names: Sequence[str]) -> None:
-    """Raise SchemaError if a column is missing, or of a type that no network takes."""
-    problems = [missing_problem(schema, name, "inputCols", "features") for name in names]
-    raise_all(problems)
-    raise_all(
-        SchemaProblem(
-            name,
-            "inputCols",
-            f"Column '{name}' has type {schema[name].dataType.simpleString()}; expected numbers, "
-            "booleans, text or vectors. Convert it first, a time with unix_timestamp.",
-        )
-        for name in names
-        if _kind(schema[name].dataType) == ""
-    )
+def column_problems(
+    schema: StructType, names: Sequence[str], kinds: Mapping[str, str] | None = None
+) -> list[SchemaProblem]:
+    """Return the columns that are missing, or of a type that no network takes.
+
+    Parameters
+    ----------
+    schema : StructType
+    names : sequence of str
+    kinds : mapping of str to str, optional
+        What the columns were in training: see ``kinds_of``. By default, this is the training.
+    """
+    problems = []
+    for name in names:
+        if missing := missing_problem(schema, name, "inputCols", "features"):
+            problems.append(missing)
+            continue
+        kind, expected = _kind(schema[name].dataType), ""
+        if kinds and kind != kinds.get(name, kind):
+            expected = f"a {kinds[name]} column, as in training."
+        elif not kind:
+            expected = (
+                "numbers, booleans, text or vectors. Convert it first, a time with unix_timestamp."
+            )
+        if expected:
+            found = schema[name].dataType.simpleString()
+            message = f"Column '{name}' has type {found}; expected {expected}"
+            problems.append(SchemaProblem(name, "inputCols", message))
+        elif kind == "vector" and not kinds and not feature_attributes(schema[name]).size:
+            message = (
+                f"Vector column '{name}' does not declare its size. Set it with VectorSizeHint, or "
+                "use it as featuresCol."
+            )
+            problems.append(SchemaProblem(name, "inputCols", message))
     if FEATURES in schema.names:
         message = f"Column '{FEATURES}' exists, which features are assembled in. Rename it."
-        raise SchemaError(SchemaProblem(FEATURES, "inputCols", message))
+        problems.append(SchemaProblem(FEATURES, "inputCols", message))
+    return problems
+
+
+def kinds_of(schema: StructType, names: Sequence[str]) -> dict[str, str]:
+    """Return what the columns hold: ``number``, ``text``, ``vector``; empty for another type."""
+    return {name: _kind(schema[name].dataType) for name in names}
 
 
 def find_columns(df: DataFrame, names: Sequence[str]) -> InputColumns:
-    """Describe the columns of a table; the values of text columns take a Spark job.
+    """Describe columns without ``column_problems``; values of text take a Spark job.
 
     Raises
     ------
-    SchemaError
-        For columns that are missing or of a type that no network takes.
     DataError
         If a text column has too many values.
     """
     schema = df.schema
-    check_columns(schema, names)
     text = [name for name in names if _kind(schema[name].dataType) == "text"]
     found = _values(df, text)
     columns = []
@@ -127,14 +143,7 @@ def find_columns(df: DataFrame, names: Sequence[str]) -> InputColumns:
             known = sorted(value for value in found[name] if value is not None)
             columns.append(InputColumn(name, kind, 1, len(found[name]), tuple(known)))
         elif kind == "vector":
-            size = feature_attributes(schema[name]).size
-            if not size:
-                message = (
-                    f"Vector column '{name}' does not declare its size. Set it with "
-                    "VectorSizeHint, or use it as featuresCol."
-                )
-                raise SchemaError(SchemaProblem(name, "inputCols", message))
-            columns.append(InputColumn(name, kind, size))
+            columns.append(InputColumn(name, kind, feature_attributes(schema[name]).size or 0))
         elif n_values := n_values_of(schema[name]):
             columns.append(InputColumn(name, "category", 1, n_values))
         else:
@@ -169,7 +178,3 @@ def _kind(found: DataType) -> str:
     if isinstance(found, StringType):
         return "text"
     return "vector" if isinstance(found, VectorUDT) else ""
-
-
-def _broad(kind: str) -> str:
-    return "number" if kind == "category" else kind

@@ -49,7 +49,6 @@ class NetworkKeywords(TypedDict, total=False):
     numWorkers: int
     averaging: str
     averagingMomentum: float | _Auto
-    averagingRate: float | _Auto
     localState: str
     finalWeights: str
     patience: int
@@ -59,6 +58,7 @@ class NetworkKeywords(TypedDict, total=False):
     checkpointDir: str
     checkpointInterval: int
     verbose: bool
+    contributionsCol: str | None
 
 
 class ClassifierKeywords(NetworkKeywords, total=False):
@@ -76,6 +76,7 @@ class RegressorKeywords(NetworkKeywords, total=False):
     """Keywords of ``NeuralNetRegressor``."""
 
     loss: str
+    quantiles: Sequence[float]
 
 
 def documented(cls: C) -> C:

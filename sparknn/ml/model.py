@@ -6,8 +6,10 @@ change after construction, so copies share them, and the broadcast of a large ne
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,14 @@ from pyspark.sql import DataFrame
 from sparknn.core.columns import InputColumns
 from sparknn.core.entries import Entries
 from sparknn.core.nn.encoding import Encoding
+from sparknn.core.nn.losses import quantiles_of
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.broadcast import CachedBroadcast
 from sparknn.ml.checked_params import CheckedParams, setter
 from sparknn.ml.evaluation import ClassificationSummary, RegressionSummary
+from sparknn.ml.explain import Explanation
 from sparknn.ml.input_columns import FEATURES, assemble
 from sparknn.ml.params import model_handle_invalid, thresholds_for
 from sparknn.ml.persistence import ModelReader, ModelWriter
@@ -56,6 +60,8 @@ class NetworkModel(
         The columns that features are assembled from.
     input_offset, output_offset : ndarray, float64, optional
         See ``LocalPredictor``.
+    explanation : Explanation, optional
+        What predictions are explained by.
 
     Notes
     -----
@@ -77,6 +83,7 @@ class NetworkModel(
         inputs: InputColumns | None = None,
         input_offset: Float64Array | None = None,
         output_offset: Float64Array | None = None,
+        explanation: Explanation | None = None,
     ) -> None:
         super().__init__()
         self._encoding = encoding
@@ -86,6 +93,7 @@ class NetworkModel(
         self._theta = None if theta is None else _frozen(theta)
         self._summary = summary
         self._input_offset, self._output_offset = input_offset, output_offset
+        self._explanation = explanation
         self._broadcast: CachedBroadcast[LocalPredictor] = CachedBroadcast()
         if (network is None) != (theta is None):
             raise ValueError("Only one of network and theta was given; expected both, or neither.")
@@ -143,6 +151,25 @@ class NetworkModel(
         return None if self._feature_names is None else list(self._feature_names)
 
     @property
+    def featureImportances(self) -> Vector:
+        """Share of each feature in the contributions to the outputs; sums to 1.
+
+        The root mean square of a feature's contributions (see ``contributionsCol``) over up to 256
+        training rows, summed over classes or targets. ``featureNames`` are in the same order.
+
+        Raises
+        ------
+        RuntimeError
+            If the model was not fitted, or on sparse rows.
+        """
+        if self._explanation is None or self._explanation.importances is None:
+            raise RuntimeError(
+                f"{self.uid} has no feature importances: a fit computes them, on dense rows. "
+                "Fit such a model, or average the contributions of rows (contributionsCol)."
+            )
+        return DenseVector(self._explanation.importances)
+
+    @property
     def hasSummary(self) -> bool:
         """Whether the model has a training summary."""
         return self._summary is not None
@@ -178,6 +205,34 @@ class NetworkModel(
         """
         return replace(self._predictor, thresholds=self._thresholds(), inputs=self._inputs)
 
+    def toOnnx(self, path: str | PathLike[str]) -> None:
+        """Write the model, with its thresholds, as an ONNX file; needs ``sparknn[onnx]``.
+
+        The input ``X``, shape (batch, numFeatures), is a vector of features as in featuresCol.
+        With inputCols it is what they are assembled into: numbers, booleans as 0 and 1, the code
+        of a text (its place among ``values``), vectors. The outputs are ``label`` and
+        ``probabilities``, or ``variable`` for a regression.
+
+        Parameters
+        ----------
+        path : str or path
+            On the driver's disk. Among the file's properties are ``featureNames`` and
+            ``inputCols``, in JSON, if the model has them.
+
+        Raises
+        ------
+        ImportError
+            If onnx is absent.
+        ValueError
+            If the network takes more than 2 GiB.
+        """
+        known = {
+            "featureNames": self._feature_names,
+            "inputCols": None if self._inputs is None else self._inputs.to_json(),
+        }
+        metadata = {name: json.dumps(value) for name, value in known.items() if value is not None}
+        self.toLocal().to_onnx(path, metadata)
+
     @property
     def _predictor(self) -> LocalPredictor:
         return LocalPredictor(
@@ -186,6 +241,7 @@ class NetworkModel(
             encoding=self._encoding,
             input_offset=self._input_offset,
             output_offset=self._output_offset,
+            baseline=None if self._explanation is None else self._explanation.baseline,
         )
 
     def write(self) -> ModelWriter:
@@ -217,13 +273,22 @@ class NetworkModel(
             replace(self.toLocal(), inputs=None),
             self._broadcast,
             features=features,
-            outputs=self._outputs(),
+            outputs=replace(self._outputs(), contributions=self._contributions_col()),
             handle_invalid=self.getHandleInvalid(),
+            names=self._feature_names,
         )
         return predicted.drop(*added) if added else predicted
 
     def _outputs(self) -> Outputs:
         return Outputs(self.getPredictionCol())
+
+    def _contributions_col(self) -> str:
+        if not self.isDefined("contributionsCol"):
+            return ""
+        name: str = self.getOrDefault("contributionsCol")
+        if name:
+            _ = self._predictor.explainer  # fails before any job
+        return name
 
     def _thresholds(self) -> tuple[float, ...] | None:
         return None
@@ -298,8 +363,8 @@ class RegressionNetworkModel(NetworkModel):
 
     @property
     def numTargets(self) -> int:
-        """Number of targets."""
-        return self.network.layers[-1]
+        """Number of targets; several quantiles are of one."""
+        return 1 if quantiles_of(self.network.loss) else self.network.layers[-1]
 
     def evaluate(self, dataset: DataFrame) -> RegressionSummary:
         """Predict rows that have targets, and measure how good the predictions are.
@@ -311,7 +376,7 @@ class RegressionNetworkModel(NetworkModel):
         SchemaError, TypeError
         """
         rows, names = self._evaluated(dataset)
-        return RegressionSummary(rows, **names)
+        return RegressionSummary(rows, **names, loss=self.network.loss)
 
 
 def _frozen(theta: Float32Array) -> Float32Array:

@@ -7,7 +7,7 @@ default, a range, or a doc that explains it for this estimator.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from pyspark.ml.base import Model
 from pyspark.ml.param import Params, TypeConverters
@@ -121,9 +121,9 @@ class _LocalTraining(
     regParam: CheckedParam[Any] = CheckedParam(
         "regParam",
         "L2 penalty on weights, not on biases; 'auto' is 1 / rows (or 1 / the sum of their "
-        "weights, if that is larger), at most 0.01, and 0 from 10,000 rows on or with an "
-        "initialModel. If numbers are encoded by pieces, it starts at 60 / rows (20 / rows for a "
-        "regression), at most 0.05, and falls with the training loss",
+        "weights, if that is larger), at most 0.01, falls to 0 from 10,000 to 20,000 rows, and is "
+        "0 with an initialModel. If numbers are encoded by pieces, it starts at 60 / rows "
+        "(40 / rows for a regression), at most 0.2, and falls with the training loss",
         _AUTO_FLOAT,
         AUTO,
         Range(0),
@@ -152,8 +152,8 @@ class _LocalTraining(
     period = CheckedParam(
         "period",
         "'fixed': every round makes localEpochs passes over miniBatchFraction of the rows; 'auto': "
-        "several times that if rounds are short compared to their overhead, and as the step size "
-        "falls. The fit then depends on measured times, and is not reproducible",
+        "several times that if rounds are short compared to their overhead. The fit then depends "
+        "on measured times, and is not reproducible",
         _STRING,
         "fixed",
         OneOf(("fixed", "auto")),
@@ -211,8 +211,8 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     )
     averaging: CheckedParam[Any] = CheckedParam(
         "averaging",
-        "rule for the next network, given the mean of the workers' networks; 'auto' chooses it, "
-        "averagingMomentum and averagingRate by the number of workers",
+        "rule for the next network, given the mean of the workers' networks; 'auto' chooses it "
+        "and averagingMomentum by the number of workers",
         _STRING,
         AUTO,
         OneOf((AUTO, *AVERAGING_RULES)),
@@ -224,13 +224,6 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
         AUTO,
         Range(0, 1, open_high=True),
     )
-    averagingRate: CheckedParam[Any] = CheckedParam(
-        "averagingRate",
-        "factor of the movement of each round",
-        _AUTO_FLOAT,
-        AUTO,
-        Range(0, open_low=True),
-    )
     localState: CheckedParam[Any] = CheckedParam(
         "localState",
         "whether solver buffers are averaged like the network, or start each round at 0",
@@ -240,9 +233,9 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     )
     finalWeights: CheckedParam[Any] = CheckedParam(
         "finalWeights",
-        "network that a fit returns: of the last round; the best by validation loss, or the last "
-        "unless it is worse by more than the standard error; a moving average over rounds, or the "
-        "best mean of the last rounds; 'auto' is best with validation rows, otherwise last",
+        "network that a fit returns: of the last round, or the best by validation loss, which is "
+        "the last unless that is worse by more than the standard error; 'auto' is best with "
+        "validation rows, otherwise last",
         _STRING,
         AUTO,
         OneOf((AUTO, *FINAL_WEIGHTS)),
@@ -273,7 +266,6 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
         setter(averagingMomentum),
         getter(averagingMomentum),
     )
-    setAveragingRate, getAveragingRate = setter(averagingRate), getter(averagingRate)
     setLocalState, getLocalState = setter(localState), getter(localState)
     setFinalWeights, getFinalWeights = setter(finalWeights), getter(finalWeights)
     setPatience, getPatience = setter(patience), getter(patience)
@@ -317,7 +309,8 @@ class _Rows(
         "handleInvalid",
         "what to do with training rows that have null, NaN or infinite values: raise an error, "
         "skip them, or keep rows whose features have null or NaN, with the median of the training "
-        "rows and an input that tells the network that the value is missing",
+        "rows and an input that tells the network that the value is missing. The model inherits "
+        "the value, for the rows that it predicts",
         _STRING,
         "error",
         OneOf(("error", "skip", "keep")),
@@ -411,8 +404,17 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
     setCheckpointInterval = setter(checkpointInterval)
 
 
-class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints):
-    """Params that classifier, regressor and their models share."""
+class _Explanations(CheckedParams):
+    """Params of what a model explains."""
+
+    contributionsCol: CheckedParam[Any] = CheckedParam(
+        "contributionsCol",
+        "column of what every feature contributes to every raw prediction (logit), or target: an "
+        "array per class or target of a number per feature; by default none. Integrated gradients "
+        "from the mean of the training rows: a row's add up to its output less that of the mean",
+        _STRING,
+    )
+    setContributionsCol, getContributionsCol = setter(contributionsCol), getter(contributionsCol)
 
     verbose = CheckedParam(
         "verbose",
@@ -421,6 +423,12 @@ class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoin
         True,
     )
     setVerbose, getVerbose = setter(verbose), getter(verbose)
+
+
+class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints, _Explanations):
+    """Params that classifier, regressor and their models share."""
+
+    _removed: ClassVar = {"averagingRate": "set a smaller or larger averagingMomentum."}
 
 
 def model_handle_invalid() -> CheckedParam[str]:
@@ -512,15 +520,37 @@ class HasNumClasses(CheckedParams):
     setNumClasses, getNumClasses = setter(numClasses), getter(numClasses)
 
 
+class _Quantiles:
+    """Accept numbers between 0 and 1, ascending."""
+
+    def problem(self, value: Any) -> str | None:
+        inside = all(0 < each < 1 for each in value)
+        if value and inside and sorted(set(value)) == list(value):
+            return None
+        return f"expected numbers {self}"
+
+    def __str__(self) -> str:
+        return "in (0, 1), one or more, ascending"
+
+
 class RegressorParams(NetworkParams, HasLoss):
     """Params that the regressor and its model share."""
 
     loss = CheckedParam(
         "loss",
         "what a fit minimizes; huber is squared for errors up to one standard deviation of the "
-        "target, and absolute beyond",
+        "target, and absolute beyond; poisson is for counts, whose mean is the exponential of "
+        "the network's output; quantile predicts quantiles",
         _STRING,
         "squared",
-        OneOf(tuple(name for name, loss in LOSSES.items() if not loss.classifies)),
+        OneOf((*(name for name, loss in LOSSES.items() if not loss.classifies), "quantile")),
+    )
+    quantiles: CheckedParam[Any] = CheckedParam(
+        "quantiles",
+        "what loss='quantile' predicts of one target; several quantiles are a vector, in order",
+        TypeConverters.toListFloat,
+        [0.5],
+        _Quantiles(),
     )
     setLoss = setter(loss)
+    setQuantiles, getQuantiles = setter(quantiles), getter(quantiles)

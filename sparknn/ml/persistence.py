@@ -30,12 +30,13 @@ from sparknn import __version__
 from sparknn.core.columns import InputColumns
 from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.encoding import Encoding
-from sparknn.core.nn.losses import LOSSES
-from sparknn.core.nn.network import Network
+from sparknn.core.nn.network import MAX_PARAMS, Network
 from sparknn.core.types import Float32Array
 from sparknn.engine.filesystem import exists, literal, remove
 from sparknn.engine.sql import is_connect
 from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
+from sparknn.ml.checked_params import CheckedParams, ParamError
+from sparknn.ml.explain import Explanation
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.weights_io import read_weights, write_weights
 
@@ -180,6 +181,7 @@ class ModelWriter(StageWriter):
             "encoding": None if model.encoding is None else model.encoding.to_json(),
             "featureNames": model.featureNames,
             "inputs": None if model._inputs is None else model._inputs.to_json(),
+            "explanation": None if model._explanation is None else model._explanation.to_json(),
             "numParams": network.n_params,
             "sha256": theta_checksum(model.theta),
             "summary": model.summary.to_json() if model.hasSummary else None,
@@ -234,7 +236,7 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
             )
         section = metadata.get(SECTION)
         version = section.get("formatVersion") if isinstance(section, dict) else None
-        if not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:
             raise ModelFormatError(
                 f"{path}/metadata has no format version of sparknn. It was not saved by sparknn, "
                 "or was edited."
@@ -301,8 +303,16 @@ class ModelReader(StageReader[P]):
         n_features = network.layers[0] if encoding is None else encoding.n_features
         offsets = _offsets(path, section, n_features, network.layers[-1])
         inputs = _inputs(path, section, n_features)
+        explanation = _explanation(path, section, network.layers[0], n_features)
         model = cast(Any, self.cls)(
-            network, theta, summary, encoding, names, inputs=inputs, **offsets
+            network,
+            theta,
+            summary,
+            encoding,
+            names,
+            inputs=inputs,
+            explanation=explanation,
+            **offsets,
         )
         _restore(model, metadata)
         return cast(P, model)
@@ -326,14 +336,18 @@ def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
         saved = section["network"]
         layers = saved["layers"]
         if not all(type(size) is int and size >= 1 for size in layers) or len(layers) < 2:
-            raise ValueError(f"layers = {layers!r}")
-        if saved["activation"] not in ACTIVATIONS or saved["loss"] not in LOSSES:
-            raise ValueError(f"activation = {saved['activation']!r}, loss = {saved['loss']!r}")
-        network = Network(tuple(layers), saved["activation"], saved["loss"])
+            raise ValueError(f"layers = {layers!r:.100}")
+        if saved["activation"] not in ACTIVATIONS:
+            raise ValueError(f"activation = {saved['activation']!r}")
+        network = Network(tuple(layers), saved["activation"], str(saved["loss"]))
         if network.loss_fn.classifies != issubclass(cls, ClassificationModel):
             raise ValueError(f"loss = {saved['loss']!r} for a {cls.__name__}")
         if section["numParams"] != network.n_params:
-            raise ValueError(f"numParams = {section['numParams']!r} for layers = {layers!r}")
+            raise ValueError(f"numParams = {section['numParams']!r} for layers = {layers!r:.100}")
+        if network.n_params > MAX_PARAMS:
+            raise ValueError(
+                f"{network.n_params:.2g} parameters; expected at most {MAX_PARAMS:.2g}"
+            )
         if not isinstance(section["sha256"], str):
             raise TypeError(f"sha256 = {section['sha256']!r}")
     except (KeyError, TypeError, ValueError) as error:
@@ -380,6 +394,19 @@ def _inputs(path: str, section: dict[str, Any], n_features: int) -> InputColumns
     return inputs
 
 
+def _explanation(
+    path: str, section: dict[str, Any], n_inputs: int, n_features: int
+) -> Explanation | None:
+    """Return what predictions are explained by; models of older versions have none."""
+    saved = section.get("explanation")
+    try:
+        return None if saved is None else Explanation.from_json(saved, n_inputs, n_features)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ModelFormatError(
+            f"The explanation in {path}/metadata is damaged ({error!r})."
+        ) from error
+
+
 def _saved_offsets(model: Any) -> dict[str, list[float]]:
     local = model._predictor
     offsets = {"inputOffset": local.input_offset, "outputOffset": local.output_offset}
@@ -414,10 +441,11 @@ def _theta(
     except WorkerEnvironmentError:
         raise
     except Exception as error:
-        # Spark has many errors for a damaged file.
+        # Spark has many errors for a damaged file, and settings of a session have others.
         raise ModelFormatError(
-            f"The parameters in {path}/theta cannot be read ({root_cause(error)}). The "
-            "directory is incomplete or was changed; copy it again, or save the model again."
+            f"The parameters in {path}/theta cannot be read ({root_cause(error)}). Unless a "
+            "setting of this session is the cause, the directory is incomplete or was changed: "
+            "copy it again, or save the model again."
         ) from error
     _check_theta(theta, path, section)
     return theta
@@ -433,15 +461,20 @@ def _check_theta(theta: Float32Array, path: str, section: dict[str, Any]) -> Non
         )
 
 
-def _restore(stage: Params, metadata: dict[str, Any]) -> None:
-    """Set uid and params of a stage; warn of params that it does not have."""
+def _restore(stage: CheckedParams, metadata: dict[str, Any]) -> None:
+    """Set uid and params of a stage; warn of params and values that it does not have."""
     defaults, values = metadata["defaultParamMap"], metadata["paramMap"]
     unknown = {name for name in (*defaults, *values) if not stage.hasParam(name)}
-    if unknown:
+    try:
+        stage._checked({name: values[name] for name in values if name not in unknown})
+    except ParamError as error:
+        unknown.update(error.problems)
+    # A removed param that was not set has no effect.
+    if reported := unknown - (stage._removed.keys() - values.keys()):
         warnings.warn(
             f"{type(stage).__name__} was saved by sparknn {metadata[SECTION].get('version')}; "
-            f"sparknn {__version__} does not know its params {', '.join(sorted(unknown))} and "
-            "ignores them.",
+            f"sparknn {__version__} does not know its params {', '.join(sorted(reported))}, or "
+            "their values, and ignores them.",
             stacklevel=3,
         )
     stage._setDefault(**{name: defaults[name] for name in defaults if name not in unknown})

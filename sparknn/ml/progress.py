@@ -94,9 +94,10 @@ def scores_of(record: RoundRecord, fit: FitState) -> str:
     scores = f"loss {record.loss:.4f}"
     if math.isnan(record.validation_loss):
         return scores
+    loss_fn = fit.config.network.loss_fn
     metric = (
         f"accuracy {100 * record.validation_metric:.2f} %"
-        if fit.config.network.loss_fn.classifies
-        else f"squared error {record.validation_metric:.4g}"
+        if loss_fn.classifies
+        else f"{loss_fn.metric_name} {record.validation_metric:.4g}"
     )
     return f"{scores}  validation loss {record.validation_loss:.4f}, {metric}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyspark.ml.regression import RegressionModel, Regressor
 from pyspark.sql.types import StructField
 
+from sparknn.core.config import Standardizer
+from sparknn.core.nn.losses import quantile_loss_name
 from sparknn.core.nn.network import Network
-from sparknn.engine.interface import DataError, Engine
+from sparknn.engine.interface import DataError, Engine, FeatureStatistics
 from sparknn.ml.estimator import NetworkEstimator
 from sparknn.ml.keywords import RegressorKeywords, documented
 from sparknn.ml.model import RegressionNetworkModel
@@ -78,7 +81,35 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
                 f"{_SMALLEST:g} to {_LARGEST:g}, as predictions are float32. "
                 f"{'Divide' if size > 1 else 'Multiply'} the labels by a constant."
             )
+        k, loss = engine.info.n_targets, self.getLoss()
+        if loss == "poisson":
+            return _counts(found, label.name)
         standardizer = target_standardizer(found, keep_constant=initial is not None)
-        k = engine.info.n_targets
+        if loss == "quantile":
+            if k > 1:
+                raise DataError(
+                    f"Column '{label.name}' has {k} targets; loss='quantile' expects one. Fit a "
+                    "model for each."
+                )
+            normal, levels = NormalDist(), self.getQuantiles()
+            null_loss = sum(normal.pdf(normal.inv_cdf(level)) for level in levels)
+            return Target(
+                len(levels), quantile_loss_name(levels), standardizer, null_loss=null_loss
+            )
         # Half the squared error of the mean, for targets of deviation 1.
-        return Target(k, self.getLoss(), standardizer, null_loss=0.5 * k)
+        return Target(k, loss, standardizer, null_loss=0.5 * k)
+
+
+def _counts(found: FeatureStatistics, label: str) -> Target:
+    """Return targets in units of their mean, so that training starts near exp(0) = 1."""
+    mean, low = found.target_mean, found.target_low
+    assert low is not None
+    if low.min() < 0 or mean.min() <= 0:
+        raise DataError(
+            f"Labels in column '{label}' have a minimum of {np.min(low):g} and a mean of "
+            f"{mean.min():g}; loss='poisson' expects counts, 0 or more, of a mean above 0."
+        )
+    standardizer = Standardizer(np.zeros_like(mean), 1 / mean)
+    # Half the deviance of their mean, to the second order.
+    spread = found.target_deviation / mean
+    return Target(len(mean), "poisson", standardizer, null_loss=float(0.5 * np.sum(spread**2)))

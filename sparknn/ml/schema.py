@@ -92,18 +92,17 @@ def _is_field(kind: DataType, name: str) -> bool:
     return True
 
 
-def check_training_schema(
+def training_problems(
     schema: StructType,
     *,
-    features: str,
     label: str,
     classifies: bool,
     weight: str | None,
     validation_indicator: str | None,
     outputs: Sequence[str],
     case_matters: bool,
-) -> None:
-    """Raise SchemaError if a fit cannot use these columns.
+) -> list[SchemaProblem]:
+    """Return what is wrong with the columns of training data, features excepted.
 
     As in Spark's own estimators, columns are found by their exact names.
 
@@ -119,14 +118,12 @@ def check_training_schema(
         *ambiguous_problems(
             schema,
             {
-                "featuresCol": features,
                 "labelCol": label,
                 "weightCol": weight,
                 "validationIndicatorCol": validation_indicator,
             },
             case_matters,
         ),
-        feature_problem(schema, features),
         _label_problem(schema, label, classifies),
         _problem(
             schema,
@@ -148,7 +145,7 @@ def check_training_schema(
         ),
         *output_problems(schema, outputs, case_matters),
     ]
-    raise_all(problems)
+    return [problem for problem in problems if problem]
 
 
 def raise_all(problems: Iterable[SchemaProblem | None]) -> None:

@@ -169,7 +169,7 @@ class Folding:
     @classmethod
     def of(cls, config: TrainConfig, ingested: Float64Array | None) -> Folding:
         """Return the folding of a fit whose rows were ingested less the offset ``ingested``."""
-        features, targets = config.standardizer, config.target_standardizer
+        features, targets = config.standardizer, _of_outputs(config)
         input_offset = output_offset = None
         if config.encoding is not None:
             # The encoding is between the offset and the standardizer.
@@ -191,11 +191,25 @@ class Folding:
         return cls(features, targets, input_offset, output_offset)
 
 
+def _of_outputs(config: TrainConfig) -> Standardizer | None:
+    """Return how outputs, shape (k,), relate to targets that were standardised."""
+    targets = config.target_standardizer
+    if targets is None:
+        return None
+    shift, factor = targets.shift, targets.factor
+    if config.network.loss == "poisson":
+        # exp(z) / f = exp(z - log f)
+        shift, factor = -np.log(factor), np.ones_like(factor)
+    # Several quantiles are of one target.
+    shape = config.network.layers[-1:]
+    return Standardizer(np.broadcast_to(shift, shape), np.broadcast_to(factor, shape))
+
+
 def unfolding(
     config: TrainConfig, ingested: Float64Array | None, initial: LocalPredictor
 ) -> tuple[Standardizer | None, Standardizer | None]:
     """Return what to ``unfold`` from an initial model, which has offsets of its own."""
-    features, targets = config.standardizer, config.target_standardizer
+    features, targets = config.standardizer, _of_outputs(config)
     gap = difference(ingested, initial.input_offset)
     if gap is not None and config.encoding is None:
         if features is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
 from sparknn.core.nn.encoding import Encoding
-from sparknn.core.nn.network import Network
+from sparknn.core.nn.network import MAX_PARAMS, Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
@@ -34,9 +34,6 @@ from sparknn.ml.standardize import (
     unfold,
     unfolding,
 )
-
-# A mistyped size must not end in a MemoryError, or exhaust the machine.
-_MAX_PARAMS = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,7 @@ def make_fit(
     target: Target,
     initial: LocalPredictor | None,
     on_round_end: Callable[[FitState, RoundRecord], bool | None],
+    feature_names: Mapping[int, str] | None = None,
 ) -> FitState:
     """Return a fit that is ready to run.
 
@@ -85,6 +83,8 @@ def make_fit(
         Network to continue from, with its encoding and its offsets.
     on_round_end : callable
         See ``FitState``.
+    feature_names : mapping of int to str, optional
+        Names of features, for messages.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def make_fit(
         If the initial network is of another shape.
     """
     info = engine.info
-    encoding, sample = _encode(params, engine, initial)
+    encoding, sample = _encode(params, engine, initial, feature_names or {})
     pieces = encoding is not None and encoding.has_pieces
     n_workers = sum(n_rows > 0 for n_rows in info.rows_per_worker)
     chosen = resolve_defaults(
@@ -125,11 +125,11 @@ def make_fit(
         n_sparse, n_inputs = encoding.n_embedded, encoding.n_embedded + encoding.n_dense
     layers = (n_inputs, *hidden, target.n_outputs)
     network = Network(layers, activation, target.loss)
-    if network.n_params > _MAX_PARAMS:
+    if network.n_params > MAX_PARAMS:
         raise DataError(
             f"A network {'-'.join(map(str, layers))} (inputs, hiddenLayers, outputs) has "
-            f"{network.n_params:.2g} parameters; expected at most {_MAX_PARAMS:.2g}, which take "
-            f"{4 * _MAX_PARAMS >> 30} GiB. Set smaller hiddenLayers, or check why there are so "
+            f"{network.n_params:.2g} parameters; expected at most {MAX_PARAMS:.2g}, which take "
+            f"{4 * MAX_PARAMS >> 30} GiB. Set smaller hiddenLayers, or check why there are so "
             "many features or classes."
         )
     standardizer = None
@@ -166,7 +166,6 @@ def make_fit(
     averaging = AveragingConfig(
         rule=chosen.averaging,
         momentum=chosen.averagingMomentum,
-        rate=chosen.averagingRate,
         final=chosen.finalWeights,
         patience=params.getPatience(),
         tol=params.getTol(),
@@ -184,7 +183,10 @@ def make_fit(
 
 
 def _encode(
-    params: NetworkParams, engine: Engine, initial: LocalPredictor | None
+    params: NetworkParams,
+    engine: Engine,
+    initial: LocalPredictor | None,
+    names: Mapping[int, str],
 ) -> tuple[Encoding | None, Float32Array]:
     """Return the encoding, None if features are the inputs, and the sample that it comes from."""
     info, nothing = engine.info, np.empty((0, 0), dtype=np.float32)
@@ -216,10 +218,8 @@ def _encode(
     if np.isnan(sample).all(axis=0).any():
         empty = np.flatnonzero(np.isnan(engine.statistics().high))
         if len(empty):
-            raise DataError(
-                f"Features {', '.join(map(str, empty[:10]))} have no value in any training row. "
-                "Leave them out."
-            )
+            shown = ", ".join(str(names.get(number, number)) for number in empty[:10])
+            raise DataError(f"Features {shown} have no value in any training row. Leave them out.")
     encoding = choose_encoding(
         sample,
         categories,
@@ -253,7 +253,7 @@ def params_that_need_validation(params: NetworkParams) -> list[str]:
     needs = {
         "patience": params.getPatience() > 0,
         "tol": params.getTol() > 0,
-        "finalWeights": params.getFinalWeights() in ("best", "combine"),
+        "finalWeights": params.getFinalWeights() == "best",
         "validationMetric": params.hasParam("validationMetric")
         and params.getOrDefault("validationMetric") != "loss",
     }
@@ -323,7 +323,7 @@ def center_logits(network: Network, theta: Float32Array) -> Float32Array:
 
 
 def in_target_units(record: RoundRecord, config: TrainConfig) -> RoundRecord:
-    """Return the record with ``validation_metric`` as squared error in the label's units.
+    """Return the record with ``validation_metric`` as an error in the label's units.
 
     A fit sees standardised targets. Losses keep those units; so does the squared error of several
     targets, which is a sum over targets of different units.
@@ -331,7 +331,7 @@ def in_target_units(record: RoundRecord, config: TrainConfig) -> RoundRecord:
     targets = config.target_standardizer
     if targets is None or len(targets.factor) != 1:
         return record
-    factor = float(targets.factor[0])
+    factor = float(targets.factor[0]) ** config.network.loss_fn.metric_power
     # A constant target, of factor 0, is predicted as it is.
-    metric = record.validation_metric / factor**2 if factor else 0.0 * record.validation_metric
+    metric = record.validation_metric / factor if factor else 0.0 * record.validation_metric
     return replace(record, validation_metric=metric)

@@ -62,10 +62,16 @@ class Outputs:
     prediction: str
     probability: str = ""
     raw: str = ""
+    contributions: str = ""
 
     def named(self) -> dict[str, str]:
         """Map outputs to their columns, in the order in which Spark's models add them."""
-        every = {"raw": self.raw, "probability": self.probability, "prediction": self.prediction}
+        every = {
+            "raw": self.raw,
+            "probability": self.probability,
+            "prediction": self.prediction,
+            "contributions": self.contributions,
+        }
         return {output: name for output, name in every.items() if name}
 
 
@@ -77,6 +83,7 @@ def append_predictions(
     features: str,
     outputs: Outputs,
     handle_invalid: str,
+    names: list[str] | None = None,
 ) -> DataFrame:
     """Add a model's columns; lazy, like every transformation.
 
@@ -91,15 +98,17 @@ def append_predictions(
     outputs : Outputs
     handle_invalid : str
         ``error``, ``skip`` or ``keep``: see ``NetworkModel``.
+    names : list of str, optional
+        Names of the features in training.
 
     Raises
     ------
     SchemaError
-        If the features are missing, of another type, or declared with another number of features;
-        or if an output column exists.
+        If the features are missing, of another type, declared with another number of features, or
+        named in another order; or if an output column exists.
     """
     named = outputs.named()
-    check_schema(df, features, list(named.values()), predictor.n_features)
+    check_schema(df, features, list(named.values()), predictor.n_features, names)
     if not named:
         return df
     bare = replace(predictor, thresholds=None)
@@ -140,7 +149,13 @@ def _output_columns(
     ]
 
 
-def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: int) -> None:
+def check_schema(
+    df: DataFrame,
+    features: str,
+    outputs: list[str],
+    n_features: int,
+    names: list[str] | None = None,
+) -> None:
     """Check what the schema shows before any job runs.
 
     Raises
@@ -156,12 +171,17 @@ def check_schema(df: DataFrame, features: str, outputs: list[str], n_features: i
             *output_problems(schema, outputs, case),
         ]
     )
-    declared = feature_attributes(schema[features]).size
-    if declared is not None and declared != n_features:
-        message = (
-            f"Column '{features}' has {declared} features by its metadata; the model was trained "
-            f"on {n_features}. Assemble the same columns, in the same order, as for training."
-        )
+    declared, problem = feature_attributes(schema[features]), ""
+    if declared.size is not None and declared.size != n_features:
+        problem = f"has {declared.size} features by its metadata; the model was trained"
+        problem += f" on {n_features}"
+    elif names and sorted(found := declared.name_list or []) == sorted(names) and found != names:
+        first = next(i for i in range(n_features) if found[i] != names[i])
+        problem = f"has its features in another order than in training: feature {first} is "
+        problem += f"'{found[first]}' instead of '{names[first]}'"
+    if problem:
+        message = f"Column '{features}' {problem}. Assemble the same columns, in the same order, "
+        message += "as for training."
         raise SchemaError(SchemaProblem(features, "featuresCol", message))
 
 
@@ -198,7 +218,10 @@ def _row_by_row(df: DataFrame, features: str) -> DataFrame:
 
 def _ddl(predictor: LocalPredictor, outputs: tuple[str, ...]) -> str:
     several = not predictor.classifies and predictor.n_outputs > 1
-    kinds = {"prediction": "array<double>" if several else "double"}
+    kinds = {
+        "prediction": "array<double>" if several else "double",
+        "contributions": "array<array<double>>",
+    }
     return ", ".join(f"{name} {kinds.get(name, 'array<double>')}" for name in outputs)
 
 
@@ -220,6 +243,8 @@ def _scoring_udf(scorer: Scorer, ddl: str) -> Any:
 
 
 def _output(value: Column, output: str, predictor: LocalPredictor, nulls: bool) -> Column:
+    if output == "contributions":
+        return value
     if output == "prediction" and (predictor.classifies or predictor.n_outputs == 1):
         return value
     # array_to_vector does not accept nulls.
@@ -228,7 +253,7 @@ def _output(value: Column, output: str, predictor: LocalPredictor, nulls: bool) 
 
 def _metadata(output: str, predictor: LocalPredictor) -> dict[str, Any]:
     """Return the metadata that Spark's classifiers give their columns (``ml_attr``)."""
-    if not predictor.classifies:
+    if not predictor.classifies or output == "contributions":
         return {}
     if output == "prediction":
         return {"ml_attr": {"type": "nominal", "num_vals": predictor.n_outputs}}

@@ -5,7 +5,7 @@ from the raw columns of a model with ``inputCols``; ``load_model`` returns the S
 
     path/MLmodel, requirements.txt, ...
     path/data/sparknn/predictor.json  what predicts, but for its parameters
-    path/data/sparknn/theta.npy       the parameters
+    path/data/sparknn/theta.npy       the parameters; baseline.npy, if the model has one
     path/data/sparknn/metadata.json   the Spark model's metadata, as its own ``save`` writes it
 
 Nothing is pickled.
@@ -123,10 +123,11 @@ def save_model(
         data = Path(scratch, "sparknn")
         data.mkdir()
         state = {**local.__getstate__(), "predictFn": pyfunc_predict_fn}
-        del state["theta"]
+        for key in ("theta", "baseline"):
+            if state.pop(key) is not None:
+                np.save(data / f"{key}.npy", getattr(local, key), allow_pickle=False)
         (data / "predictor.json").write_text(json.dumps(state), encoding="utf-8")
         (data / "metadata.json").write_text(ModelWriter(model)._metadata_line(), encoding="utf-8")
-        np.save(data / "theta.npy", local.theta, allow_pickle=False)
         mlflow.pyfunc.save_model(
             path,
             loader_module="sparknn.mlflow",
@@ -157,9 +158,11 @@ def _load_pyfunc(path: str) -> _Pyfunc:
     """Load the ``python_function`` flavor, for MLflow."""
     state = json.loads(Path(path, "predictor.json").read_text(encoding="utf-8"))
     predict_fn = state.pop("predictFn")
-    theta = np.load(Path(path, "theta.npy"), allow_pickle=False)
+    state["layers"] = tuple(state["layers"])
+    for file in Path(path).glob("*.npy"):
+        state[file.stem] = np.load(file, allow_pickle=False).tobytes()
     local = LocalPredictor.__new__(LocalPredictor)
-    local.__setstate__({**state, "layers": tuple(state["layers"]), "theta": theta.tobytes()})
+    local.__setstate__(state)
     return _Pyfunc(local, predict_fn)
 
 

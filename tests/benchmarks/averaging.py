@@ -178,7 +178,7 @@ def curve(setting: Setting) -> list[float]:
         standardizer=standardizer,
     )
     averaging = AveragingConfig(
-        chosen.averaging, chosen.averagingMomentum, chosen.averagingRate, final=chosen.finalWeights
+        chosen.averaging, chosen.averagingMomentum, final=chosen.finalWeights
     )
     X = X.copy()
     standardizer.apply(X)
@@ -292,7 +292,7 @@ def grid(part: Part) -> None:
         part.epochs, part.workers, ("momentum", "ngsgd"), AVERAGING_RULES, ("average", "reset")
     )
     for epochs, k, solver, averaging, state in choices:
-        # The average of one network is that network: every rule without momentum, and bmuf.
+        # The average of one network is that network.
         if k > 1 or averaging == "mean":
             params = (("solver", solver), ("averaging", averaging), ("localState", state))
             cell = (str(k), f"{epochs:g}", solver, averaging, state)

@@ -104,8 +104,8 @@ def test_columns_are_checked_before_the_training(
     [
         (
             "x,y,colour\n1,,red\n,,blue\n1,2,red\nNaN,1,blue\n",
-            "data.train: column 'x' is null, NaN or infinite in 2 of 4 rows; column 'y' is null, "
-            "NaN or infinite in 2 of 4 rows. data.handleInvalid = 'skip' leaves such rows out.",
+            "column 'x' is null, NaN or infinite in 2 of 4 rows; column 'y' is null, NaN or "
+            "infinite in 2 of 4 rows. Set handleInvalid='skip' to skip rows",
         ),
         (
             "x,y,colour\n1,1,red\n2,1,\n1,2,blue\n",
@@ -137,10 +137,20 @@ def test_missing_features_are_kept_and_missing_labels_are_not(
     ran = sparknn("train", job, "--set", *more)
     assert ran.status == 1
     assert "data.train: column 'colour' is null in 1 of 3 rows." in line_of(ran)
-    train.write_text("x,y,colour\n1,,red\n2,1,red\n1,2,blue\n")
+    # A text that is missing is a category.
+    train.write_text("x,y,kind,colour\n1,,a,red\n2,1,,red\n1,2,b,blue\n")
+    more += ["data.features=['x','y','kind']", f"data.test={train}"]
     ran = sparknn("train", job, "--set", *more)
     assert ran.status == 0, ran.err
+    assert "Text, whose values become categories: kind." in ran.err
     assert "on 3 rows" in ran.err
+    assert "of 3 rows wrong" in ran.out
+    # What a model replaces is not named as missing.
+    data, arguments = tmp_path / "new.csv", ["evaluate", "--model", tmp_path / "model", "--data"]
+    data.write_text("x,y,kind,colour\n1,,c,red\n2,1,,pink\n")
+    ran = sparknn(*arguments, data, "--invalid", "error")
+    assert ran.status == 1
+    assert "--data: column 'colour' is none of the labels that the model knows" in line_of(ran)
 
 
 def test_a_saved_pipeline_can_be_continued_from(
@@ -157,7 +167,7 @@ def test_a_saved_pipeline_can_be_continued_from(
     more.append("output.overwrite=true")
     ran = sparknn("train", job, "--set", *more, "data.features=['y','x']")
     assert ran.status == 2
-    assert "data.features: y, x; training.initialModel was trained on x, y, in this" in line_of(ran)
+    assert "data.features = ['y', 'x']; the initial model was trained on ['x', " in line_of(ran)
     ran = sparknn("train", job, "--set", *more, "task=regression", "data.label=id")
     assert ran.status == 2
     assert "training.initialModel is a NeuralNetClassificationModel; expected" in line_of(ran)

@@ -12,6 +12,7 @@ import pytest
 
 from sparknn.cli.errors import UsageError
 from sparknn.cli.experiment import (
+    IS_TEST,
     Experiment,
     Trial,
     load_experiment,
@@ -292,17 +293,18 @@ def test_an_experiment_from_end_to_end(
 
 def test_splits_are_a_function_of_the_rows(tiny: Path, spark: "SparkSession") -> None:
     experiment = load_experiment(str(tiny), ["data.rows=150"])
-    rows = read_rows(spark, experiment)
+    rows, params = read_rows(spark, experiment)
+    assert params == {"inputCols": ["x", "y"], "labelCol": "labelIndex"}
     count = rows.count()
     assert count == pytest.approx(150, abs=40)
 
-    def tested(number: int, partitions: int, is_test: str = "isTest") -> set[tuple[float, ...]]:
+    def tested(number: int, partitions: int, is_test: str = IS_TEST) -> set[tuple[float, ...]]:
         data = mark_test_rows(rows, experiment.given, number).repartition(partitions)
-        return {tuple(row[0]) for row in data.where(is_test).select("features").collect()}
+        return {tuple(row) for row in data.where(is_test).select("x", "y").collect()}
 
     assert tested(1, 1) == tested(1, 3)
     assert tested(1, 1) != tested(2, 1)
-    assert not tested(1, 1) & tested(1, 1, "not isTest")
+    assert not tested(1, 1) & tested(1, 1, f"not {IS_TEST}")
     assert len(tested(1, 1)) / count == pytest.approx(0.3, abs=0.12)
     rows.unpersist()
 

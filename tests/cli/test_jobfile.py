@@ -90,6 +90,7 @@ def test_defaults_are_those_of_spark(job_file) -> None:
         ("output.predictions=p", "output.predictions: needs data.test"),
         ("trainig.maxIter=1", "trainig: unknown section; did you mean 'training'?"),
         ("training.stepsize=1", "training.stepsize: unknown key; did you mean 'stepSize'?"),
+        ("averaging.averagingRate=1", "averaging.averagingRate: unknown key; it was removed: set"),
         ("training.qwerty=1", "training.qwerty: unknown key. `sparknn keys` lists them all."),
         ("training.maxIter=true", "training.maxIter = True; expected a whole number."),
         ("training.maxIter=0", "training.maxIter = 0; expected a number"),

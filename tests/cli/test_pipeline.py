@@ -1,4 +1,4 @@
-"""Which stages columns need, and which columns cannot be used: asked of schemas, without Spark."""
+"""What the columns of a job are, and which cannot be used: asked of schemas, without Spark."""
 
 import pytest
 from models import classifier
@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
+    DateType,
     DoubleType,
     IntegerType,
     StringType,
@@ -17,7 +18,7 @@ from pyspark.sql.types import (
 )
 
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
-from sparknn.cli.pipeline import Columns, column_mistakes, plan_columns
+from sparknn.cli.pipeline import Columns, column_mistakes
 from sparknn.cli.saved_model import SavedModel
 
 _TYPES = {
@@ -28,6 +29,7 @@ _TYPES = {
     "v": VectorUDT(),
     "a": ArrayType(DoubleType()),
     "is_test": BooleanType(),
+    "day": DateType(),
 }
 
 
@@ -37,19 +39,18 @@ def schema(**changes: object) -> StructType:
     return StructType([StructField(name, kind) for name, kind in types.items()])
 
 
-def test_stages_are_those_that_columns_need() -> None:
+def test_columns_are_inputs_or_ready_features() -> None:
     def plan(*features: str, label: str = "id") -> Columns:
-        return plan_columns(schema(), features, label, classifies=True)
+        return Columns.of(schema(), features, label, classifies=True)
 
-    both = Columns("features", "labelIndex", ("x", "y"), "colour")
-    assert plan("x", "y", label="colour") == both
-    assert (plan("v"), plan("a")) == (Columns("v", "id"), Columns("a", "id"))
-    assert plan("x") == Columns("features", "id", ("x",))
-
-
-def test_names_that_are_taken_are_not_used() -> None:
-    found = plan_columns(schema(Features=DoubleType()), ["x", "y"], "colour", classifies=True)
-    assert (found.features, found.label) == ("features_", "labelIndex")
+    both = plan("x", "colour", label="colour")
+    assert both.params() == {"inputCols": ["x", "colour"], "labelCol": "labelIndex"}
+    assert plan("v").params() == {"featuresCol": "v", "labelCol": "id"}
+    assert plan("a").params() == {"featuresCol": "a", "labelCol": "id"}
+    assert plan("v", "x").params() == {"inputCols": ["v", "x"], "labelCol": "id"}
+    assert plan("colour").params() == {"inputCols": ["colour"], "labelCol": "id"}
+    taken = Columns.of(schema(LabelIndex=DoubleType()), ["x"], "colour", classifies=True)
+    assert taken.index == "labelIndex_"
 
 
 def mistakes(
@@ -60,7 +61,7 @@ def mistakes(
     **params: str,
 ) -> list[str]:
     estimator = NeuralNetRegressor(**params) if regression else NeuralNetClassifier(**params)
-    columns = plan_columns(schema(), features, label, classifies=not regression)
+    columns = Columns.of(schema(), features, label, classifies=not regression)
     return column_mistakes(schema(), columns, estimator, case_matters=False)
 
 
@@ -68,11 +69,10 @@ def mistakes(
     ("arguments", "expected"),
     [
         ({"features": ["x", "yy"]}, "data.features: There is no column 'yy'"),
-        (
-            {"features": ["x", "colour"], "label": "id"},
-            "data.features: Column 'colour' has type st",
-        ),
+        ({"features": ["x", "day"]}, "data.features: Column 'day' has type date; expected"),
+        ({"features": ["x", "v"]}, "data.features: Vector column 'v' does not declare its size"),
         ({"features": ["x", "colour"]}, "data.features: Column 'colour' is the label."),
+        ({"features": ["x", "id"], "label": "id"}, "data.features: Column 'id' is the label."),
         ({"weightCol": "w"}, "data.weight: There is no column 'w'"),
         ({"weightCol": "colour"}, "data.weight: Column 'colour' has type string; expected numbers"),
         ({"validationIndicatorCol": "id"}, "data.validationIndicator: Column 'id' has type int"),
@@ -81,7 +81,6 @@ def mistakes(
             {"predictionCol": "ID"},
             "output.predictionCol: Output column 'ID' already exists as 'id'",
         ),
-        ({"probabilityCol": "features"}, "output.probabilityCol: Output column 'features' already"),
         (
             {"probabilityCol": "prediction"},
             "output.probabilityCol: Output column",
@@ -100,15 +99,16 @@ def test_columns_are_named_by_keys(arguments: dict, expected: str) -> None:
     ("changes", "expected"),
     [
         ({"colour": None}, "data.test: There is no column 'colour'"),
-        ({"y": StringType()}, "data.test: Column 'y' has type string; expected numbers"),
+        ({"y": StringType()}, "data.test: Column 'y' has type string; expected a number column"),
         ({"predictedLabel": StringType()}, "data.test: Output column 'predictedLabel' already"),
         ({"is_test": None, "id": None}, ""),
     ],
 )
 def test_test_rows_are_checked_too(changes: dict, expected: str) -> None:
     net = NeuralNetClassifier(weightCol="id", validationIndicatorCol="is_test")
-    columns = plan_columns(schema(), ["x", "y"], "colour", classifies=True)
-    found = column_mistakes(schema(**changes), columns, net, "data.test", case_matters=False)
+    columns = Columns.of(schema(), ["x", "y"], "colour", classifies=True)
+    test = "data.test", {"x": "number", "y": "number"}
+    found = column_mistakes(schema(**changes), columns, net, test, case_matters=False)
     assert [text[: len(expected)] for text in found] == [expected] * bool(expected)
 
 

@@ -11,9 +11,11 @@ from pyspark.ml.evaluation import (
     MulticlassClassificationEvaluator,
     RegressionEvaluator,
 )
+from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import Vector
 from pyspark.sql import DataFrame, SparkSession
-from tables import dense, table
+from pyspark.sql import functions as F
+from tables import dense, sparse, table
 
 Array = np.ndarray[Any, Any]
 
@@ -48,12 +50,17 @@ class Subject:
         return bool(self.estimator.hasParam("rawPredictionCol"))
 
     def table(
-        self, features: Callable[[Array], Any] = dense, n: int | None = None, **columns: Array
+        self,
+        features: Callable[[Array], Any] | None = None,
+        n: int | None = None,
+        **columns: Array,
     ) -> DataFrame:
         """The first ``n`` rows with an ``id``, and whatever other columns."""
         X, y = self.X[:n], self.y[:n]
-        frame = table(self.spark, X, y, features, id=np.arange(len(X)), **columns)
+        frame = table(self.spark, X, y, features or self.kind, id=np.arange(len(X)), **columns)
         return self.named(frame)
+
+    kind: Callable[[Array], Any] = staticmethod(dense)
 
     def named(self, frame: DataFrame) -> DataFrame:
         """A frame's features and label by the names that the estimator asks for."""
@@ -107,6 +114,35 @@ class Subject:
         if self.classifies:
             return MulticlassClassificationEvaluator(metricName="accuracy", **columns)
         return RegressionEvaluator(metricName="r2", **columns)
+
+
+class SparseSubject(Subject):
+    """Features are sparse vectors."""
+
+    kind = staticmethod(sparse)
+
+
+class TableSubject(Subject):
+    """Features are ``inputCols``: ``TableSubject.COLUMNS``, with missing values."""
+
+    COLUMNS = ("kind", "flag", "size", "features")
+
+    def table(
+        self,
+        features: Callable[[Array], Any] | None = None,
+        n: int | None = None,
+        **columns: Array,
+    ) -> DataFrame:
+        frame = super().table(features, n, **columns)
+        x = vector_to_array("features")
+        text = F.when(x[0] > 4, "high").when(x[0] < -4, "low")
+        return frame.withColumns(
+            {
+                "kind": text,
+                "flag": F.when(x[1] % 3 != 0, x[1] > 0),
+                "size": F.when(x[2] % 5 != 0, x[2]),
+            }
+        ).withMetadata("features", {"ml_attr": {"num_attrs": self.X.shape[1]}})
 
 
 def same_model(one: Any, other: Any) -> bool:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparknn.core import predictor as module
+from sparknn.core import forward, row_blocks
 from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.network import Network
-from sparknn.core.predictor import BLOCK_ROWS, LocalPredictor
+from sparknn.core.predictor import LocalPredictor
+from sparknn.core.row_blocks import BLOCK_ROWS
 
 FORWARD: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda Z: np.where(Z > 0, Z, 0),
@@ -83,7 +84,8 @@ def test_a_row_does_not_depend_on_its_neighbours(
 POSITIONS = """
 import numpy as np
 from sparknn.core.nn.network import Network
-from sparknn.core.predictor import LocalPredictor, block_rows
+from sparknn.core.predictor import LocalPredictor
+from sparknn.core.row_blocks import block_rows
 
 rng = np.random.default_rng(0)
 for layers in [(33, 20, 10), (7, 5, 1), (3, 2), (1, 1), (130, 64, 32, 2), (784, 300, 10)]:
@@ -117,10 +119,12 @@ def test_a_row_does_not_depend_on_its_neighbours_on_other_processors(
 def test_blocks_are_as_large_as_positions_do_not_matter(
     n_alike: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_is_position_free", lambda n_rows, n_in, n_out: n_rows <= n_alike)
-    n_block = module.block_rows.__wrapped__((9, 8, 4))
+    monkeypatch.setattr(
+        row_blocks, "_is_position_free", lambda n_rows, n_in, n_out: n_rows <= n_alike
+    )
+    n_block = row_blocks.block_rows.__wrapped__((9, 8, 4))
     assert n_block == max(n_alike, 1)
-    monkeypatch.setattr(module, "block_rows", lambda layers: n_block)
+    monkeypatch.setattr(forward, "block_rows", lambda layers: n_block)
     seen = []
     logits = Network.logits
     monkeypatch.setattr(
@@ -141,14 +145,14 @@ def test_a_product_that_treats_rows_differently_is_noticed(monkeypatch: pytest.M
             Z[5:6] = np.nextafter(Z[5:6], np.float32(np.inf))
             return Z
 
-    assert module._is_position_free(1, 9, 4)
+    assert row_blocks._is_position_free(1, 9, 4)
     monkeypatch.setattr(
-        module.np,
+        row_blocks.np,
         "tile",
         lambda row, reps: np.broadcast_to(row, (reps[0], len(row))).view(Elsewhere),
     )
-    assert module._is_position_free(4, 9, 4)
-    assert not module._is_position_free(8, 9, 4)
+    assert row_blocks._is_position_free(4, 9, 4)
+    assert not row_blocks._is_position_free(8, 9, 4)
 
 
 def test_layout_and_type_of_the_rows_do_not_matter() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import Array
 
-from sparknn.core import predictor as module
+from sparknn.core import forward as module
 from sparknn.core.entries import Entries
 from sparknn.core.nn.input_layer import LEAST_SPARSE
 from sparknn.core.nn.network import Network

@@ -232,10 +232,12 @@ def test_two_ingests_write_the_same_bytes(spark: SparkSession) -> None:
         assert engine.digest() == digest
 
 
-def test_the_digest_sees_a_label_a_weight_and_a_validation_row(spark: SparkSession) -> None:
+def test_the_digest_sees_a_label_a_weight_and_unshuffled_rows_on_other_workers(
+    spark: SparkSession,
+) -> None:
     X, y = blobs(30)
     weight = np.ones(30)
-    held_out = np.arange(30) % 5 == 0
+    held_out = np.arange(30) % 5 == 2  # every fifth from the end, too
     swapped = np.flatnonzero(y == 0)[-1], np.flatnonzero(y == 1)[-1]
     other_X, other_y, other_weight = X.copy(), y.copy(), weight.copy()
     other_y[list(swapped)] = 1, 0
@@ -244,12 +246,13 @@ def test_the_digest_sees_a_label_a_weight_and_a_validation_row(spark: SparkSessi
     columns = spec(weight="weight", validation_indicator="validation", shuffle=False)
     found = set()
     for rows in [
-        (X, y, weight), (other_X, y, weight), (X, other_y, weight), (X, y, other_weight)
+        (X, y, weight), (other_X, y, weight), (X, other_y, weight), (X, y, other_weight),
+        (X[::-1], y[::-1], weight),
     ]:  # fmt: skip
-        df = vectors(spark, rows[0], rows[1], weight=rows[2], validation=held_out)
+        df = vectors(spark, rows[0], rows[1], [10, 20], rows[2], held_out)
         with open_engine(df, columns) as engine:
             found.add(engine.digest())
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 @pytest.mark.parametrize("records", ["1", "7", "10000"])

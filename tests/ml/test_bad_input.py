@@ -133,10 +133,7 @@ def test_params_that_do_not_go_together(empty: DataFrame) -> None:
     [
         ({"patience": 2, "finalWeights": "best"}, {"patience", "finalWeights"}),
         ({"tol": 1e-4}, {"tol"}),
-        (
-            {"averaging": "mean", "averagingMomentum": 0.5, "averagingRate": 0.7},
-            {"averagingMomentum", "averagingRate"},
-        ),
+        ({"averaging": "mean", "averagingMomentum": 0.5}, {"averagingMomentum"}),
         ({"solver": "sgd", "momentum": 0.9}, {"momentum"}),
     ],
 )
@@ -149,8 +146,8 @@ def test_params_without_effect(empty: DataFrame, params: dict[str, Any], wrong: 
 @pytest.mark.parametrize(
     "params",
     [
-        {"averaging": "mean", "averagingMomentum": 0.0, "averagingRate": 1.0},
-        {"averaging": "nesterov", "averagingMomentum": 0.5, "averagingRate": 0.7},
+        {"averaging": "mean", "averagingMomentum": 0.0},
+        {"averaging": "nesterov", "averagingMomentum": 0.5},
         {"solver": "sgd", "momentum": 0.0},
         {"solver": "sgd"},
         {"tol": 0.1, "patience": 1, "validationFraction": 0.1},

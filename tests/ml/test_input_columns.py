@@ -99,6 +99,20 @@ def test_a_saved_model_has_its_columns(
     assert again.getInputCols() == COLUMNS
 
 
+def test_a_fit_continues_with_the_codes_of_the_initial_model(
+    model: NeuralNetClassificationModel, people: DataFrame, tmp_path: Path
+) -> None:
+    """Without a city, the others would have other codes."""
+    fewer = people.where("city != 'Kyoto \"x\"'")
+    estimator = classifier(initialModel=model, maxIter=1, stepSize=1e-9)
+    model.save(str(tmp_path / "model"))
+    saved = {estimator.initialModel: str(tmp_path / "model")}
+    for continued in estimator.fit(fewer, [{}, saved]):
+        assert np.allclose(predictions(continued, people), predictions(model, people), atol=1e-4)
+    with pytest.raises(ParamError, match="the initial model was trained on"):
+        estimator.fit(people, {estimator.inputCols: COLUMNS[::-1]})
+
+
 def test_maps_share_an_ingest_and_may_differ_in_columns(people: DataFrame) -> None:
     estimator = classifier(maxIter=1)
     maps = [{}, {estimator.stepSize: 0.01}, {estimator.inputCols: ["age", "city"]}]
@@ -109,8 +123,16 @@ def test_maps_share_an_ingest_and_may_differ_in_columns(people: DataFrame) -> No
 
 def test_missing_numbers(people: DataFrame) -> None:
     holes = people.withColumn("age", F.when(F.col("age") < 80, F.col("age")))
-    with pytest.raises(DataError, match="inputCols"):
+    with pytest.raises(DataError, match=r"column 'age' is null, NaN or inf.* in .* Set handle"):
         classifier().fit(holes)
+    beyond = holes.withColumn("plan", F.lit(2.0)).withMetadata(
+        "plan", people.schema["plan"].metadata
+    )
+    with pytest.raises(DataError, match="column 'plan' is none of its 2 categories in 400 of 400"):
+        classifier(handleInvalid="keep").fit(beyond)
+    empty = people.withColumn("age", F.lit(None).cast("double"))
+    with pytest.raises(DataError, match="Features age have no value"):
+        classifier(handleInvalid="keep").fit(empty)
     kept = classifier(handleInvalid="keep", maxIter=1).fit(holes)
     assert kept.encoding is not None
     assert kept.encoding.missing.tolist() == [0]
@@ -133,7 +155,7 @@ def test_columns_that_do_not_do(
     sizeless = bare.withMetadata("point", {})
     with pytest.raises(SchemaError, match="'point' does not declare its size"):
         classifier().fit(sizeless)
-    with pytest.raises(SchemaError, match="trained on a text column"):
+    with pytest.raises(SchemaError, match="expected a text column, as in training"):
         model.transform(people.withColumn("city", F.lit(1.0)))
     with pytest.raises(SchemaError, match="no column 'city'"):
         model.transform(people.drop("city"))

@@ -62,6 +62,7 @@ def test_setters_chain_and_getters_return(estimator: Any) -> None:
         "initialModel": "/models/a",
         "checkpointDir": "/checkpoints",
         "checkpointInterval": -1,
+        "contributionsCol": "c",
         "loss": "huber",
     }
     for param in made.params:
@@ -84,10 +85,12 @@ def test_all_mistakes_are_reported_at_once(estimator: Any) -> None:
             hiddenLayers=[10, 0],
             shuffle=1,
             averaging="Nesterof",
+            averagingRate=1.0,
         )
     text = str(raised.value)
-    assert len(raised.value.problems) == 9
+    assert len(raised.value.problems) == 10
     assert "hidenLayers: there is no such param; did you mean 'hiddenLayers'?" in text
+    assert "averagingRate was removed: set a smaller or larger averagingMomentum." in text
     assert "did you mean 'relu'?" in text
     assert "did you mean 'nesterov'?" in text
     assert "maxIter = 0; expected a number >= 1." in text

@@ -152,9 +152,9 @@ def test_interrupted_fits_continue_together(
     estimator = small(folder, validationIndicatorCol="held_out")
     settings: list[dict[str, Any]] = [
         {"solver": "ngsgd", "averaging": "nesterov", "averagingMomentum": 0.5, "dropout": 0.1},
-        {"solver": "adam", "finalWeights": "ema"},
+        {"solver": "adam"},
         {"solver": "momentum", "finalWeights": "best", "patience": 5},
-        {"averaging": "bmuf", "finalWeights": "combine"},
+        {"averaging": "mean"},
         {"thresholds": [0.2, 0.3, 0.5]},
         {},
         {"maxIter": 2},
@@ -266,10 +266,9 @@ _CONFIG: dict[str, Any] = {
     "class_weight": np.array([1.0, 2.0, 0.5]),
 }
 _AVERAGING: dict[str, Any] = {
-    "rule": "bmuf",
+    "rule": "nesterov",
     "momentum": 0.5,
-    "rate": 2.0,
-    "final": "ema",
+    "final": "best",
     "patience": 2,
     "tol": 0.1,
 }

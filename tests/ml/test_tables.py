@@ -341,7 +341,7 @@ def test_missing_numbers_at_prediction(spark: SparkSession) -> None:
     assert np.isfinite(local.predict_raw([[np.nan, 1.0]])).all()
 
 
-def test_null_numbers_in_training(spark: SparkSession) -> None:
+def test_null_numbers_in_training(spark: SparkSession, caplog: pytest.LogCaptureFixture) -> None:
     X, y = numbers(400)
     rows = [
         ([x, None if np.isnan(z) else z], label)
@@ -353,7 +353,9 @@ def test_null_numbers_in_training(spark: SparkSession) -> None:
     assert with_nulls.theta.tobytes() == with_nans.theta.tobytes()
     with pytest.raises(DataError, match="'keep'"):
         small(handleInvalid="error").fit(spark.createDataFrame(rows, kind))
+    caplog.set_level("INFO", "sparknn")
     skipped = small(maxIter=1, handleInvalid="skip").fit(spark.createDataFrame(rows, kind))
+    assert "The model drops such rows, too" in caplog.text
     assert skipped.summary.n_rows == (~np.isnan(X[:, 1])).sum()
 
 
@@ -514,6 +516,14 @@ def test_metadata_that_disagrees_with_the_size(rows: DataFrame, spark: SparkSess
     wrong = rows.withColumn("features", F.col("features").alias("features", metadata=metadata))
     with pytest.raises(DataError, match=r"Feature 8 .*4 features"):
         small().fit(wrong)
+    with pytest.raises(DataError, match="declares 9 features in its metadata, but its rows have 4"):
+        small(categorical=False).fit(wrong)
+
+
+def test_features_in_another_order(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
+    swapped = VectorAssembler(inputCols=NAMES[::-1], outputCol="swapped", handleInvalid="keep")
+    with pytest.raises(SchemaError, match="feature 0 is 'city' instead of 'x'"):
+        model.transform(swapped.transform(rows), {model.featuresCol: "swapped"})
 
 
 def test_only_embedded_categories(spark: SparkSession) -> None:

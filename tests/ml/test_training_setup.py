@@ -52,7 +52,10 @@ def test_few_rows_are_passed_over_several_times(n_rows: int, n_workers: int, pas
         (200, 1.0, 1 / 200),
         (200, 200.0, 1 / 200),
         (200, 300.0, 1 / 300),
-        (200, 1e4, 0),
+        (200, 1e4, 1e-4),
+        (15_000, 1.0, 5e-5),
+        (200, 2e4, 0),
+        (60_000, 1.0, 0),
         (4, 4.0, 0.01),
     ],
 )
@@ -80,7 +83,7 @@ def test_the_penalty_fades_with_the_rows(n_rows: int, weight_sum: float, penalty
 
 @pytest.mark.parametrize(
     ("n_rows", "classifies", "penalty"),
-    [(6_000, True, 0.01), (6_000, False, 1 / 300), (300, True, 0.05)],
+    [(6_000, True, 0.01), (6_000, False, 1 / 150), (300, True, 0.2), (150, False, 0.2)],
 )
 def test_numbers_in_pieces_have_a_penalty_that_adapts(
     n_rows: int, classifies: bool, penalty: float

@@ -70,15 +70,15 @@ def _sigmoid_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:
     dA *= A * (1 - A)
 
 
-_GELU_SCALE = math.sqrt(2 / math.pi)
-_GELU_CUBIC = 0.044715
+GELU_SCALE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
 # For larger |z| the tanh is 1 to the last bit; clipping keeps the cube from overflowing.
 _GELU_FLAT = 10
 
 
 def _gelu_inner(Z: FloatArray) -> FloatArray:
     Z = np.clip(Z, -_GELU_FLAT, _GELU_FLAT)
-    return np.tanh(_GELU_SCALE * (Z + _GELU_CUBIC * Z * Z * Z))
+    return np.tanh(GELU_SCALE * (Z + GELU_CUBIC * Z * Z * Z))
 
 
 def _gelu(Z: FloatArray, A: FloatArray) -> None:
@@ -89,7 +89,7 @@ def _gelu(Z: FloatArray, A: FloatArray) -> None:
 def _gelu_backward(dA: FloatArray, Z: FloatArray, A: FloatArray) -> None:
     inner = _gelu_inner(Z)
     Z = np.clip(Z, -_GELU_FLAT, _GELU_FLAT)
-    slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * Z * Z)
+    slope = GELU_SCALE * (1 + 3 * GELU_CUBIC * Z * Z)
     dA *= 0.5 * (1 + inner) + 0.5 * Z * (1 - inner * inner) * slope
 
 

@@ -7,8 +7,9 @@ gradient of that sum. Sums, unlike means, add up over batches and workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,15 +30,23 @@ class Loss:
         ``(logits, y) -> ndarray, shape (n,)``: the loss of each row.
     metrics : callable
         ``(logits, y) -> ndarray, shape (n,)``: the validation metric of each row: 1 for a correct
-        prediction and 0 otherwise, so that the mean is the accuracy; or the squared error.
+        prediction and 0 otherwise, so that the mean is the accuracy; or an error of predictions.
     classifies : bool
         Whether ``y`` holds class indices, shape (n,), or targets, shape (n, k).
+    metric_name : str
+    metric_power : int
+        The metric is in units of the targets to this power.
+    response : callable, optional
+        Convert logits, shape (n, k), to predictions; by default they are the predictions.
     """
 
     value_and_gradient: Callable[[FloatArray, TargetArray, FloatArray, IntArray | None], float]
     values: Callable[[FloatArray, TargetArray], FloatArray]
     metrics: Callable[[FloatArray, TargetArray], FloatArray]
     classifies: bool
+    metric_name: str = "accuracy"
+    metric_power: int = 0
+    response: Callable[[FloatArray], FloatArray] | None = None
 
 
 # Smaller probabilities are set to 0: confident networks would otherwise produce denormal gradients,
@@ -131,6 +140,81 @@ def _huber_gradient(errors: FloatArray) -> None:
     np.clip(errors, -1, 1, out=errors)
 
 
+def _half_deviance(logits: FloatArray, y: TargetArray) -> FloatArray:
+    """Half the Poisson deviance of the means ``exp(logits)``: 0 if these are ``y``."""
+    log_y = np.log(y, out=np.zeros_like(y), where=y > 0)
+    return np.asarray((np.exp(logits) - y - y * (logits - log_y)).sum(axis=1))
+
+
+def _poisson(
+    logits: FloatArray, y: TargetArray, sample_weight: FloatArray, _: IntArray | None
+) -> float:
+    """Half the deviance; its gradient is ``exp(logits) - y``."""
+    row_losses = _half_deviance(logits, y).astype(np.float64)
+    np.exp(logits, out=logits)
+    logits -= y
+    logits *= sample_weight[:, None]
+    return float(np.dot(row_losses, sample_weight.astype(np.float64)))
+
+
+def _squared_error_of_means(logits: FloatArray, y: TargetArray) -> FloatArray:
+    return _squared_error(np.exp(logits), y)
+
+
+def _sorted(raw: FloatArray) -> FloatArray:
+    """Quantiles that cross, in order: Chernozhukov et al. 2010, doi:10.3982/ECTA7880."""
+    return np.sort(raw, axis=1)
+
+
+def quantile_loss_name(quantiles: Sequence[float]) -> str:
+    """Return the name by which ``find_loss`` finds the pinball loss of some quantiles."""
+    return "quantile:" + ",".join(str(float(each)) for each in quantiles)
+
+
+def quantiles_of(name: str) -> list[float]:
+    """Return the quantiles of a ``quantile_loss_name``; none for another loss."""
+    quantiles = name.partition(":")[2]
+    return [float(each) for each in quantiles.split(",")] if quantiles else []
+
+
+@lru_cache
+def find_loss(name: str) -> Loss:
+    """Return a loss: a key of ``LOSSES``, or a ``quantile_loss_name``.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If there is no such loss.
+    """
+    quantiles = quantiles_of(name)
+    return _quantile(np.array(quantiles)) if quantiles else LOSSES[name]
+
+
+def _quantile(levels: FloatArray) -> Loss:
+    """Return the pinball loss, one output per level (Koenker and Bassett 1978, eq. 3.1).
+
+    Targets have shape (n, 1). Its sum over the levels is minimal if each output is the quantile of
+    its level.
+    """
+
+    def pinball(errors: FloatArray) -> FloatArray:
+        tau = levels.astype(errors.dtype)
+        return np.maximum(-tau * errors, (1 - tau) * errors)
+
+    def gradient(errors: FloatArray) -> None:
+        tau = levels.astype(errors.dtype)
+        np.subtract(errors > 0, tau, out=errors)
+
+    loss = _regression(pinball, gradient)
+    return replace(
+        loss,
+        metrics=lambda logits, y: pinball(_sorted(logits) - y).mean(axis=1),
+        metric_name="pinball loss",
+        metric_power=1,
+        response=_sorted,
+    )
+
+
 def _regression(
     elementwise: Callable[[FloatArray], FloatArray], gradient: Callable[[FloatArray], None]
 ) -> Loss:
@@ -148,7 +232,7 @@ def _regression(
         logits *= sample_weight[:, None]
         return float(np.dot(row_losses, sample_weight.astype(np.float64)))
 
-    return Loss(value_and_gradient, values, _squared_error, classifies=False)
+    return Loss(value_and_gradient, values, _squared_error, False, "squared error", 2)
 
 
 LOSSES = {
@@ -156,4 +240,13 @@ LOSSES = {
     "squared": _regression(_squared, _squared_gradient),
     "absolute": _regression(np.abs, _absolute_gradient),
     "huber": _regression(_huber, _huber_gradient),
+    "poisson": Loss(
+        _poisson,
+        _half_deviance,
+        _squared_error_of_means,
+        classifies=False,
+        metric_name="squared error",
+        metric_power=2,
+        response=np.exp,
+    ),
 }

@@ -18,8 +18,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sparknn.core.nn.activations import ACTIVATIONS, Activation
-from sparknn.core.nn.losses import LOSSES, Loss
+from sparknn.core.nn.losses import Loss, find_loss
 from sparknn.core.types import FloatArray, IntArray, TargetArray
+
+# A mistyped size must not end in a MemoryError, or exhaust the machine.
+MAX_PARAMS = 1 << 31
 
 # Called with (layer, A, dZ, root_weight) before a layer's gradient A' dZ is formed; returns the
 # A and dZ to use.
@@ -68,7 +71,7 @@ class Network:
     activation : str
         Of every hidden layer; a key of ``ACTIVATIONS``.
     loss : str
-        A key of ``LOSSES``.
+        See ``find_loss``.
     """
 
     layers: tuple[int, ...]
@@ -86,7 +89,7 @@ class Network:
 
     @property
     def loss_fn(self) -> Loss:
-        return LOSSES[self.loss]
+        return find_loss(self.loss)
 
     def blocks(self, theta: FloatArray) -> list[Block]:
         """Return views of ``theta``, layer by layer."""

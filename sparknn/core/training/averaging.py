@@ -1,7 +1,7 @@
 """Averaging rules: from the workers' mean to the network of the next round, on the driver.
 
-Notation: x the network, D = mean - broadcast the mean displacement, u the velocity (a decaying sum
-of displacements), b the momentum, a the rate, K the number of workers. All in float64.
+Notation: x the network, D = mean - x the mean displacement, u the velocity (a decaying sum of
+displacements), b the momentum. All in float64.
 """
 
 from __future__ import annotations
@@ -24,25 +24,21 @@ class AveragingState:
     ----------
     theta : ndarray, shape (P,), float32
         The network x.
-    broadcast : ndarray, shape (P,), float32
-        Where the workers start: x, except in ``bmuf``.
     running : ndarray, shape (P,), float64
         u. float32 for a network with a sparse block, which may be large.
     """
 
     theta: Float32Array
-    broadcast: Float32Array
     running: FloatArray
 
     @classmethod
     def start(cls, theta: Float32Array, *, sparse: bool = False) -> AveragingState:
         running = np.zeros(theta.shape, dtype=np.float32 if sparse else np.float64)
-        return cls(theta, theta, running)
+        return cls(theta, running)
 
 
-# The momentum and the number of workers may differ from row to row.
-Number = float | Float64Array
-Rule = Callable[[AveragingState, FloatArray, Number, float, Number], AveragingState]
+# The momentum may differ from row to row.
+Rule = Callable[[AveragingState, FloatArray, float | Float64Array], AveragingState]
 
 
 # How the momentum falls with the number of workers.
@@ -56,7 +52,6 @@ def average_blocks(
     average: FloatArray,
     rows: RowSums,
     momentum: float,
-    rate: float,
     n_workers: int,
 ) -> AveragingState:
     """Apply a rule to a network with a sparse block, at the cost of the rows that were touched.
@@ -76,92 +71,41 @@ def average_blocks(
     rows : RowSums
         Of the sparse block.
     """
-    blocks, others = zip(
-        *map(layer.split, (state.theta, state.broadcast, state.running)), strict=True
-    )
-    rest = rule(AveragingState(*others), average, momentum, rate, n_workers)
-    ahead = rest.broadcast is not rest.theta
-
-    def joined(old: FloatArray, new: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """A copy, with other parameters beside the block, and its block."""
-        vector = old.copy()
-        block, other = layer.split(vector)
-        other[...] = new
-        return vector, block
-
-    theta, theta_rows = joined(state.theta, rest.theta)
-    broadcast, broadcast_rows = theta, theta_rows
-    if ahead:
-        broadcast, broadcast_rows = joined(state.broadcast, rest.broadcast)
-    running, running_rows = state.running, state.running[:0]
+    theta, running = state.theta.copy(), state.running
+    (theta_rows, theta_rest), (u_rows, u_rest) = layer.split(theta), layer.split(running)
+    rest = rule(AveragingState(theta_rest, u_rest), average, momentum)
+    theta_rest[...] = rest.theta
     if rule is not mean:
-        running, running_rows = joined(running, rest.running)
+        running = running.copy()
+        u_rows, u_rest = layer.split(running)
+        u_rest[...] = rest.running
     for part in rows.parts():
         at = rows.columns[part]
         k = rows.n_workers[part if len(rows.n_workers) > 1 else slice(None), None].astype(float)
         less = 1.0 if n_workers == 1 else (1 - k**_FALL) / (1 - float(n_workers) ** _FALL)
-        touched = AveragingState(*(block[at] for block in blocks))
-        moved = rule(touched, rows.mean(part), momentum * less, rate, k)
+        touched = AveragingState(theta_rows[at], u_rows[at])
+        moved = rule(touched, rows.mean(part), momentum * less)
         theta_rows[at] = moved.theta
-        if ahead:
-            broadcast_rows[at] = moved.broadcast
         if rule is not mean:
-            running_rows[at] = moved.running
-    return AveragingState(theta, broadcast, running)
+            u_rows[at] = moved.running
+    return AveragingState(theta, running)
 
 
 def mean(
-    state: AveragingState, average: FloatArray, momentum: Number, rate: float, n_workers: Number
+    state: AveragingState, average: FloatArray, momentum: float | Float64Array
 ) -> AveragingState:
     """x = mean (McMahan et al., arXiv:1602.05629). Keeps one worker's network to the byte."""
-    theta = average.astype(np.float32)
-    return AveragingState(theta, theta, state.running)
-
-
-def _displacement(state: AveragingState, average: FloatArray) -> Float64Array:
-    return average.astype(np.float64) - state.broadcast
-
-
-def _moved(state: AveragingState, by: Float64Array, running: Float64Array) -> AveragingState:
-    theta = (state.theta + by).astype(np.float32)
-    return AveragingState(theta, theta, running)
-
-
-def momentum(
-    state: AveragingState, average: FloatArray, momentum: Number, rate: float, n_workers: Number
-) -> AveragingState:
-    """u = b u + D; x + a u (SlowMo: Wang et al., arXiv:1910.00643, algorithm 1)."""
-    running = momentum * state.running + _displacement(state, average)
-    return _moved(state, rate * running, running)
+    return AveragingState(average.astype(np.float32), state.running)
 
 
 def nesterov(
-    state: AveragingState, average: FloatArray, momentum: Number, rate: float, n_workers: Number
+    state: AveragingState, average: FloatArray, momentum: float | Float64Array
 ) -> AveragingState:
-    """u = b u + D; x + a (b u + D) (DiLoCo: Douillard et al., arXiv:2311.08105, section 2)."""
-    D = _displacement(state, average)
+    """u = b u + D; x + (b u + D) (DiLoCo: Douillard et al., arXiv:2311.08105, section 2)."""
+    D = average.astype(np.float64) - state.theta
     running = momentum * state.running + D
-    return _moved(state, rate * (momentum * running + D), running)
+    theta = (state.theta + (momentum * running + D)).astype(np.float32)
+    return AveragingState(theta, running)
 
 
-def bmuf(
-    state: AveragingState, average: FloatArray, momentum: Number, rate: float, n_workers: Number
-) -> AveragingState:
-    """u = b u + (1 - b) K a D; x + u; the workers start from x + b u.
-
-    Chen and Huo 2016, "Scalable training of deep learning machines by incremental block training
-    with intra-block parallel optimization and blockwise model-update filtering", eq. 3 to 6.
-    """
-    gain = (1 - momentum) * n_workers * rate
-    running = momentum * state.running + gain * _displacement(state, average)
-    moved = _moved(state, running, running)
-    ahead = (moved.theta + momentum * running).astype(np.float32)
-    return AveragingState(moved.theta, ahead, running)
-
-
-AVERAGING_RULES: dict[str, Rule] = {
-    "mean": mean,
-    "momentum": momentum,
-    "nesterov": nesterov,
-    "bmuf": bmuf,
-}
+AVERAGING_RULES: dict[str, Rule] = {"mean": mean, "nesterov": nesterov}

@@ -1,41 +1,32 @@
-"""Choose the final weights of a fit: the last network, the best, or an average of several."""
+"""Choose the final weights of a fit: the last network or the best."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+from sparknn.core.types import Float32Array
 
-from sparknn.core.types import Float32Array, Float64Array
-
-# Decay of the moving average per round.
-EMA_DECAY = 0.8
-# Most networks that `combine` averages.
-COMBINE_MOST = 8
-
-FINAL_WEIGHTS = ("last", "best", "ema", "combine")
+FINAL_WEIGHTS = ("last", "best")
 
 
 @dataclass
 class FinalWeights:
-    """Collects the networks of a fit and selects or averages among them.
+    """Keeps the best network of a fit and decides between it and the last one.
 
     Parameters
     ----------
     kind : str
         ``last``; ``best``: the network of least validation loss, or the last one unless it is worse
-        by more than that loss's standard error; ``ema``: the exponential moving
-        average over rounds; ``combine``: the mean of the last n networks, with the n of least
-        validation loss (as in Kaldi).
+        by more than that loss's standard error.
 
     Attributes
     ----------
-    best_loss, best_error, last_loss : float
-        Least validation loss, its standard error, and the last loss.
+    best_loss, best_error, last_loss, reference : float
+        Least validation loss, its standard error, the last loss, and the last one that was better
+        by ``tol``.
+    best : ndarray, shape (P,), optional
+        The network of ``best_loss``.
 
     Notes
     -----
@@ -49,91 +40,27 @@ class FinalWeights:
     best_loss: float = math.inf
     best_error: float = 0.0
     last_loss: float = math.inf
-    _reference: float = math.inf
-    _best: Float32Array | None = None
-    _average: Float64Array | None = None
-    _n_averaged: int = 0
-    _recent: list[Float32Array] = field(default_factory=list)
-
-    def add(self, theta: Float32Array) -> None:
-        """Add the network of a round."""
-        if self.kind == "ema":
-            if self._average is None:
-                self._average = np.zeros(theta.shape)
-            self._average *= EMA_DECAY
-            self._average += (1 - EMA_DECAY) * theta
-            self._n_averaged += 1
-        elif self.kind == "combine":
-            self._recent = [*self._recent, theta][-COMBINE_MOST:]
+    reference: float = math.inf
+    best: Float32Array | None = None
 
     def record_loss(self, theta: Float32Array, loss: float, tol: float, error: float = 0.0) -> bool:
         """Record a network's validation loss; return whether it is better by more than ``tol``.
 
-        ``error`` is the loss's standard error.
-
-        Small gains add up: the reference is the last loss that was better by ``tol``.
+        ``error`` is the loss's standard error. Small gains add up: they count from ``reference``.
         """
         self.last_loss = loss
         if loss < self.best_loss:
             self.best_loss, self.best_error = loss, error
             if self.kind == "best":
-                self._best = theta
-        if not loss < self._reference - tol:
+                self.best = theta
+        if not loss < self.reference - tol:
             return False
-        self._reference = loss
+        self.reference = loss
         return True
 
-    def state(self) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
-        """Return the numbers and arrays that ``restore`` takes."""
-        arrays: dict[str, NDArray[Any]] = {}
-        if self._best is not None:
-            arrays["best"] = self._best
-        if self._average is not None:
-            # `add` works in place.
-            arrays["average"] = self._average.copy()
-        if self._recent:
-            arrays["recent"] = np.stack(self._recent)
-        numbers = {
-            "best_loss": self.best_loss,
-            "best_error": self.best_error,
-            "last_loss": self.last_loss,
-            "goal": self._reference,
-            "n_averaged": self._n_averaged,
-        }
-        return numbers, arrays
-
-    @classmethod
-    def restore(
-        cls, kind: str, numbers: Mapping[str, float], arrays: Mapping[str, NDArray[Any]]
-    ) -> FinalWeights:
-        """Return the object whose ``state`` this is."""
-        average = arrays.get("average")
-        return cls(
-            kind,
-            numbers["best_loss"],
-            numbers["best_error"],
-            numbers["last_loss"],
-            numbers["goal"],
-            arrays.get("best"),
-            None if average is None else average.copy(),
-            int(numbers["n_averaged"]),
-            list(arrays.get("recent", ())),
-        )
-
-    def select(
-        self, last: Float32Array, score: Callable[[list[Float32Array]], list[float]]
-    ) -> Float32Array:
+    def select(self, last: Float32Array) -> Float32Array:
         """Return the final weights; ``last`` if there is nothing to select by."""
-        if self.kind == "best" and self._best is not None:
-            # A NaN is worse.
-            as_good = self.last_loss - self.best_loss <= self.best_error
-            return last if as_good else self._best
-        if self._average is not None:
-            return (self._average / (1 - EMA_DECAY**self._n_averaged)).astype(np.float32)
-        if self._recent:
-            sums = np.cumsum(np.stack(self._recent[::-1]), axis=0, dtype=np.float64)
-            means = [(row / n).astype(np.float32) for n, row in enumerate(sums, start=1)]
-            losses = np.nan_to_num(score(means), nan=np.inf, posinf=np.inf)
-            if np.isfinite(losses.min()):
-                return means[int(np.argmin(losses))]
-        return last
+        # A NaN is worse.
+        if self.best is None or self.last_loss - self.best_loss <= self.best_error:
+            return last
+        return self.best

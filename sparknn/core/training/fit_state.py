@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from sparknn.core.config import AveragingConfig, RoundRequest, TrainConfig
 from sparknn.core.data.batches import rng_for
-from sparknn.core.nn.schedules import SCHEDULES, WARM_UP
 from sparknn.core.nn.solvers import SOLVERS
 from sparknn.core.training.aggregation import DIVERGED, WorkerSum
 from sparknn.core.training.averaging import AVERAGING_RULES, AveragingState, average_blocks
@@ -27,6 +26,9 @@ log = logging.getLogger("sparknn")
 
 # Consecutive rounds without a usable network after which the fit gives up.
 _MAX_FAILED_ROUNDS = 3
+# What a snapshot keeps of a fit, and of its ``FinalWeights``, besides arrays.
+_NUMBERS = ("n_done", "n_units", "n_steps", "step_factor", "n_failed_rounds", "since_best")
+_FINAL_NUMBERS = ("best_loss", "best_error", "last_loss", "reference")
 # Random stream of the initial network: a round number that no fit reaches.
 _INIT_STREAM = 2**32 - 1
 
@@ -140,7 +142,7 @@ class FitState:
 
     def request(self, *, train: bool = True) -> RoundRequest:
         """Return what the workers get for the next round."""
-        rows, theta = self._split(self._averaged.broadcast)
+        rows, theta = self._split(self.current)
         state = np.vstack([theta[None], self._buffers]).astype(np.float32)
         units_ahead = self._n_done - len(self.history)
         return RoundRequest(
@@ -220,30 +222,26 @@ class FitState:
             _warn_left_out(total, record)
         self._n_done += self._n_units
         if self.adapt_round_length:
-            self._adapt_round_length(training_time([total], engine.n_slots), times.cost_s)
+            training_s = training_time([total], engine.n_slots)
+            self._n_units = next_round_length(
+                self._n_units, training_s, times.cost_s, self._n_done, self.config.max_iter
+            )
         if not engine.has_validation:
             self._notify()
 
     def _average(self, mean: FloatArray, total: WorkerSum) -> None:
         self._n_failed_rounds = 0
-        rule, averaging = AVERAGING_RULES[self.averaging.rule], self.averaging
-        how = averaging.momentum, averaging.rate, self.n_workers
+        rule = AVERAGING_RULES[self.averaging.rule]
+        state, momentum = self._averaged, self.averaging.momentum
         if total.rows is None:
-            self._averaged = rule(self._averaged, mean[0], *how)
+            self._averaged = rule(state, mean[0], momentum)
         else:
             layer = self.config.input_layer
-            self._averaged = average_blocks(rule, layer, self._averaged, mean[0], total.rows, *how)
+            self._averaged = average_blocks(
+                rule, layer, state, mean[0], total.rows, momentum, self.n_workers
+            )
         self._buffers = mean[1:].astype(np.float32)
         self._n_steps += _mean_steps(total)
-        self._final.add(self._averaged.theta)
-
-    def _adapt_round_length(self, training_s: float, cost_s: float | None) -> None:
-        factor = SCHEDULES[self.config.schedule](min(1.0, self._n_done / self.config.max_iter))
-        # The quadratic rule is for a falling step size; it does not apply during warm-up.
-        factor = 1.0 if self._n_done < WARM_UP * self.config.max_iter else factor
-        self._n_units = next_round_length(
-            self._n_units, training_s, cost_s, factor, self._n_done, self.config.max_iter
-        )
 
     def _record_validation(self, total: WorkerSum) -> None:
         """Complete the last round's record with the validation score of its network."""
@@ -255,9 +253,7 @@ class FitState:
                 self.history[-1], validation_loss=score.loss, validation_metric=score.metric
             )
             loss, error = score.by(self.averaging.metric)
-            better = self._final.record_loss(
-                self._averaged.broadcast, loss, self.averaging.tol, error
-            )
+            better = self._final.record_loss(self.current, loss, self.averaging.tol, error)
             self._since_best = 0 if better else self._since_best + 1
             if self.averaging.patience and self._since_best >= self.averaging.patience:
                 self.ended = True
@@ -313,57 +309,31 @@ class FitState:
         if self.error is not None:
             return
         if not self.ended and engine.has_validation and self.history:
-            # No round follows: score the network itself, not what bmuf would broadcast.
-            self._averaged = replace(self._averaged, broadcast=self._averaged.theta)
             (total,) = engine.run_round([self.request(train=False)], len(self.history)).totals
             self._record_validation(total)
-        self.theta = self._final.select(self._averaged.theta, lambda t: self._losses(engine, t))
+        self.theta = self._final.select(self.current)
         self.ended = True
-
-    def _losses(self, engine: RoundRunner, thetas: list[Float32Array]) -> list[float]:
-        parts = [self._split(theta) for theta in thetas]
-        requests = [
-            RoundRequest(self.config, theta[None], train=False, rows=rows) for rows, theta in parts
-        ]
-        result = engine.run_round(requests, len(self.history))
-        scores = [mean_validation(total) for total in result.totals]
-        metric = self.averaging.metric
-        return [np.inf if score is None else score.by(metric)[0] for score in scores]
 
     def snapshot(self) -> Snapshot:
         """Return the state that ``restore`` takes."""
-        numbers, arrays = self._final.state()
-        return Snapshot(
-            list(self.history),
-            {
-                "n_done": self._n_done,
-                "n_units": self._n_units,
-                "n_steps": self._n_steps,
-                "step_factor": self._step_factor,
-                "n_failed_rounds": self._n_failed_rounds,
-                "since_best": self._since_best,
-                **numbers,
-            },
-            {
-                "theta": self._averaged.theta,
-                "broadcast": self._averaged.broadcast,
-                "running": self._averaged.running,
-                "buffers": self._buffers,
-                **arrays,
-            },
-        )
+        final, averaged = self._final, self._averaged
+        arrays = {"theta": averaged.theta, "running": averaged.running, "buffers": self._buffers}
+        if final.best is not None:
+            arrays["best"] = final.best
+        numbers = {name: getattr(self, f"_{name}") for name in _NUMBERS}
+        numbers |= {name: getattr(final, name) for name in _FINAL_NUMBERS}
+        return Snapshot(list(self.history), numbers, arrays)
 
     def restore(self, saved: Snapshot) -> None:
         """Continue from a snapshot of a fit with the same config, averaging and start."""
         numbers, arrays = saved.numbers, saved.arrays
         self.history = list(saved.history)
-        self._n_done, self._n_units = int(numbers["n_done"]), int(numbers["n_units"])
-        self._n_steps, self._step_factor = numbers["n_steps"], numbers["step_factor"]
-        self._n_failed_rounds = int(numbers["n_failed_rounds"])
-        self._since_best = int(numbers["since_best"])
-        self._averaged = AveragingState(arrays["theta"], arrays["broadcast"], arrays["running"])
+        for name in _NUMBERS:
+            setattr(self, f"_{name}", numbers[name])
+        self._averaged = AveragingState(arrays["theta"], arrays["running"])
         self._buffers = arrays["buffers"]
-        self._final = FinalWeights.restore(self.averaging.final, numbers, arrays)
+        losses = {name: numbers[name] for name in _FINAL_NUMBERS}
+        self._final = FinalWeights(self.averaging.final, best=arrays.get("best"), **losses)
 
 
 def _mean_steps(total: WorkerSum) -> float:

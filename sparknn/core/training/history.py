@@ -24,9 +24,8 @@ class RoundRecord:
     loss : float
         Weighted mean of the rows' losses, each before its step; NaN without a step.
     validation_loss, validation_metric : float
-        Of the averaged network at the end of the round (with ``bmuf``, of the network that is
-        broadcast, except in the last round). The metric is the accuracy, or the mean squared error,
-        summed over standardised targets. NaN without validation rows.
+        Of the averaged network at the end of the round. The metric is the accuracy, or the mean
+        squared error, summed over standardised targets. NaN without validation rows.
     loss_before, loss_after : float
         Training loss before and after averaging: over the last tenth of the round, and over the
         first tenth of the next one (NaN in the last round).
@@ -93,7 +92,7 @@ def make_record(
     if mean is not None:
         shares = math.fsum(report.share for report in used)
         moved = math.fsum(report.share * report.squared_update_norm for report in used) / shares
-        others = before.broadcast
+        others = before.theta
         if layer is not None:
             block, others = layer.split(others)
         displacement = mean[0].astype(np.float64) - others

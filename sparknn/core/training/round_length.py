@@ -20,7 +20,7 @@ _MIN_ROUNDS = 5
 
 
 def next_round_length(
-    last: int, training_s: float, cost_s: float | None, factor: float, n_done: int, n_units: int
+    last: int, training_s: float, cost_s: float | None, n_done: int, n_units: int
 ) -> int:
     """Return the number of units of the next round.
 
@@ -30,17 +30,13 @@ def next_round_length(
         Units of the last round.
     training_s, cost_s : float
         Seconds of its training, and of its overhead (None if unknown).
-    factor : float
-        Current factor of the step-size schedule, in [0, 1].
     n_done, n_units : int
         Units so far and in the whole fit.
 
     Notes
     -----
     As many as make the overhead worthwhile, but at most twice the last, because a single round may
-    have been disturbed. When the step size falls, workers drift apart more slowly; then at least as
-    many as the quadratic rule asks for, H = (alpha / step size)^2 (Gu et al., arXiv:2310.14423,
-    eq. 3), with alpha such that H is one unit at the full step size.
+    have been disturbed.
     """
     worthwhile = last
     if cost_s is not None:
@@ -49,9 +45,8 @@ def next_round_length(
             worthwhile = 2 * last
         elif training_s:
             worthwhile = math.ceil(needed / training_s)
-    quadratic = math.floor(min(1 / max(factor, 1e-3) ** 2, n_units)) if n_done else 1
     most = min(max(1, n_units // _MIN_ROUNDS), n_units - n_done)
-    return max(1, min(max(worthwhile, quadratic), most))
+    return max(1, min(worthwhile, most))
 
 
 @dataclass(frozen=True)

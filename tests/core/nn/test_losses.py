@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import Array
 
-from sparknn.core.nn.losses import LOSSES, flat_label_index, softmax
+from sparknn.core.nn.losses import LOSSES, find_loss, flat_label_index, quantile_loss_name, softmax
 
 
 def cross_entropy(z: list[float], y: float) -> float:
@@ -19,15 +19,29 @@ def huber(z: list[float], y: list[float]) -> float:
     return sum(e * e / 2 if e <= 1 else e - 0.5 for e in errors)
 
 
+def half_deviance(z: float, y: float) -> float:
+    return math.exp(z) - y + (y * (math.log(y) - z) if y else 0)
+
+
+def pinball(z: list[float], y: list[float]) -> float:
+    (target,) = y
+    errors = zip(LEVELS, (target - guess for guess in z), strict=True)
+    return sum(tau * error if error > 0 else (tau - 1) * error for tau, error in errors)
+
+
 NAIVE: dict[str, Callable[..., float]] = {
     "crossEntropy": cross_entropy,
     "squared": lambda z, y: sum((a - b) ** 2 for a, b in zip(z, y, strict=True)) / 2,
     "absolute": lambda z, y: sum(abs(a - b) for a, b in zip(z, y, strict=True)),
     "huber": huber,
+    "poisson": lambda z, y: sum(map(half_deviance, z, y)),
 }
+LEVELS = [0.1, 0.5, 0.8]
+QUANTILES = quantile_loss_name(LEVELS)
 
-NAMES = sorted(LOSSES)
-REGRESSIONS = [name for name in NAMES if not LOSSES[name].classifies]
+NAMES = [*sorted(LOSSES), QUANTILES]
+# Of errors alone, whose predictions are the logits.
+REGRESSIONS = ["absolute", "huber", "squared"]
 
 
 def outputs(name: str, n: int = 12, k: int = 3) -> tuple[Array, Array, Array]:
@@ -35,15 +49,19 @@ def outputs(name: str, n: int = 12, k: int = 3) -> tuple[Array, Array, Array]:
     rng = np.random.default_rng(5)
     y = (
         rng.integers(k, size=n).astype(float)
-        if LOSSES[name].classifies
+        if find_loss(name).classifies
         else rng.normal(size=(n, k))
     )
-    return rng.normal(size=(n, k)) * 2, y, rng.uniform(0.1, 3, size=n)
+    logits, sample_weight = rng.normal(size=(n, k)) * 2, rng.uniform(0.1, 3, size=n)
+    if name == "poisson":
+        y = np.rint(np.abs(2 * y))
+        logits /= 4
+    return logits, y[:, :1] if name == QUANTILES else y, sample_weight
 
 
 def gradient(name: str, logits: Array, y: Array, sample_weight: Array) -> tuple[float, Array]:
     logits = logits.copy()
-    value = LOSSES[name].value_and_gradient(logits, y, sample_weight, None)
+    value = find_loss(name).value_and_gradient(logits, y, sample_weight, None)
     return value, logits
 
 
@@ -54,14 +72,15 @@ def test_every_loss_has_a_naive_formula() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_the_formula(name: str) -> None:
     logits, y, _ = outputs(name)
-    expected = [NAIVE[name](list(z), t) for z, t in zip(logits, y, strict=True)]
-    np.testing.assert_allclose(LOSSES[name].values(logits, y), expected, rtol=1e-12)
+    naive = pinball if name == QUANTILES else NAIVE[name]
+    expected = [naive(list(z), t) for z, t in zip(logits, y, strict=True)]
+    np.testing.assert_allclose(find_loss(name).values(logits, y), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_sum_is_of_the_values(name: str) -> None:
     logits, y, sample_weight = outputs(name)
-    expected = float(LOSSES[name].values(logits, y) @ sample_weight)
+    expected = float(find_loss(name).values(logits, y) @ sample_weight)
     assert gradient(name, logits, y, sample_weight)[0] == pytest.approx(expected, rel=1e-12)
 
 
@@ -73,8 +92,8 @@ def test_gradient_is_that_of_the_sum(name: str) -> None:
     for index in np.ndindex(*logits.shape):
         step = np.zeros_like(logits)
         step[index] = 1e-6
-        above = LOSSES[name].values(logits + step, y) @ sample_weight
-        below = LOSSES[name].values(logits - step, y) @ sample_weight
+        above = find_loss(name).values(logits + step, y) @ sample_weight
+        below = find_loss(name).values(logits - step, y) @ sample_weight
         numeric[index] = (above - below) / 2e-6
     np.testing.assert_allclose(got, numeric, rtol=1e-6, atol=1e-8)
 
@@ -136,7 +155,31 @@ def test_metrics_of_classes_are_correct_predictions() -> None:
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_metrics_of_targets_are_squared_errors(name: str) -> None:
     logits, y = np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[3.0, 1.0], [0.0, -0.5]])
-    np.testing.assert_allclose(LOSSES[name].metrics(logits, y), [5, 0.25])
+    np.testing.assert_allclose(find_loss(name).metrics(logits, y), [5, 0.25])
+
+
+def test_metrics_are_of_predictions() -> None:
+    logits, y = np.array([[0.0], [1.0]]), np.array([[1.0], [3.0]])
+    np.testing.assert_allclose(LOSSES["poisson"].metrics(logits, y), [0, (math.e - 3) ** 2])
+    # Crossed quantiles count in order: 0, 1 and 2.
+    crossed = find_loss(QUANTILES).metrics(np.array([[2.0, 0, 1]]), np.array([[1.0]]))
+    np.testing.assert_allclose(crossed, (0.1 + 0 + 0.2) / 3)
+
+
+def test_the_pinball_loss_is_least_at_the_quantile() -> None:
+    y = np.random.default_rng(0).normal(size=(501, 1))
+    candidates = np.linspace(-2, 2, 401)
+    for level in LEVELS:
+        loss = find_loss(quantile_loss_name([level]))
+        sums = [loss.values(np.full((501, 1), c), y).sum() for c in candidates]
+        best = candidates[np.argmin(sums)]
+        assert abs(best - np.quantile(y, level)) < 0.02
+
+
+@pytest.mark.parametrize("name", ["quadratic", "quantile:", "quantile:a", "quantile"])
+def test_a_loss_that_is_none(name: str) -> None:
+    with pytest.raises((KeyError, ValueError)):
+        find_loss(name)
 
 
 def test_softmax_is_a_distribution_and_ignores_a_shift() -> None:

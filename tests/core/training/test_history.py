@@ -102,7 +102,7 @@ def test_orthogonal_moves_agree_by_one_in_the_number_of_workers() -> None:
 
 
 def test_drift_is_measured_from_where_the_workers_started() -> None:
-    before = AveragingState(START.theta, np.array([1, 1], np.float32), START.running)
+    before = AveragingState(np.array([1, 1], np.float32), START.running)
     total = WorkerSum.from_worker(
         np.array([[-2, -3]], np.float32),
         WorkerReport(0, weight=1.0, share=1.0, squared_update_norm=25.0),

@@ -16,13 +16,14 @@ from sparknn.core.data.rows import ArrayRows
 from sparknn.core.nn.network import Network
 from sparknn.core.training.aggregation import WorkerReport, WorkerSum, merge_sums, weight_scale_for
 from sparknn.core.training.fit_state import FitState
-from sparknn.core.training.round_length import RoundTimes, next_round_length
+from sparknn.core.training.round_length import next_round_length
 from sparknn.core.training.rounds import _RoundCost, _warn_if_overhead_dominates, run
 from sparknn.core.training.runner import RoundResult
 from sparknn.core.training.worker_round import train_locally
 from sparknn.engine.local import LocalEngine
 
 NETWORK = Network((4, 5, 3))
+CONFIG = TrainConfig(NETWORK, max_iter=20, solver="sgd")
 
 
 def rows(n: int, seed: int = 0) -> ArrayRows:
@@ -36,38 +37,33 @@ def start(config: TrainConfig) -> np.ndarray:
 
 
 def test_cheap_rounds_stay_short() -> None:
-    assert next_round_length(1, 10.0, 0.2, 1.0, n_done=1, n_units=40) == 1
+    assert next_round_length(1, 10.0, 0.2, n_done=1, n_units=40) == 1
 
 
 def test_expensive_rounds_double_up_to_a_fifth_of_the_fit() -> None:
     lengths = [1]
     while sum(lengths) < 40:
-        lengths.append(next_round_length(lengths[-1], 0.01, 0.2, 1.0, sum(lengths), 40))
+        lengths.append(next_round_length(lengths[-1], 0.01, 0.2, sum(lengths), 40))
     assert lengths[:4] == [1, 2, 4, 8]
     assert max(lengths) == 8
     assert sum(lengths) == 40
 
 
 def test_a_disturbed_round_makes_the_next_one_longer_and_no_more() -> None:
-    disturbed = next_round_length(2, 2.0, 60.0, 1.0, n_done=4, n_units=40)
+    disturbed = next_round_length(2, 2.0, 60.0, n_done=4, n_units=40)
     assert disturbed == 4
     # 4 units took 4 s, and the overhead is 1.2 s: 2.4 s of training are needed, 3 units of 1 s.
-    assert next_round_length(disturbed, 4.0, 1.2, 1.0, n_done=8, n_units=40) == 3
+    assert next_round_length(disturbed, 4.0, 1.2, n_done=8, n_units=40) == 3
 
 
 @pytest.mark.parametrize("last", [1, 4])
 def test_an_unknown_cost_changes_nothing(last: int) -> None:
-    assert next_round_length(last, 0.01, None, 1.0, n_done=1, n_units=40) == last
-    assert next_round_length(last, 0.0, 0.0, 1.0, n_done=1, n_units=40) == last
-
-
-@pytest.mark.parametrize(("factor", "units"), [(1.0, 1), (0.5, 4), (0.25, 16), (0.0, 20)])
-def test_quadratic_rule(factor: float, units: int) -> None:
-    assert next_round_length(1, 10.0, 0.2, factor, n_done=1, n_units=100) == units
+    assert next_round_length(last, 0.01, None, n_done=1, n_units=40) == last
+    assert next_round_length(last, 0.0, 0.0, n_done=1, n_units=40) == last
 
 
 def test_never_more_than_is_left() -> None:
-    assert next_round_length(8, 0.0, 1.0, 0.0, n_done=97, n_units=100) == 3
+    assert next_round_length(8, 0.0, 1.0, n_done=97, n_units=100) == 3
 
 
 def test_several_units_are_rounds_without_an_average() -> None:
@@ -136,34 +132,6 @@ def test_a_fit_of_long_rounds_does_all_its_work(clock: Clock) -> None:
     assert sum(record.n_rows for record in fit.history) == 20 * 80
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        # From the second unit on, the factor after n units is (20 - n) / 18: below 1 / sqrt(2)
-        # after 8, below 1 / sqrt(3) after 10, below 1 / 2 after 13; the limit is 20 / 5. Applied
-        # to the factor 1 / 2 after the first unit, in warm-up, the rule would ask for 4.
-        ("linear", [1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 4, 3]),
-        ("constant", [1] * 20),
-    ],
-)
-def test_rounds_grow_as_the_step_size_falls_and_not_while_it_rises(
-    schedule: str, expected: list[int]
-) -> None:
-    """The overhead is small, so that only the step size makes rounds longer."""
-    config = TrainConfig(NETWORK, max_iter=20, schedule=schedule, solver="sgd")
-    fit = FitState(config, AveragingConfig(), 1, adapt_round_length=True)
-    lengths = []
-    while not fit.all_done:
-        request = fit.request()
-        lengths.append(request.n_units)
-        report = WorkerReport(0, weight=1.0, n_rows=1, n_steps=1, share=0.5, seconds=10.0)
-        times = RoundTimes(10.2, broadcast_s=0.1, job_s=10.1, cost_s=0.2)
-        fit.end_round(
-            ScriptedEngine(), WorkerSum.from_worker(request.state, report), len(fit.history), times
-        )
-    assert lengths == expected
-
-
 class TakingTurns(ScriptedEngine):
     """Eight workers on two cores; a second of training per unit, and 0.1 s of overhead."""
 
@@ -195,7 +163,7 @@ def test_waiting_for_a_core_or_for_other_networks_is_no_cost(
     monkeypatch.setattr("sparknn.core.training.rounds.time.perf_counter", lambda: engine.now)
     run(
         engine,
-        [FitState(level(20), AveragingConfig(), 8, adapt_round_length=True) for _ in range(n_fits)],
+        [FitState(CONFIG, AveragingConfig(), 8, adapt_round_length=True) for _ in range(n_fits)],
     )
     assert engine.lengths == [1] * 20
 
@@ -206,13 +174,8 @@ def test_the_start_of_workers_is_no_cost(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(
         "sparknn.core.training.rounds.time.perf_counter", lambda: engine.now + next(later, 1e6)
     )
-    run(engine, [FitState(level(20), AveragingConfig(), 8, adapt_round_length=True)])
+    run(engine, [FitState(CONFIG, AveragingConfig(), 8, adapt_round_length=True)])
     assert engine.lengths == [1] * 20
-
-
-def level(max_iter: int) -> TrainConfig:
-    """A constant step size, which does not make rounds longer."""
-    return TrainConfig(NETWORK, max_iter=max_iter, schedule="constant", solver="sgd")
 
 
 def test_logs_once_that_one_worker_would_be_faster(

@@ -147,29 +147,8 @@ def test_when_all_have_ended_no_round_follows() -> None:
     assert max(round_ for round_, _ in engine.asked) == 5
 
 
-def test_ema_averages_the_rounds() -> None:
-    fit = scripted_fit(3, AveragingConfig(final="ema"))
-    run(ScriptedEngine(), [fit])
-    assert rounds_seen(fit) == pytest.approx((1 * 0.64 + 2 * 0.8 + 3) / (0.64 + 0.8 + 1))
-
-
-def test_combine_scores_its_candidates_in_one_round() -> None:
-    """The means of the last 1, 2, ... of 6 networks are 6, 5.5, 5, 4.5, 4 and 3.5."""
-    fit = scripted_fit(6, AveragingConfig(final="combine"))
-    engine = ScriptedEngine([9.0, 9, 9, 2, 1, 3, 3])
-    run(engine, [fit])
-    round_, requests = engine.asked[-1]
-    assert round_ == 6
-    assert [request.state[0, 0] for request in requests] == [6, 5.5, 5, 4.5, 4, 3.5]
-    assert not any(request.train for request in requests)
-    # 4.5 and 4 have the same loss in the script; the shorter average wins.
-    assert rounds_seen(fit) == 4.5
-    assert len(fit.history) == 6
-
-
-@pytest.mark.parametrize("final", ["ema", "best", "combine"])
-def test_final_weights_do_not_change_the_rounds(final: str) -> None:
-    plain, kept = scripted_fit(6), scripted_fit(6, AveragingConfig(final=final))
+def test_final_weights_do_not_change_the_rounds() -> None:
+    plain, kept = scripted_fit(6), scripted_fit(6, AveragingConfig(final="best"))
     for fit in (plain, kept):
         run(ScriptedEngine(LOSSES), [fit])
     losses = [[record.validation_loss for record in fit.history] for fit in (plain, kept)]
@@ -189,16 +168,6 @@ def test_no_fits_are_no_rounds() -> None:
     engine = ScriptedEngine()
     run(engine, [])
     assert engine.asked == []
-
-
-def test_bmuf_ends_with_the_network_that_was_scored_last() -> None:
-    """In all other rounds, the network that is broadcast is scored: x + b u."""
-    fit: FitState = scripted_fit(3, AveragingConfig("bmuf", momentum=0.5, rate=1.0, final="last"))
-    engine = ScriptedEngine([9.0] * 20)
-    run(engine, [fit])
-    assert fit.theta is not None
-    assert engine.asked[-1][1][0].state[0].tobytes() == fit.theta.tobytes()
-    assert engine.asked[1][1][0].state[0, 0] == 1.5
 
 
 @pytest.mark.parametrize("losses", [None, LOSSES])
