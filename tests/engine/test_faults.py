@@ -20,6 +20,7 @@ from toys import blobs
 
 from sparknn.core.config import TrainConfig
 from sparknn.engine import open_engine
+from sparknn.engine.interface import DataError
 from sparknn.engine.spill import find_intact
 
 RunPython = Callable[..., CompletedProcess[str]]
@@ -123,6 +124,15 @@ def test_a_damaged_shard_is_written_again_and_once(
     assert "1 shard" in message
 
 
+def test_other_rows_in_a_shard_that_was_written_again_end_the_fit(
+    engine: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_checksums", [0, 0, 0])
+    with pytest.raises(DataError, match="checkpoint") as caught:
+        trained(engine, [expected[0]])
+    assert caught.value.reason == "changed"
+
+
 def test_shards_are_for_their_owner_only(engine: Any) -> None:
     root = Path(handles_of(engine)[0].folder).parent
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
@@ -177,6 +187,8 @@ def test_a_killed_executor_is_survived(run_python: RunPython, tmp_path: Path) ->
         + """
 import signal
 import logging, remote
+from pyspark.sql import functions as F
+from sparknn.engine.interface import DataError
 spark = session("local-cluster[2,1,1024]", **{"spark.cores.max": "2", **remote.SETTINGS})
 jvm = spark.sparkContext._gateway.proc.pid
 
@@ -215,6 +227,24 @@ assert fitted(spark, kill, df=df) == expected
 assert len(killed) == 1
 assert killed[0] not in executors()
 
+# Rows that are others when they are read again.
+path = Path(sys.argv[1], "add")
+path.write_text("0")
+
+def label(value):
+    return (value + int(path.read_text())) % 3
+
+changing = df.withColumn("label", F.udf(label, "double")("label"))
+killed.clear()
+wait_for_both()
+try:
+    fitted(spark, lambda n: (path.write_text("1"), kill(n)), df=changing)
+except DataError as error:
+    assert error.reason == "changed"
+else:
+    raise AssertionError("nothing was noticed")
+assert len(killed) == 1
+
 # Over Spark Connect, handles that an executor held are gone, not made again by lineage.
 path = sys.argv[1] + "/rows"
 rows(spark).write.parquet(path)
@@ -231,8 +261,7 @@ with remote.serving(spark) as address, remote.connected(address) as client, remo
 assert len(killed) == 1
 assert [text for text in said if "lost with their executors" in text]
 left = [str(found) for found in Path(sys.argv[1]).rglob("sparknn-*")]
-# The folders of the executors that were killed are not theirs to remove any more.
-assert len(left) <= 2, left
+assert left == []
 spark.stop()
 """,
         str(tmp_path),

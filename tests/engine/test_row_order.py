@@ -1,6 +1,5 @@
 """Rows that are read again in another order, or as other rows, never make another model."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from engines import handles_of, network_for, scratch, shard_bytes, spec, trained, vectors
+from engines import shard_bytes, spec, vectors
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from toys import blobs
 
-from sparknn.core.config import TrainConfig
 from sparknn.engine import ingest, open_engine, scatter, spill
 from sparknn.engine.decode import IngestTask
 from sparknn.engine.interface import DataError
@@ -37,7 +35,6 @@ def grouped(df: DataFrame) -> DataFrame:
         (lambda df: df.limit(3), False),
         (lambda df: df.orderBy("id").limit(3), False),
         (lambda df: df.rdd.repartition(2).toDF(), False),
-        (lambda df: grouped(df).localCheckpoint(), True),
     ],
 )
 def test_shuffles_have_no_fixed_order(
@@ -65,42 +62,6 @@ def test_rows_in_another_order_behind_a_shuffle_make_the_same_shards(spark: Spar
     assert shards_of(forward, shuffled) == shards_of(backward, shuffled)
     # By which the test could fail.
     assert shards_of(forward, lambda df: df) != shards_of(backward, lambda df: df)
-
-
-def test_other_rows_in_a_shard_that_is_written_again_end_the_fit(
-    spark: SparkSession, tmp_path: Path
-) -> None:
-    path = tmp_path / "label"
-    path.write_text("0")
-
-    def label(id_):  # type: ignore[no-untyped-def]
-        return float(id_ % 2 or path.read_text())
-
-    df = spark.range(0, 40, 1, 2).select(
-        F.array(F.col("id").cast("double")).alias("features"),
-        F.udf(label, "double")("id").alias("label"),
-    )
-    with open_engine(df, spec(n_workers=2)) as engine:
-        config = TrainConfig(network_for(engine.info), max_iter=1)
-        # Without files of the shuffle, Spark reads the rows again.
-        lost = handles_of(engine)[0].folder
-        for root in scratch(spark):
-            for file in root.glob("*/shuffle_*"):
-                file.unlink()
-        shutil.rmtree(lost)
-        before = engine.digest()
-        trained(engine, [config])
-        assert engine.digest() == before
-        path.write_text("1")
-        for root in scratch(spark):
-            for file in root.glob("*/shuffle_*"):
-                file.unlink()
-        for handle in handles_of(engine):
-            for folder in Path(handle.folder).parent.glob("*-*"):
-                shutil.rmtree(folder)
-        with pytest.raises(DataError, match="checkpoint") as caught:
-            trained(engine, [config])
-        assert caught.value.reason == "changed"
 
 
 def test_blocks_of_two_tries_to_read_a_partition_are_noticed(
