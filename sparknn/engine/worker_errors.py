@@ -101,7 +101,7 @@ def _explain(text: str, remote: bool) -> str | None:
 
 def _is_raised(kind: type[Exception], text: str) -> bool:
     """Return whether a Python worker's error is of this class."""
-    return end_of_traceback(text).startswith(f"{kind.__module__}.{kind.__name__}")
+    return end_of_traceback(text).partition(": ")[0] == f"{kind.__module__}.{kind.__name__}"
 
 
 def changed_rows() -> DataError:
