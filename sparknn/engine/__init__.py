@@ -17,14 +17,15 @@ and the driver adds up the sums. ``spark_engine`` is what both share.
 
 ``interface`` defines an engine, ``local`` is the reference that every engine must match to the
 byte, and ``statistics`` and ``digest`` read shards without training. ``offsets`` finds
-values that vary too little for float32.
+values that vary too little for float32. ``row_order`` finds plans that must be sorted, so that rows
+that are read again are distributed as they were.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sparknn.engine.sql import is_connect
+from sparknn.engine.sql import is_connect, refuse_encryption
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -45,6 +46,7 @@ def open_engine(df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> Sp
     """
     # Workers import this package, too, and start faster without pyspark.ml; and a client of Spark
     # Connect may lack RDDs.
+    refuse_encryption(df.sparkSession)
     if is_connect(df):
         from sparknn.engine.connect import ConnectEngine
 

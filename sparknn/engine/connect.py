@@ -33,16 +33,15 @@ from sparknn.engine.broadcast import MAX_CLOSURE_BYTES
 from sparknn.engine.ingest import shard_blocks
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
-from sparknn.engine.spark_engine import SparkEngine, plural
+from sparknn.engine.spark_engine import REWRITES, SparkEngine, lost_too_often, plural
 from sparknn.engine.spill import HANDLE_DDL, ShardHandle
+from sparknn.engine.worker_errors import changed_rows
 
 log = logging.getLogger("sparknn")
 T = TypeVar("T")
 
 # What is too large for a closure is sent in pieces of this size.
 _PIECE_BYTES = 8 * ROW_BYTES
-# How often shards that are lost are written again before a fit fails.
-_REWRITES = 3
 
 
 class ConnectEngine(SparkEngine):
@@ -73,7 +72,12 @@ class ConnectEngine(SparkEngine):
         frame = self._spark.table(self._view).mapInArrow(task, HANDLE_DDL)
         frame = frame.localCheckpoint()
         self._frames.append((frame, set(partitions)))
-        return [ShardHandle.from_json(text) for (text,) in frame.collect()]
+        handles = [ShardHandle.from_json(text) for (text,) in frame.collect()]
+        # There are none at the first time.
+        checksums = dict(enumerate(self._checksums))
+        if any(each.checksum != checksums.get(each.partition, each.checksum) for each in handles):
+            raise changed_rows()
+        return handles
 
     def _n_executors(self) -> int:
         return 0
@@ -89,7 +93,7 @@ class ConnectEngine(SparkEngine):
     def _map_shards(self, task: Callable[[ShardHandle], T]) -> Iterator[tuple[int, T]]:
         sent = cloudpickle.dumps(task, protocol=5)
         wanted = set(range(self.n_workers))
-        for left in reversed(range(_REWRITES + 1)):
+        for left in reversed(range(REWRITES + 1)):
             missing = set()
             try:
                 for partition, result in self._results(sent, wanted):
@@ -108,13 +112,10 @@ class ConnectEngine(SparkEngine):
             if not missing:
                 return
             if left:
-                log.warning("%s lost; writing again.", plural(len(missing), "shard"))
+                log.warning("%s lost or damaged: writing again.", plural(len(missing), "shard"))
                 self._rewrite(missing)
                 wanted = missing
-        raise RuntimeError(
-            f"The shards of workers {sorted(missing)} were lost {_REWRITES + 1} times. Are "
-            "executors removed, or their disks cleaned, while the fit runs?"
-        )
+        raise lost_too_often(missing)
 
     def _rewrite(self, missing: set[int]) -> None:
         for _, partitions in self._frames:

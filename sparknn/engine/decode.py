@@ -96,6 +96,8 @@ class IngestCounts:
         self.sizes: Counter[int] = Counter()
         self.n_seen = 0
         self.n_skipped = 0
+        # Sum of the checksums of the blocks that were sent to workers.
+        self.sent = 0
         self.ranges = CoarseRanges()
 
     def count(self, reason: str, rows: NDArray[np.bool_]) -> None:
@@ -110,6 +112,7 @@ class IngestCounts:
                 "sizes": sizes,
                 "seen": self.n_seen,
                 "skipped": self.n_skipped,
+                "sent": self.sent,
                 "ranges": self.ranges.to_json(),
             }
         )

@@ -23,9 +23,11 @@ from sparknn.engine.decode import IngestTask
 from sparknn.engine.interface import ColumnProblem, DataError, DatasetInfo, DataSpec
 from sparknn.engine.offsets import find_offset
 from sparknn.engine.partitioner import partition_keys
+from sparknn.engine.row_order import has_fixed_order
 from sparknn.engine.scatter import BLOCK_DDL, scatter
 from sparknn.engine.spill import HANDLE_DDL, ShardHandle, spill_batches, spill_rows
 from sparknn.engine.sql import quote_column
+from sparknn.engine.worker_errors import changed_rows
 
 if TYPE_CHECKING:
     # A client of Spark Connect may lack it.
@@ -56,9 +58,12 @@ def shard_blocks(
     )
     # With shuffling, a block's sequence starts with a random number.
     order = ("sequence", "source") if spec.shuffle else ("source", "sequence")
+    rows = df.select(*_columns(df, spec, "float" if offset is None else "double"))
+    if spec.shuffle and not has_fixed_order(df):
+        # Rows are distributed by position, which is then the same when they are read again.
+        rows = rows.sortWithinPartitions(F.xxhash64(*rows.columns))
     blocks = (
-        df.select(*_columns(df, spec, "float" if offset is None else "double"))
-        .mapInArrow(partial(scatter, task), BLOCK_DDL)
+        rows.mapInArrow(partial(scatter, task), BLOCK_DDL)
         .repartition(spec.n_workers, "key")
         .sortWithinPartitions("role", *order)
     )
@@ -123,16 +128,21 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
     Raises
     ------
     DataError
-        If the rows cannot be trained on; the message names all problems.
+        If the rows cannot be trained on; the message names all problems. If some were lost or
+        duplicated.
     """
     bad: Counter[str] = Counter()
     sizes: Counter[int] = Counter()
-    n_seen = n_skipped = 0
+    n_seen = n_skipped = sent = 0
     for counts in chain.from_iterable(handle.ingest_counts for handle in handles):
         bad.update(counts["bad"])
         sizes.update({int(size): count for size, count in counts["sizes"].items()})
         n_seen += counts["seen"]
         n_skipped += counts["skipped"]
+        sent += counts["sent"]
+    if sent != sum(handle.received for handle in handles):
+        # Blocks of one source partition came from two tries to read it.
+        raise changed_rows()
     if n_seen == 0:
         raise DataError("The DataFrame is empty: there is nothing to train on.", reason="empty")
 

@@ -45,7 +45,8 @@ class DataError(ValueError):
     ----------
     message : str
     reason : str
-        ``empty``, ``columns`` (see ``problems``), ``one class``; empty for any other.
+        ``empty``, ``columns`` (see ``problems``), ``one class``, ``changed`` (rows differ when they
+        are read again); empty for any other.
     problems : sequence of ColumnProblem
     hint : str
         What to do about the problems; a part of the message.

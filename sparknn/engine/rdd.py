@@ -25,8 +25,9 @@ from sparknn.engine import tasks
 from sparknn.engine.ingest import shard_handles
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
-from sparknn.engine.spark_engine import SparkEngine, plural
+from sparknn.engine.spark_engine import REWRITES, SparkEngine, lost_too_often, plural
 from sparknn.engine.spill import ShardHandle
+from sparknn.engine.worker_errors import translate_worker_errors
 
 log = logging.getLogger("sparknn")
 T = TypeVar("T")
@@ -47,15 +48,21 @@ class RddEngine(SparkEngine):
         self._sc: SparkContext = df.sparkSession.sparkContext
         self._depth = aggregation_depth
         self._handles: RDD[ShardHandle] | None = None
+        # The same, of shards that were lost or damaged and written again, perhaps elsewhere.
+        self._rewritten: RDD[ShardHandle] | None = None
         super().__init__(df, spec)
 
     def _write_shards(self, df: DataFrame, offset: Float64Array | None) -> list[ShardHandle]:
         # Not cached: evaluating a partition writes its shard again.
         self._uncached_handles = shard_handles(df, self._spec, self._fit_id, offset)
-        self._handles = self._uncached_handles.map(ShardHandle.from_json).persist(
-            StorageLevel.MEMORY_AND_DISK
-        )
-        return self._handles.collect()
+        self._handles = self._cache_handles()
+        handles = self._handles.collect()
+        self._written = {handle.folder for handle in handles}
+        return handles
+
+    def _cache_handles(self) -> RDD[ShardHandle]:
+        handles = self._uncached_handles.map(ShardHandle.from_json)
+        return handles.persist(StorageLevel.MEMORY_AND_DISK)
 
     def _n_executors(self) -> int:
         # Spark counts the driver, too; in local mode it is the only executor.
@@ -64,7 +71,8 @@ class RddEngine(SparkEngine):
     def run_round(self, requests: Sequence[RoundRequest], round_: int) -> RoundResult:
         """Train every request on every worker; equal requests and rounds give equal bytes."""
         started = time.perf_counter()
-        with self._cancellable(f"sparknn: round {round_ + 1}, {len(requests)} networks"):
+        what = f"sparknn: round {round_ + 1}, {len(requests)} networks"
+        with self._cancellable(what), translate_worker_errors():
             broadcast = self._sc.broadcast(list(requests))
             try:
                 sent = time.perf_counter()
@@ -76,7 +84,8 @@ class RddEngine(SparkEngine):
 
     def _train(self, broadcast: Broadcast[list[RoundRequest]], round_: int) -> list[WorkerSum]:
         assert self._handles is not None
-        task = partial(tasks.train, broadcast, round_, self._weight_scale, self._shape)
+        train = partial(tasks.train, broadcast, round_, self._weight_scale, self._shape)
+        task = partial(tasks.check_unchanged, self._checksums, train)
         # No zero value, which would be pickled into every task: a partition has one element.
         totals = self._handles.mapPartitions(task).treeAggregate(
             cast(list[WorkerSum], None), tasks.take_single, merge_sums, self._depth
@@ -84,14 +93,14 @@ class RddEngine(SparkEngine):
         missing = _missing_partitions(totals)
         if not missing:
             return totals
-        shards = plural(len(missing), "shard")
-        log.warning("Round %d: %s lost; writing again.", round_ + 1, shards)
         found = self._rewrite_and_run(task, missing)
         return reduce(merge_sums, found, [_without(total, set(missing)) for total in totals])
 
     def _map_shards(self, task: Callable[[ShardHandle], T]) -> Iterator[tuple[int, T]]:
         assert self._handles is not None
-        map_shards = partial(tasks.map_shards, task)
+        map_shards = partial(
+            tasks.check_unchanged, self._checksums, partial(tasks.map_shards, task)
+        )
         parts = self._handles.mapPartitions(map_shards).collect()
         missing = [partition for partition, result in parts if result is None]
         if missing:
@@ -101,10 +110,27 @@ class RddEngine(SparkEngine):
     def _rewrite_and_run(
         self, task: Callable[[Iterable[ShardHandle]], Iterator[T]], missing: list[int]
     ) -> list[T]:
-        """Write shards again, and run a task on each where it is written."""
-        found = self._sc.runJob(self._uncached_handles, partial(tasks.rewrite, task), missing)
-        self._folders |= {location for location, _ in found}
-        return [result for _, result in found]
+        """Write shards again, and run a task on each where it is written.
+
+        Handles are cached there, so that later rounds find what this one has written.
+        """
+        results: list[T] = []
+        for _ in range(REWRITES + 1):
+            if self._rewritten is None:
+                self._rewritten = self._cache_handles()
+            found = self._sc.runJob(self._rewritten, partial(tasks.rewrite, task), missing)
+            written = {handle.folder for handle, _ in found} - self._written
+            if written:
+                log.warning("%s lost or damaged: written again.", plural(len(written), "shard"))
+            self._written |= written
+            self._folders |= {handle.location for handle, _ in found}
+            results += [result for _, found_there in found for result in found_there]
+            missing = [handle.partition for handle, found_there in found if not found_there]
+            if not missing:
+                return results
+            self._rewritten.unpersist()
+            self._rewritten = None
+        raise lost_too_often(missing)
 
     def _session_ended(self) -> bool:
         return self._sc._jsc is None
@@ -112,9 +138,10 @@ class RddEngine(SparkEngine):
     def _release(self) -> None:
         # A call of the JVM that was broken off may have left its job running.
         self._sc.cancelJobsWithTag(self._tag)
-        if self._handles is not None:
-            self._handles.unpersist()
-            self._handles = None
+        for handles in (self._handles, self._rewritten):
+            if handles is not None:
+                handles.unpersist()
+        self._handles = self._rewritten = None
 
     def _run_everywhere(self, task: Callable[[Iterable[int]], Iterator[str]]) -> list[str]:
         n_tasks = max(self._sc.defaultParallelism, 1)

@@ -6,7 +6,10 @@ Everything here is a function of (seed, source partition, order of its rows).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,7 +99,7 @@ def scatter(task: IngestTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.
         row_bytes += y[:1].nbytes + w[:1].nbytes
         sizes = [int(len(block.rows) * row_bytes) for block in blocks]
         for part in split_by_size(sizes, _BLOCK_BYTES):
-            yield _to_arrow(source, blocks[part], features, y, w)
+            yield _to_arrow(source, blocks[part], features, y, w, counts)
     yield _counts_to_arrow(task.keys[source % n_workers], source, counts)
 
 
@@ -137,21 +140,34 @@ def _row_bytes(features: Features) -> float:
 
 
 def _to_arrow(
-    source: int, blocks: list[_Block], features: Features, y: FloatArray, w: FloatArray
+    source: int,
+    blocks: list[_Block],
+    features: Features,
+    y: FloatArray,
+    w: FloatArray,
+    counts: IngestCounts,
 ) -> pa.RecordBatch:
-    """Gather the rows of some blocks into one record batch."""
+    """Gather the rows of some blocks into one record batch, and count their checksums."""
     keys, roles, sequences, rows = zip(*blocks, strict=True)
     index = np.concatenate(rows)
     n_rows = [len(block) for block in rows]
-    x, columns, counts = features.take(index)
+    x, columns, n_entries = features.take(index)
     # Rows before each block, and entries of sparse rows.
     row_ends = np.cumsum([0, *n_rows])
     if features.dense is None:
-        entry_ends = np.cumsum(np.append(0, counts))[row_ends]
+        entry_ends = np.cumsum(np.append(0, n_entries))[row_ends]
         x_ends, count_ends = entry_ends, row_ends
     else:
         entry_ends = count_ends = np.zeros_like(row_ends)
         x_ends = row_ends * features.n_features
+    parts = {
+        "x": _bytes(x, x_ends),
+        "y": _bytes(y[index], row_ends * y[:1].size),
+        "w": _bytes(w[index], row_ends),
+        "columns": _bytes(columns, entry_ends),
+        "counts": _bytes(n_entries, count_ends),
+    }
+    counts.sent += sum(map(checksum, roles, zip(*map(_pieces, parts.values()), strict=True)))
     block_columns = {
         "key": keys,
         "role": roles,
@@ -159,20 +175,29 @@ def _to_arrow(
         "sequence": sequences,
         "n_rows": n_rows,
         "n_features": [features.n_features] * len(blocks),
-        "x": _binary(x, x_ends),
-        "y": _binary(y[index], row_ends * y[:1].size),
-        "w": _binary(w[index], row_ends),
-        "columns": _binary(columns, entry_ends),
-        "counts": _binary(counts, count_ends),
+        **{name: _binary(*part) for name, part in parts.items()},
     }
     return pa.RecordBatch.from_pydict(block_columns, schema=BLOCK_SCHEMA)
 
 
-def _binary(values: NDArray[Any], ends: NDArray[np.int64]) -> pa.Array:
-    """Cut an array's bytes before some of its numbers, without a copy."""
+def checksum(role: int, parts: Iterable[Any]) -> int:
+    """Return a checksum of a block: its role, and the bytes of its parts."""
+    return reduce(lambda found, part: zlib.crc32(part, found), parts, role)
+
+
+def _bytes(values: NDArray[Any], ends: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[int]]:
+    """Return an array's bytes, and where to cut them to cut before some of its numbers."""
     values = np.ascontiguousarray(values)
-    offsets = (ends * values.itemsize).astype(np.int32)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
+    return values.reshape(-1).view(np.uint8), (ends * values.itemsize).tolist()
+
+
+def _pieces(part: tuple[NDArray[np.uint8], list[int]]) -> Iterator[NDArray[np.uint8]]:
+    values, ends = part
+    return (values[start:stop] for start, stop in pairwise(ends))
+
+
+def _binary(values: NDArray[np.uint8], ends: list[int]) -> pa.Array:
+    buffers = [None, pa.py_buffer(np.array(ends, np.int32)), pa.py_buffer(values)]
     return pa.Array.from_buffers(pa.binary(), len(ends) - 1, buffers)
 
 

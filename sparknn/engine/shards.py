@@ -10,6 +10,7 @@ large its shard is.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from sparknn.core.types import FloatArray
 _DENSE_BYTES = 4 << 20
 # Size of the first rows, by which a shard is made dense or sparse.
 _HELD_BYTES = 4 << 20
+# How much of a file is read at a time for its checksum.
+_READ_BYTES = 1 << 20
 # Prefix of the folder of a fit's shards.
 SCRATCH_PREFIX = "sparknn-"
 
@@ -95,6 +98,8 @@ class ShardWriter:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.n_rows = 0
+        # CRC-32 of each file.
+        self.checksums = dict.fromkeys(self.NAMES, 0)
         self._held: list[Block] = []
         self._n_held = 0
         self._sparse: bool | None = None
@@ -128,7 +133,9 @@ class ShardWriter:
 
     def _write(self, block: Block) -> None:
         for name, file in self._files.items():
-            file.write(getattr(block, name))
+            part = getattr(block, name)
+            file.write(part)
+            self.checksums[name] = zlib.crc32(part, self.checksums[name])
 
     def finish(self) -> None:
         """Write the blocks held back, and close the files."""
@@ -139,6 +146,15 @@ class ShardWriter:
         """Close the files, finished or not."""
         for file in self._files.values():
             file.close()
+
+
+def file_checksum(path: Path) -> int:
+    """Return a file's CRC-32, as ``ShardWriter`` computes it."""
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while part := file.read(_READ_BYTES):
+            checksum = zlib.crc32(part, checksum)
+    return checksum
 
 
 class ShardRows:

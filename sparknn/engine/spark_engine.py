@@ -36,6 +36,8 @@ from sparknn.engine.worker_errors import WorkerEnvironmentError, translate_worke
 log = logging.getLogger("sparknn")
 T = TypeVar("T")
 
+# How often shards that are lost are written again before a round fails.
+REWRITES = 3
 # Jobs that try to reach all hosts with shards, before the rest is left to Spark's own clean-up.
 _CLEANING_TRIES = 3
 
@@ -56,6 +58,8 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         self._statistics: FeatureStatistics | None = None
         self._samples: dict[int, Float32Array] = {}
         self._folders: set[tuple[str, str]] = set()
+        # Of each worker's shard. One that is written again must have the same.
+        self._checksums: list[int] = []
         self.n_workers = spec.n_workers
         try:
             self.info: DatasetInfo = self._ingest(df)
@@ -105,10 +109,12 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         self, df: DataFrame, offset: Float64Array | None = None
     ) -> tuple[list[ShardHandle], int]:
         """Write all shards; return their handles, by partition, and the number of executors."""
+        self._checksums = []
         with self._cancellable("sparknn: rows to shards"), translate_worker_errors():
             handles = sorted(self._write_shards(df, offset), key=lambda handle: handle.partition)
             # Set here, as an interrupt is raised at the end of this block and clean-up needs them.
             self._folders = {handle.location for handle in handles}
+            self._checksums = [handle.checksum for handle in handles]
             return handles, self._n_executors()
 
     def __exit__(self, *error: object) -> None:
@@ -153,7 +159,7 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
 
     def _on_every_shard(self, what: str, task: Callable[[ShardHandle], T]) -> list[T]:
         """Return the results of ``task`` on every shard, by partition."""
-        with self._cancellable(f"sparknn: {what}"):
+        with self._cancellable(f"sparknn: {what}"), translate_worker_errors():
             found = dict(self._map_shards(task))
         return [found[partition] for partition in range(self.n_workers)]
 
@@ -223,6 +229,14 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
     @abstractmethod
     def _session_ended(self) -> bool:
         """Return whether the session was stopped."""
+
+
+def lost_too_often(workers: Iterable[int]) -> RuntimeError:
+    """Return the error of shards that are lost whenever they are written again."""
+    return RuntimeError(
+        f"The shards of workers {sorted(workers)} were lost {REWRITES + 1} times. Are executors "
+        "removed, or their disks cleaned, while the fit runs?"
+    )
 
 
 def plural(n: int, noun: str) -> str:

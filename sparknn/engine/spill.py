@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,15 @@ from pyspark.sql import Row
 from sparknn.core.data.rows import Rows
 from sparknn.engine.decode import IngestTask
 from sparknn.engine.python_worker import freeze_gc
-from sparknn.engine.scatter import COUNTS, TRAIN, VALIDATION
-from sparknn.engine.shards import SCRATCH_PREFIX, Block, ShardRows, ShardWriter, scratch_folder
+from sparknn.engine.scatter import COUNTS, TRAIN, VALIDATION, checksum
+from sparknn.engine.shards import (
+    SCRATCH_PREFIX,
+    Block,
+    ShardRows,
+    ShardWriter,
+    file_checksum,
+    scratch_folder,
+)
 from sparknn.engine.worker_errors import ShardWriteError
 
 HANDLE_SCHEMA = pa.schema([("handle", pa.string())])
@@ -28,6 +39,9 @@ HANDLE_DDL = "handle string"
 
 # The file that marks a shard as complete: the size of its files, and its handle.
 _MARKER = "_SUCCESS"
+# The file that says in which state its files had the right checksum.
+_VERIFIED = "_VERIFIED"
+_PARTS = ("train", "validation")
 
 
 @dataclass
@@ -52,6 +66,10 @@ class ShardHandle:
     classifies : bool
     sparse : bool
         Whether the training rows are kept as entries.
+    checksum : int
+        Of all its files: equal for equal rows in the same order.
+    received : int
+        Sum of the checksums of its blocks.
     """
 
     partition: int
@@ -65,6 +83,8 @@ class ShardHandle:
     class_weights: dict[str, float] = field(default_factory=dict)
     ingest_counts: list[dict[str, Any]] = field(default_factory=list)
     sparse: bool = False
+    checksum: int = 0
+    received: int = 0
 
     @classmethod
     def from_json(cls, text: str) -> ShardHandle:
@@ -83,14 +103,12 @@ class ShardHandle:
     def find_local(self) -> ShardHandle | None:
         """Return a handle to the shard on this machine's disk; None if it is not there.
 
-        The shard may have been written again, after its first folder was lost.
+        A damaged shard counts as lost. It may have been written again, to another folder.
         """
-        if _read_marker(Path(self.folder)):
-            return self
         fit_id = Path(self.folder).parent.name.removeprefix(SCRATCH_PREFIX)
         others = scratch_folder(fit_id, self.partition).glob(f"{self.partition}-*")
-        found = (_read_marker(folder) for folder in sorted(others))
-        return next((ShardHandle.from_json(text) for text in found if text), None)
+        found = map(find_intact, [Path(self.folder), *sorted(others)])
+        return next((each for each in found if each and each.checksum == self.checksum), None)
 
     def rows(self, n_features: int, n_targets: int) -> tuple[Rows, Rows]:
         """Return training and validation rows."""
@@ -150,7 +168,9 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
     writers: dict[int, ShardWriter] = {}
     classes: Counter[int] = Counter()
     try:
-        for role, name in ((TRAIN, "train"), (VALIDATION, "validation")):
+        # Rows are for nobody else to read.
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for role, name in zip((TRAIN, VALIDATION), _PARTS, strict=True):
             writers[role] = ShardWriter(folder / name)
         for key, role, _, _, n_rows, n_features, *parts in rows:
             if key != task.keys[partition]:
@@ -161,6 +181,7 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
             if role == COUNTS:
                 handle.ingest_counts.append(json.loads(bytes(parts[0])))
                 continue
+            handle.received += checksum(role, parts)
             block = Block(n_rows, n_features, *parts)
             writers[role].append(block)
             w = np.frombuffer(block.w)
@@ -174,8 +195,9 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
         handle.sparse = writers[TRAIN].sparse
         handle.n_validation = writers[VALIDATION].n_rows
         handle.class_weights = {str(label): weight for label, weight in sorted(classes.items())}
-        text = json.dumps(asdict(handle))
-        _write_marker(folder, text)
+        checksums = chain.from_iterable(each.checksums.values() for each in writers.values())
+        handle.checksum = _combine(checksums)
+        _write_marker(handle)
     except OSError as error:
         raise ShardWriteError(
             f"The shard of worker {partition} cannot be written to {folder}: {error}. Shards need "
@@ -184,28 +206,57 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
     finally:
         for writer in writers.values():
             writer.close()
-    return text
+    return json.dumps(asdict(handle))
 
 
-def _write_marker(folder: Path, handle: str) -> None:
+def _write_marker(handle: ShardHandle) -> None:
     """Mark a shard as complete, in one step: other attempts of this task may be reading."""
+    folder = Path(handle.folder)
     begun = folder / f"{_MARKER}.tmp"
-    begun.write_text(json.dumps([_n_bytes(folder), handle]))
+    begun.write_text(json.dumps([_n_bytes(folder), asdict(handle)]))
     os.replace(begun, folder / _MARKER)
 
 
-def _read_marker(folder: Path) -> str | None:
-    """Return the handle to a complete shard, as JSON; None if it was cut off, or is not there."""
+def find_intact(folder: Path) -> ShardHandle | None:
+    """Return the handle to a complete shard; None if it is cut off, damaged, or not there."""
     try:
-        n_bytes, handle = json.loads((folder / _MARKER).read_text())
-        return str(handle) if _n_bytes(folder) == n_bytes else None
-    except (OSError, ValueError):
+        n_bytes, fields = json.loads((folder / _MARKER).read_text())
+        handle = ShardHandle(**fields)
+        if _n_bytes(folder) != n_bytes or not _verify(folder, handle.checksum):
+            return None
+        return handle
+    except (OSError, ValueError, TypeError):
+        # Whatever is wrong with it, a shard can be written again.
         return None
 
 
+def _verify(folder: Path, checksum: int) -> bool:
+    """Compare a shard with its checksum, and remove it if they differ.
+
+    Reading takes as long as a round may, so it is done once for each state of the files.
+    """
+    state = json.dumps([path.stat().st_ctime_ns for path in _files(folder)])
+    with suppress(OSError, ValueError):
+        if (folder / _VERIFIED).read_text() == state:
+            return True
+    if _combine(map(file_checksum, _files(folder))) != checksum:
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    with suppress(OSError):
+        (folder / _VERIFIED).write_text(state)
+    return True
+
+
+def _combine(checksums: Iterable[int]) -> int:
+    return zlib.crc32(np.array(list(checksums), dtype="<u4").tobytes())
+
+
 def _n_bytes(folder: Path) -> int:
-    parts = ("train", "validation")
-    return sum((folder / part / n).stat().st_size for part in parts for n in ShardWriter.NAMES)
+    return sum(path.stat().st_size for path in _files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / part / name for part in _PARTS for name in ShardWriter.NAMES]
 
 
 def _count_classes(classes: Counter[int], y: Any, w: Any) -> None:

@@ -18,6 +18,22 @@ def is_connect(thing: object) -> bool:
     return type(thing).__module__.startswith("pyspark.sql.connect")
 
 
+def refuse_encryption(session: SparkSession) -> None:
+    """Raise an error where Spark must not write rows to a disk in plain, as shards are.
+
+    Raises
+    ------
+    RuntimeError
+        If ``spark.io.encryption.enabled`` is set.
+    """
+    if str(session.conf.get("spark.io.encryption.enabled", "false")).lower() == "true":
+        raise RuntimeError(
+            "spark.io.encryption.enabled is true, and sparknn keeps the training rows unencrypted "
+            "in Spark's scratch folders while fit runs. Put spark.local.dir on encrypted disks and "
+            "fit in a session without this setting."
+        )
+
+
 def default_parallelism(session: SparkSession) -> int:
     """Return Spark's default parallelism: the slots of all executors, unless it is set."""
     if not is_connect(session):

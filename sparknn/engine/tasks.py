@@ -24,12 +24,16 @@ from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.shards import scratch_folder
 from sparknn.engine.spill import ShardHandle
 from sparknn.engine.statistics import Moments, measure, sample
+from sparknn.engine.worker_errors import ShardChangedError
 
 if TYPE_CHECKING:
     # A client of Spark Connect may lack it.
     from pyspark import Broadcast
 
 T = TypeVar("T")
+
+# Spark's names of scratch folders, from the executor's own to those of other workers on its host.
+_SIBLINGS = ("blockmgr-*", "executor-*/blockmgr-*", "spark-*/executor-*/blockmgr-*")
 
 
 def train(
@@ -93,23 +97,42 @@ def shard_digest(shape: tuple[int, int], salt: int, handle: ShardHandle) -> int:
     return digest(rows) + digest(validation, salt)
 
 
-def rewrite(
-    task: Callable[[Iterable[ShardHandle]], Iterator[T]], texts: Iterable[str]
-) -> Iterator[tuple[tuple[str, str], T]]:
-    """Run a task where a partition of the uncached handles has just written its shard again.
+def check_unchanged(
+    checksums: Sequence[int],
+    task: Callable[[Iterable[ShardHandle]], Iterator[T]],
+    handles: Iterable[ShardHandle],
+) -> Iterator[T]:
+    """Run a task on handles of shards that hold what they held after ingest.
 
-    The shard stays there for the rounds that follow.
+    Raises
+    ------
+    ShardChangedError
+        If one was written again, and has another checksum.
     """
-    for text in texts:
-        handle = ShardHandle.from_json(text)
-        for result in task([handle]):
-            yield handle.location, result
+    for handle in handles:
+        if handle.checksum != checksums[handle.partition]:
+            raise ShardChangedError(f"the shard of worker {handle.partition} has changed")
+        yield from task([handle])
+
+
+def rewrite(
+    task: Callable[[Iterable[ShardHandle]], Iterator[T]], handles: Iterable[ShardHandle]
+) -> Iterator[tuple[ShardHandle, list[T]]]:
+    """Run a task where shards have been written again; no results from one that is lost there."""
+    for handle in handles:
+        yield handle, [] if handle.find_local() is None else list(task([handle]))
 
 
 def remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:
     """Remove a fit's shards from this machine, and yield the machine's name."""
     list(partitions)
     n_disks = os.environ["SPARK_LOCAL_DIRS"].count(",") + 1
-    for folder in {scratch_folder(fit_id, n) for n in range(n_disks)} | set(map(Path, folders)):
+    found = set(map(Path, folders))
+    for folder in {scratch_folder(fit_id, n) for n in range(n_disks)}:
+        found.add(folder)
+        # Executors of one host that were killed have theirs beside it, in a standalone cluster.
+        for level, pattern in zip(folder.parents[1:], _SIBLINGS, strict=False):
+            found.update(level.glob(f"{pattern}/{folder.name}"))
+    for folder in found:
         shutil.rmtree(folder, ignore_errors=True)
     yield socket.gethostname()

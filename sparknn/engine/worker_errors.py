@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sparknn.engine.interface import DataError
+
 # Of errors that are not ours, Python and Java give no more than a message. Only the modules that
 # sparknn needs are looked for: code of the user's may lack others, and Spark's message then stands.
 _NO_MODULE = re.compile(
     r"No module named '?(numpy|pandas|pyarrow|sparknn(?:\.[\w.]+)?)(?![\w.])"
     r"|(PyArrow|Pandas) >= .{0,60}must be installed"
 )
-_NO_PYTHON = re.compile(r'Cannot run program "([^"]+)"')
+# Of Linux's error codes, 13 is EACCES.
+_NO_PYTHON = re.compile(r'Cannot run program "([^"]+)"(.*error(?:=|: )13\b)?')
 
 _TRACEBACK = "Traceback (most recent call last):"
 
@@ -26,18 +29,26 @@ class ShardWriteError(RuntimeError):
     """A Python worker cannot write its shard to the executor's disk."""
 
 
+class ShardChangedError(RuntimeError):
+    """A shard that was written again holds other rows, or in another order."""
+
+
 @contextmanager
 def translate_worker_errors() -> Iterator[None]:
-    """Turn errors of Spark that executors' environments cause into ``WorkerEnvironmentError``.
+    """Turn errors of Spark that executors' environments or changing rows cause into ours.
 
     Raises
     ------
     WorkerEnvironmentError
         With a message that says what to set.
+    DataError
+        If rows that were read again are other rows.
     """
     try:
         yield
     except Exception as error:
+        if _is_raised(ShardChangedError, str(error)):
+            raise changed_rows() from error
         remote = type(error).__module__ == "pyspark.errors.exceptions.connect"
         message = _explain(str(error), remote)
         if message is None:
@@ -50,13 +61,13 @@ def _explain(text: str, remote: bool) -> str | None:
 
     Over Spark Connect (``remote``), workers run the server's Python.
     """
-    name, _, message = end_of_traceback(text).partition(": ")
-    if name == f"{ShardWriteError.__module__}.{ShardWriteError.__name__}":
-        return message
+    if _is_raised(ShardWriteError, text):
+        return end_of_traceback(text).partition(": ")[2]
     if found := _NO_PYTHON.search(text):
+        fault = "may not be executed" if found[2] else "does not exist"
         return (
-            f"Spark's Python workers cannot start: there is no {found[1]} where they run. Set "
-            "PYSPARK_PYTHON (or spark.pyspark.python) to a Python that exists on every node, or "
+            f"Spark's Python workers cannot start: {found[1]} {fault} where they run. Set "
+            "PYSPARK_PYTHON (or spark.pyspark.python) to a Python that every node can run, or "
             "send one with the job (--archives)."
         )
     if found := _NO_MODULE.search(text):
@@ -86,6 +97,22 @@ def _explain(text: str, remote: bool) -> str | None:
             )
         return message
     return None
+
+
+def _is_raised(kind: type[Exception], text: str) -> bool:
+    """Return whether a Python worker's error is of this class."""
+    return end_of_traceback(text).partition(": ")[0] == f"{kind.__module__}.{kind.__name__}"
+
+
+def changed_rows() -> DataError:
+    """Return the error of a DataFrame whose rows differ when they are read again."""
+    return DataError(
+        "The DataFrame's rows, or their order, changed when Spark read a part of them again to "
+        "replace rows that were lost. It may use rand(), limit() or sample() after a shuffle, or "
+        "read a source that changes. Write it to files first, or call df.checkpoint(), and fit on "
+        "the result.",
+        reason="changed",
+    )
 
 
 def root_cause(error: Exception) -> str:

@@ -140,7 +140,9 @@ def test_a_lost_shard_is_written_again(
         run(engine, fits)
         assert outcome(fits) == expected[0]
     lost = [record.getMessage() for record in caplog.records if "writing again" in record.msg]
-    assert lost == ["1 shard lost; writing again.", "2 shards lost; writing again."]
+    assert lost == [
+        f"{shards} lost or damaged: writing again." for shards in ("1 shard", "2 shards")
+    ]
 
 
 def test_shards_that_are_lost_again_and_again_end_the_fit(

@@ -3,23 +3,25 @@
 import json
 import os
 import shutil
+import stat
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import numpy as np
 import pytest
-from engines import handles_of, leftovers, network_for, outcome, spec, vectors
+from engines import handles_of, leftovers, network_for, outcome, spec, trained, vectors
 from pyspark.sql import SparkSession
 from toys import blobs
 
-from sparknn.core.config import AveragingConfig, TrainConfig
-from sparknn.core.training.fit_state import FitState
-from sparknn.core.training.rounds import run
+from sparknn.core.config import TrainConfig
 from sparknn.engine import open_engine
+from sparknn.engine.interface import DataError
+from sparknn.engine.spill import find_intact
 
 RunPython = Callable[..., CompletedProcess[str]]
 
@@ -65,49 +67,83 @@ def fitted(spark, on_round=lambda n: None, n_workers=4, df=None):
 """
 
 
-def delete(folder: str) -> None:
-    shutil.rmtree(folder)
-
-
-def truncate(folder: str) -> None:
-    """As a disk that filled up, or failed, may leave it."""
-    os.truncate(Path(folder, "train", "x"), 100)
-
-
-@pytest.mark.parametrize("damage", [delete, truncate])
-def test_a_lost_shard_is_written_again_and_once(
-    damage: Callable[[str], None], spark: SparkSession, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture(scope="module")
+def engine(spark: SparkSession) -> Iterator[Any]:
     X, y = blobs(120)
     df = vectors(spark, X, y, sizes=[50, 70])
-
-    def fitted(lose: Callable[[int, Any], None]) -> Any:
-        with open_engine(df, spec(n_workers=3, validation_fraction=0.2)) as engine:
-            config = TrainConfig(network_for(engine.info), max_iter=3, batch_size=16)
-            fit = FitState(
-                config,
-                AveragingConfig(),
-                3,
-                on_round_end=lambda _, record: lose(record.round, engine),
-            )
-            lose(-1, engine)
-            statistics = engine.statistics()
-            run(engine, [fit])
-            digest = engine.digest()
-            return outcome([fit]), statistics.mean.tobytes(), statistics.deviation.tobytes(), digest
-
-    def some(round_: int, engine: Any) -> None:
-        # One before the statistics are computed, the others when round 1 has scored round 0.
-        lost = {-1: slice(1), 0: slice(1, None)}.get(round_, slice(0))
-        for handle in handles_of(engine)[lost]:
-            damage(handle.folder)
-
-    expected = fitted(lambda round_, engine: None)
-    assert fitted(some) == expected
-    said = [record.getMessage() for record in caplog.records if "writing again" in record.msg]
-    # The first was written again for the statistics.
-    assert [message.split(" shards")[0] for message in said] == ["Round 3: 2"]
+    with open_engine(df, spec(n_workers=3, validation_fraction=0.2)) as engine:
+        yield engine
     assert leftovers(spark) == []
+
+
+@pytest.fixture(scope="module")
+def expected(engine: Any) -> Any:
+    config = TrainConfig(network_for(engine.info), max_iter=2, batch_size=16)
+    return config, outcome(trained(engine, [config])), engine.digest()
+
+
+def write_nan(shard: Path) -> None:
+    X = np.memmap(shard / "train" / "x", np.float32, "r+")
+    X[:4] = np.nan
+    X.flush()
+
+
+def put_a_folder_in_place_of(path: Path) -> None:
+    """It cannot be read as a file, by root neither."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (path / "x").mkdir(parents=True)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "deleted": shutil.rmtree,
+    # As a disk that filled up, or failed, may leave it.
+    "truncated": lambda shard: os.truncate(shard / "train" / "x", 100),
+    "NaN in features": write_nan,
+    "labels out of range": lambda shard: np.full(
+        (shard / "validation" / "y").stat().st_size // 8, 1e9
+    ).tofile(shard / "validation" / "y"),
+    "unreadable file": lambda shard: put_a_folder_in_place_of(shard / "train" / "w"),
+    "unreadable marker": lambda shard: put_a_folder_in_place_of(shard / "_SUCCESS"),
+    "truncated marker": lambda shard: os.truncate(shard / "_SUCCESS", 30),
+    "another folder": put_a_folder_in_place_of,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_shard_is_written_again_and_once(
+    damage: Callable[[Path], Any], engine: Any, expected: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, result, digest = expected
+    # The last of each worker's folders is intact; the others were damaged by other cases.
+    (root,) = {Path(handle.folder).parent for handle in handles_of(engine)}
+    (shard,) = filter(find_intact, root.glob("1-*"))
+    damage(shard)
+    assert outcome(trained(engine, [config])) == result
+    assert engine.digest() == digest
+    (message,) = [text for text in caplog.messages if "again" in text]
+    assert "1 shard" in message
+
+
+def test_other_rows_in_a_shard_that_was_written_again_end_the_fit(
+    engine: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_checksums", [0, 0, 0])
+    with pytest.raises(DataError, match="checkpoint") as caught:
+        trained(engine, [expected[0]])
+    assert caught.value.reason == "changed"
+
+
+def test_shards_are_for_their_owner_only(engine: Any) -> None:
+    root = Path(handles_of(engine)[0].folder).parent
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+
+
+def test_local_encryption_is_refused(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting is Spark's own from its start on, so the session is not asked."""
+    monkeypatch.setattr(type(spark.conf), "get", lambda self, key, default=None: "true")
+    with pytest.raises(RuntimeError, match=r"spark\.io\.encryption\.enabled"):
+        open_engine(spark.range(3), spec())
+    assert leftovers(spark) != []
 
 
 def test_failing_tasks_are_tried_again(run_python: RunPython, tmp_path: Path) -> None:
@@ -151,6 +187,8 @@ def test_a_killed_executor_is_survived(run_python: RunPython, tmp_path: Path) ->
         + """
 import signal
 import logging, remote
+from pyspark.sql import functions as F
+from sparknn.engine.interface import DataError
 spark = session("local-cluster[2,1,1024]", **{"spark.cores.max": "2", **remote.SETTINGS})
 jvm = spark.sparkContext._gateway.proc.pid
 
@@ -173,7 +211,9 @@ def wait_for_both():
 wait_for_both()
 counted, warn = [], spark_engine._warn_if_skewed
 spark_engine._warn_if_skewed = lambda handles, n_executors: counted.append(n_executors)
-expected = fitted(spark)
+# What is read again behind a shuffle comes in another order.
+df = rows(spark).repartition(3, "label")
+expected = fitted(spark, df=df)
 assert counted == [2]
 spark_engine._warn_if_skewed = warn
 killed = []
@@ -183,9 +223,27 @@ def kill(round_):
         killed.append(executors()[0])
         os.kill(killed[0], signal.SIGKILL)
 
-assert fitted(spark, kill) == expected
+assert fitted(spark, kill, df=df) == expected
 assert len(killed) == 1
 assert killed[0] not in executors()
+
+# Rows that are others when they are read again.
+path = Path(sys.argv[1], "add")
+path.write_text("0")
+
+def label(value):
+    return (value + int(path.read_text())) % 3
+
+changing = df.withColumn("label", F.udf(label, "double")("label"))
+killed.clear()
+wait_for_both()
+try:
+    fitted(spark, lambda n: (path.write_text("1"), kill(n)), df=changing)
+except DataError as error:
+    assert error.reason == "changed"
+else:
+    raise AssertionError("nothing was noticed")
+assert len(killed) == 1
 
 # Over Spark Connect, handles that an executor held are gone, not made again by lineage.
 path = sys.argv[1] + "/rows"
@@ -203,8 +261,7 @@ with remote.serving(spark) as address, remote.connected(address) as client, remo
 assert len(killed) == 1
 assert [text for text in said if "lost with their executors" in text]
 left = [str(found) for found in Path(sys.argv[1]).rglob("sparknn-*")]
-# The folders of the executors that were killed are not theirs to remove any more.
-assert len(left) <= 2, left
+assert left == []
 spark.stop()
 """,
         str(tmp_path),

@@ -18,7 +18,14 @@ HINTS = {
     ),
     "No module named 'sparknn.engine'": "cannot import sparknn.*--py-files",
     'java.io.IOException: Cannot run program "/no/python": error=2, No such file or directory': (
-        "no /no/python where they run. Set PYSPARK_PYTHON"
+        "/no/python does not exist where they run. Set PYSPARK_PYTHON"
+    ),
+    'java.io.IOException: Cannot run program "/my/python": error=13, Permission denied': (
+        "/my/python may not be executed where they run. Set PYSPARK_PYTHON"
+    ),
+    # Of Java 21.
+    'Cannot run program "/my/python": Exec failed, error: 13 (Permission denied)': (
+        "/my/python may not be executed where they run. Set PYSPARK_PYTHON"
     ),
 }
 

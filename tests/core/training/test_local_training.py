@@ -286,7 +286,8 @@ def test_a_score_is_the_sums_over_the_rows(
         losses = -np.log(softmax(logits)[np.arange(50), y.astype(int)])
         metrics = (logits.argmax(axis=1) == y).astype(float)
     else:
-        losses, metrics = network.loss_fn.values(logits, y), ((logits - y) ** 2).sum(axis=1)
+        means = np.exp(logits) if loss == "poisson" else logits
+        losses, metrics = network.loss_fn.values(logits, y), ((means - y) ** 2).sum(axis=1)
     assert got.loss_sum == pytest.approx(losses @ weight, rel=1e-5)
     assert got.metric_sum == pytest.approx(metrics @ weight, rel=1e-5)
     assert got.weight == pytest.approx(weight.sum(), rel=1e-12)
