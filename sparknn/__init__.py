@@ -1,7 +1,7 @@
 """Neural networks for Spark ML: every partition trains a network, the driver averages them.
 
-Public names are imported on first use: ``import sparknn`` is fast, and ``sparknn.core`` works
-without pyspark.
+Public names are imported on first use: ``import sparknn`` is fast, and what ``toLocal()`` returns
+works without pyspark.
 """
 
 from importlib import import_module
@@ -29,11 +29,29 @@ _HOME = {
 }
 
 
+_SPARK = {"pyspark", "py4j", "pandas", "pyarrow"}
+
+
+def import_spark_part(module: str) -> Any:
+    """Import a module that needs pyspark; without it, the error says what to install."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _SPARK:
+            raise
+        raise ImportError(
+            f"{module} needs {missing}, which is not installed: pip install 'sparknn[spark]'. On a "
+            "cluster, use the Python that has the cluster's own pyspark.",
+            name=error.name,
+        ) from error
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name from its module, once (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_spark_part(_HOME[name]), name)
     globals()[name] = value
     return value
 

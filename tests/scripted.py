@@ -26,8 +26,10 @@ class ScriptedEngine:
         self,
         losses: Sequence[float] | None = None,
         fails: Callable[[RoundRequest, int, int], bool] = lambda request, round_, partition: False,
+        accuracies: Sequence[float] | None = None,
     ) -> None:
         self.losses = losses
+        self.accuracies = accuracies
         self.has_validation = losses is not None
         self.fails = fails
         self.asked: list[tuple[int, list[RoundRequest]]] = []
@@ -40,7 +42,9 @@ class ScriptedEngine:
     def _total(self, request: RoundRequest, round_: int, partition: int) -> WorkerSum:
         score = None
         if self.losses is not None and partition == 0:
-            score = ValidationSums(2 * self.losses[int(request.state[0, 0])], 1.0, 2.0, 2)
+            n = int(request.state[0, 0])
+            accuracy = 0.5 if self.accuracies is None else self.accuracies[n]
+            score = ValidationSums(2 * self.losses[n], 2 * accuracy, 2.0, 2)
         if not request.train:
             return WorkerSum.from_worker(None, WorkerReport(partition, score=score))
         state = request.state + np.float32(np.nan if self.fails(request, round_, partition) else 1)

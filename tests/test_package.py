@@ -27,6 +27,25 @@ def test_unknown_name_is_an_attribute_error() -> None:
         _ = sparknn.NeuralNet
 
 
+def test_without_pyspark_the_error_says_what_to_install(
+    run_python: Callable[..., "subprocess.CompletedProcess[str]"],
+) -> None:
+    done = run_python(
+        "import sys\n"
+        "for name in ('pyspark', 'py4j', 'pandas', 'pyarrow'):\n"
+        "    sys.modules[name] = None\n"
+        "import sparknn\n"
+        "from sparknn.cli import main\n"
+        "try:\n"
+        "    sparknn.NeuralNetClassifier\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+        "sys.exit(main(['predict', '--model', 'm', '--data', 'd', '--output', 'o']) - 1)"
+    )
+    for text in (done.stdout, done.stderr):
+        assert "pip install 'sparknn[spark]'" in text
+
+
 def test_zip_is_importable_and_holds_only_the_package(
     tmp_path: Path, run_python: Callable[..., "subprocess.CompletedProcess[str]"]
 ) -> None:

@@ -9,9 +9,8 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 
-from sparknn import __version__
+from sparknn import __version__, import_spark_part
 from sparknn.cli.errors import UsageError, one_line
 from sparknn.cli.keys import EXPERIMENT, FORMATS, OUTPUT_FORMATS, TRAIN, key_lines
 
@@ -97,10 +96,10 @@ def _run(given: argparse.Namespace) -> None:
     if given.command == "keys":
         print("\n".join(key_lines(TRAIN)).strip(), flush=True)
     elif given.command in ("train", "experiment"):
-        command = import_module(f"sparknn.cli.{given.command}")
+        command = import_spark_part(f"sparknn.cli.{given.command}")
         command.run(given.config, given.set, verbose=given.verbose)
     else:
-        import_module("sparknn.cli.apply").run(given)
+        import_spark_part("sparknn.cli.apply").run(given)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -31,6 +31,6 @@ def one_line(error: Exception) -> str:
         line = re.sub(r"^[\w.$]+(Error|Exception): (?=.)", "", cause)
         return re.sub(r"\.? SQLSTATE: \w+", ".", line).strip()
     line = " ".join(text.split())
-    if isinstance(error, ValueError | RuntimeError | OSError) and line:
+    if isinstance(error, ValueError | RuntimeError | OSError | ImportError) and line:
         return line
     return f"{type(error).__name__}: {line} (--verbose shows where)"

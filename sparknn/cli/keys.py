@@ -99,7 +99,16 @@ TRAIN: Schema = {
         *("maxIter", "solver", "stepSize", "stepSizeSchedule", "momentum", "batchSize"),
         *("miniBatchFraction", "localEpochs", "period", "regParam", "maxChange", "classWeight"),
         *("standardization", "numericEncoding", "categorical", "categoricalFeatures"),
-        *("patience", "tol", "seed", "initialModel", "checkpointDir", "checkpointInterval"),
+        *(
+            "patience",
+            "tol",
+            "validationMetric",
+            "seed",
+            "initialModel",
+            "checkpointDir",
+            "checkpointInterval",
+        ),
+        "verbose",
     ),
     "averaging": _params(
         *("numWorkers", "averaging", "averagingMomentum", "localState"),

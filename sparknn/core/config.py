@@ -150,6 +150,8 @@ class AveragingConfig:
         Rounds without a better validation loss before the fit stops; 0: no early stopping.
     tol : float
         Least decrease of the validation loss that counts as better.
+    metric : str
+        ``loss``, or ``accuracy``: its error rate is then the loss that the others mean.
     """
 
     rule: str = "mean"
@@ -157,6 +159,7 @@ class AveragingConfig:
     final: str = "last"
     patience: int = 0
     tol: float = 0.0
+    metric: str = "loss"
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sparknn.core.columns import InputColumns
 from sparknn.core.contributions import Explainer
 from sparknn.core.entries import Entries
 from sparknn.core.forward import ForwardPass
@@ -41,6 +42,8 @@ class LocalPredictor:
         Added to the predicted targets.
     baseline : ndarray, shape (inputs,), float32, optional
         Mean of the network's inputs in training, which ``contributions`` compares with.
+    inputs : InputColumns, optional
+        The columns of a table that features are assembled from.
 
     Examples
     --------
@@ -58,6 +61,7 @@ class LocalPredictor:
     input_offset: Float64Array | None = field(default=None, repr=False)
     output_offset: Float64Array | None = field(default=None, repr=False)
     baseline: Float32Array | None = field(default=None, repr=False)
+    inputs: InputColumns | None = field(default=None, repr=False)
 
     @property
     def n_features(self) -> int:
@@ -83,6 +87,7 @@ class LocalPredictor:
             "input_offset": _to_list(self.input_offset),
             "output_offset": _to_list(self.output_offset),
             "baseline": None if self.baseline is None else _to_bytes(self.baseline),
+            "inputs": None if self.inputs is None else self.inputs.to_json(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -98,15 +103,17 @@ class LocalPredictor:
             input_offset=_from_list(state.get("input_offset")),
             output_offset=_from_list(state.get("output_offset")),
             baseline=None if baseline is None else np.frombuffer(baseline, dtype="<f4"),
+            inputs=state.get("inputs") and InputColumns.from_json(state["inputs"]),
         )
 
-    def predict_raw(self, X: ArrayLike) -> Float64Array:
+    def predict_raw(self, X: ArrayLike | Mapping[str, Any]) -> Float64Array:
         """Compute the outputs of the last layer: logits, or predicted targets.
 
         Parameters
         ----------
-        X : array-like or scipy sparse matrix, shape (n, d)
-            Any numeric type; used as float32, less the offset.
+        X : array-like or scipy sparse matrix, shape (n, d); or pandas.DataFrame or dict
+            Any numeric type; used as float32, less the offset. If the model has ``inputs``, a table
+            is taken by their names, text too; ``{"age": 30, "city": "Oslo"}`` is one row.
 
         Returns
         -------
@@ -119,13 +126,15 @@ class LocalPredictor:
         """
         if hasattr(X, "tocsr"):
             return self.predict_raw_of(self._entries(X.tocsr()))
-        return _all_valid(self.outputs(self._checked(X)))
+        if self.inputs is not None and (isinstance(X, Mapping) or hasattr(X, "columns")):
+            return _all_valid(self.outputs(self.inputs.features(cast(Any, X))))
+        return _all_valid(self.outputs(self._checked(cast(ArrayLike, X))))
 
     def predict_raw_of(self, rows: Entries) -> Float64Array:
         """``predict_raw`` of rows that are given by their entries, columns ascending."""
         return _all_valid(self.outputs_of(rows))
 
-    def predict_proba(self, X: ArrayLike) -> Float64Array:
+    def predict_proba(self, X: ArrayLike | Mapping[str, Any]) -> Float64Array:
         """Compute the probabilities of the classes, shape (n, k), float64; every row sums to 1."""
         if not self.classifies:
             raise ValueError(
@@ -134,7 +143,7 @@ class LocalPredictor:
             )
         return self.probabilities(self.predict_raw(X))
 
-    def predict(self, X: ArrayLike) -> Float64Array:
+    def predict(self, X: ArrayLike | Mapping[str, Any]) -> Float64Array:
         """Predict class indices, shape (n,); or targets, shape (n,) for one, (n, k) for several."""
         return self.decide(self.predict_raw(X))
 

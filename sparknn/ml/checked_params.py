@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from pyspark.ml.param import Param, Params, TypeConverters
 
 from sparknn.ml.validators import Rule, did_you_mean
+
+if TYPE_CHECKING:
+    from typing import Self
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Params)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self, Unpack
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pyspark.ml.classification import ProbabilisticClassifier
@@ -31,6 +31,9 @@ from sparknn.ml.params import (
     thresholds_for,
 )
 from sparknn.ml.training_setup import Target
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
 
 
 class NeuralNetClassificationModel(ClassificationNetworkModel, ClassifierParams):
@@ -98,7 +101,11 @@ class NeuralNetClassifier(
         if class_weight is not None:
             weights *= class_weight[[*seen]]
         return Target(
-            n_classes, "crossEntropy", class_weight=class_weight, null_loss=entropy(weights)
+            n_classes,
+            "crossEntropy",
+            class_weight=class_weight,
+            null_loss=entropy(weights),
+            validation_metric=self.getValidationMetric(),
         )
 
     def _declared(self, label: StructField) -> DeclaredClasses | None:

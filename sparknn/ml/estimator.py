@@ -7,6 +7,7 @@ one round; ``model`` is the result.
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
@@ -18,15 +19,17 @@ from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
+from sparknn.core.columns import InputColumns
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.sql import default_parallelism, is_connect
 from sparknn.ml.attributes import categories_of
 from sparknn.ml.checked_params import AUTO, ParamError
 from sparknn.ml.fit import Trainable, fit_models, load_initial_model
-from sparknn.ml.input_columns import FEATURES, InputColumns, column_problems, find_columns
+from sparknn.ml.input_columns import FEATURES, assemble, column_problems, find_columns
 from sparknn.ml.model_iterator import FitGroup, ModelIterator
 from sparknn.ml.persistence import EstimatorReader, EstimatorWriter
+from sparknn.ml.progress import map_name
 from sparknn.ml.resume import wants_checkpoints
 from sparknn.ml.schema import (
     SchemaProblem,
@@ -80,7 +83,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
 
     def _fit(self, dataset: DataFrame) -> Any:
         inputs, rows = self._assemble(self._check(dataset))
-        (outcome,) = fit_models(rows, self._spec(rows), [self], [""], inputs)
+        (outcome,) = fit_models(rows, self._spec(rows), [self], inputs=inputs)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -109,7 +112,6 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             Immediately, with a note that names the map.
         """
         copies = [self.copy() for _ in paramMaps]
-        names = [_name(index, paramMaps) for index in range(len(paramMaps))]
         groups: dict[tuple[DataSpec, int, Hashable], list[int]] = {}
         assembled: dict[Hashable, tuple[InputColumns | None, DataFrame]] = {}
         for index, paramMap in enumerate(paramMaps):
@@ -124,7 +126,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
                     assembled[columns] = copies[index]._assemble(checked)
                 spec = copies[index]._spec(assembled[columns][1])
             except Exception as error:
-                error.add_note(_note(index, paramMaps))
+                _add_note(error, index, paramMaps)
                 raise
             group = spec, copies[index].getAggregationDepth(), columns
             groups.setdefault(group, []).append(index)
@@ -132,10 +134,10 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         def train(spec: DataSpec, columns: Hashable, indices: Sequence[int]) -> list[Any]:
             chosen = [copies[index] for index in indices]
             inputs, rows = assembled[columns]
-            outcomes = fit_models(rows, spec, chosen, [names[index] for index in indices], inputs)
+            outcomes = fit_models(rows, spec, chosen, indices, len(paramMaps), inputs)
             for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, Exception):
-                    outcome.add_note(_note(index, paramMaps))
+                    _add_note(outcome, index, paramMaps)
             return outcomes
 
         return ModelIterator(
@@ -234,7 +236,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         if expected and inputs.feature_names != expected:
             hint = f" = {names}; the initial model was trained on {expected}, in this order."
             raise ParamError(type(self).__name__, {"inputCols": hint})
-        return inputs, inputs.assemble(dataset)
+        return inputs, assemble(inputs, dataset)
 
     @defer_interrupts()
     def _spec(self, dataset: DataFrame) -> DataSpec:
@@ -319,13 +321,13 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         return EstimatorReader(cls)
 
 
-def _name(index: int, paramMaps: Sequence[ParamMap]) -> str:
-    return f"map {index + 1} of {len(paramMaps)}" if len(paramMaps) > 1 else ""
-
-
-def _note(index: int, paramMaps: Sequence[ParamMap]) -> str:
-    """Name the map that an error belongs to."""
+def _add_note(error: Exception, index: int, paramMaps: Sequence[ParamMap]) -> None:
+    """Add to an error which map it belongs to."""
     given = paramMaps[index]
     pairs = given.items() if isinstance(given, Mapping) else ()
     values = ", ".join(f"{getattr(param, 'name', param)}={value!r}" for param, value in pairs)
-    return f"In {_name(index, paramMaps) or 'the map'}: {{{values}}}"
+    note = f"In {map_name(index, len(paramMaps)) or 'the map'}: {{{values}}}"
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        vars(error).setdefault("__notes__", []).append(note)

@@ -16,6 +16,7 @@ from pyspark.ml.base import Model
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField
 
+from sparknn.core.columns import InputColumns
 from sparknn.core.nn.network import Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
@@ -25,10 +26,11 @@ from sparknn.engine import open_engine
 from sparknn.engine.interface import DataError, DatasetInfo, DataSpec, Engine
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.ml.attributes import feature_attributes
+from sparknn.ml.callbacks import HasCallbacks
 from sparknn.ml.checkpoint import Checkpoints
 from sparknn.ml.explain import explain, rows_to_explain
-from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.invalid_values import named_columns
+from sparknn.ml.live_line import LiveLine
 from sparknn.ml.model import NetworkModel
 from sparknn.ml.params import NetworkParams
 from sparknn.ml.progress import Progress
@@ -39,7 +41,7 @@ from sparknn.ml.training_setup import Target, fitted_network, in_target_units, m
 log = logging.getLogger("sparknn")
 
 
-class Trainable(NetworkParams):
+class Trainable(NetworkParams, HasCallbacks):
     """Base class for what a fit needs from an estimator besides its Params."""
 
     _model_class: ClassVar[type[NetworkModel]]
@@ -54,7 +56,7 @@ class _Run:
     """One estimator on its way to a model; ``error`` is why there will be none."""
 
     estimator: Trainable
-    name: str
+    map_index: int
     initial: LocalPredictor | None = None
     state: FitState | None = None
     sample: Float32Array | None = None
@@ -65,7 +67,8 @@ def fit_models(
     dataset: DataFrame,
     spec: DataSpec,
     estimators: Sequence[Trainable],
-    names: Sequence[str],
+    map_indices: Sequence[int] = (0,),
+    n_maps: int = 1,
     inputs: InputColumns | None = None,
 ) -> list[Any]:
     """Return for each estimator its model, or the error that occurred instead.
@@ -76,19 +79,21 @@ def fit_models(
     spec : DataSpec
         Common to all estimators.
     estimators : sequence of Trainable
-    names : sequence of str
-        Names of their parameter maps, for the log; may be empty.
+    map_indices : sequence of int
+        Which parameter map each of them is, of ``n_maps``.
+    n_maps : int
     inputs : InputColumns, optional
         What the features of ``dataset`` were assembled from.
     """
     started = time.perf_counter()
     spark, label = dataset.sparkSession, dataset.schema[spec.label]
-    runs = [_Run(*each) for each in zip(estimators, names, strict=True)]
+    runs = [_Run(*each) for each in zip(estimators, map_indices, strict=True)]
     _load_initial_models(spark, runs)
     if all(run.error is not None for run in runs):
         return [run.error for run in runs]
     probe_all(spark, estimators)
-    with reserve_dirs() as reserve:
+    verbose = any(estimator.getVerbose() for estimator in estimators)
+    with reserve_dirs() as reserve, LiveLine(verbose) as live:
         depth = estimators[0].getAggregationDepth()
         known = feature_attributes(dataset.schema[spec.features])
         with named_columns(dataset, spec, inputs), open_engine(dataset, spec, depth) as engine:
@@ -98,9 +103,11 @@ def fit_models(
                     f"its rows have {engine.info.n_features}. Assemble it again."
                 )
             for run in runs:
-                _prepare(run, engine, label, known.names)
+                progress = Progress(run.estimator, run.map_index, n_maps, live)
+                _prepare(run, engine, label, known.names, progress)
             ready = [(run.estimator, run.state) for run in runs if run.state is not None]
             resume_all(spark, engine, spec, ready, reserve)
+            live.begin([state for _, state in ready])
             run_all(engine, [state for _, state in ready])
             info, ingest_s = engine.info, engine.ingest_s
         if info.n_skipped:
@@ -142,7 +149,9 @@ def _load_initial_models(spark: SparkSession, runs: Sequence[_Run]) -> None:
             run.initial = found._predictor
 
 
-def _prepare(run: _Run, engine: Engine, label: StructField, names: dict[int, str]) -> None:
+def _prepare(
+    run: _Run, engine: Engine, label: StructField, names: dict[int, str], progress: Progress
+) -> None:
     """Resolve defaults and targets, now that the rows are known."""
     if run.error is not None:
         return
@@ -154,7 +163,7 @@ def _prepare(run: _Run, engine: Engine, label: StructField, names: dict[int, str
             engine,
             target,
             run.initial,
-            Progress(estimator.uid, run.name),
+            progress,
             names,
         )
         run.sample = rows_to_explain(engine, run.state)

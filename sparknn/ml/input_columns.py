@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyspark.ml.functions import vector_to_array
@@ -18,6 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, NumericType, StringType, StructType
 
+from sparknn.core.columns import InputColumn, InputColumns
 from sparknn.engine.interface import DataError
 from sparknn.engine.sql import quote_column
 from sparknn.ml.attributes import feature_attributes, n_values_of
@@ -31,107 +31,53 @@ _MOST_VALUES = 10_000
 _BROAD = {"category": "number"}
 
 
-@dataclass(frozen=True)
-class InputColumn:
-    """One column of a table.
+def expression(column: InputColumn, kind: DataType) -> Column:
+    """Return a column's features as an array of doubles, for a column of this type."""
+    values = F.col(quote_column(column.name))
+    if column.kind == "vector":
+        vector, missing = vector_to_array(values), F.array_repeat(F.lit(math.nan), column.size)
+        message = (
+            f"Vector column '{column.name}' has rows of another size than the {column.size} that "
+            "its metadata declared in training. Assemble it again, with VectorAssembler."
+        )
+        return (
+            F.when(values.isNull(), missing)
+            .when(F.size(vector) == column.size, vector)
+            .otherwise(F.raise_error(F.lit(message)).cast("array<double>"))
+        )
+    if column.kind != "text":
+        return F.array(values.cast("double"))
+    if not isinstance(kind, StringType):
+        values = values.cast("string")
+    codes = json.dumps({value: code for code, value in enumerate(column.values)})
+    known = F.element_at(F.from_json(F.lit(codes), "map<string,double>"), values)
+    code = F.when(values.isNull(), F.lit(column.code_of_null))
+    return F.array(code.otherwise(F.coalesce(known, F.lit(math.nan))))
 
-    Parameters
-    ----------
-    name : str
-    kind : str
-        ``number``, ``category`` (indexed, by its metadata), ``text`` or ``vector``.
-    size : int
-        Features that it becomes: more than 1 for a vector.
-    n_values : int
-        Of a category or text, null included if training rows have it; 0 for numbers.
-    values : tuple of str
-        Of text, in the order of their codes. Null has the next code, any other value none.
+
+def assemble(inputs: InputColumns, df: DataFrame) -> DataFrame:
+    """Add the features as column ``FEATURES``, with names and categories as metadata.
+
+    Raises
+    ------
+    SchemaError
+        If columns are missing, or of another kind than in training.
     """
-
-    name: str
-    kind: str
-    size: int = 1
-    n_values: int = 0
-    values: tuple[str, ...] = ()
-
-    def expression(self, kind: DataType) -> Column:
-        """Return the column's features as an array of doubles, for a column of this type."""
-        column = F.col(quote_column(self.name))
-        if self.kind == "vector":
-            vector, missing = vector_to_array(column), F.array_repeat(F.lit(math.nan), self.size)
-            message = (
-                f"Vector column '{self.name}' has rows of another size than the {self.size} that "
-                "its metadata declared in training. Assemble it again, with VectorAssembler."
-            )
-            return (
-                F.when(column.isNull(), missing)
-                .when(F.size(vector) == self.size, vector)
-                .otherwise(F.raise_error(F.lit(message)).cast("array<double>"))
-            )
-        if self.kind != "text":
-            return F.array(column.cast("double"))
-        if not isinstance(kind, StringType):
-            column = column.cast("string")
-        codes = json.dumps({value: code for code, value in enumerate(self.values)})
-        known = F.element_at(F.from_json(F.lit(codes), "map<string,double>"), column)
-        of_null = float(len(self.values)) if self.n_values > len(self.values) else math.nan
-        code = F.when(column.isNull(), F.lit(of_null)).otherwise(F.coalesce(known, F.lit(math.nan)))
-        return F.array(code)
+    kinds = {each.name: _BROAD.get(each.kind, each.kind) for each in inputs.columns}
+    raise_all(column_problems(df.schema, inputs.names, kinds))
+    parts = [expression(each, df.schema[each.name].dataType) for each in inputs.columns]
+    return df.withColumn(FEATURES, F.concat(*parts).alias(FEATURES)).withMetadata(
+        FEATURES, _metadata(inputs)
+    )
 
 
-@dataclass(frozen=True)
-class InputColumns:
-    """The columns that features are assembled from, in order."""
-
-    columns: tuple[InputColumn, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the columns."""
-        return [each.name for each in self.columns]
-
-    @property
-    def feature_names(self) -> list[str]:
-        """The names of the features; elements of a vector have its name and their number."""
-        return [
-            each.name if each.size == 1 else f"{each.name}_{number}"
-            for each in self.columns
-            for number in range(each.size)
-        ]
-
-    def assemble(self, df: DataFrame) -> DataFrame:
-        """Add the features as column ``FEATURES``, with names and categories as metadata.
-
-        Raises
-        ------
-        SchemaError
-            If columns are missing, or of another kind than in training.
-        """
-        kinds = {each.name: _BROAD.get(each.kind, each.kind) for each in self.columns}
-        raise_all(column_problems(df.schema, self.names, kinds))
-        parts = [each.expression(df.schema[each.name].dataType) for each in self.columns]
-        return df.withColumn(FEATURES, F.concat(*parts).alias(FEATURES)).withMetadata(
-            FEATURES, self._metadata()
-        )
-
-    def _metadata(self) -> dict[str, Any]:
-        groups: dict[str, list[dict[str, Any]]] = {}
-        n_values = [each.n_values for each in self.columns for _ in range(each.size)]
-        for index, (name, count) in enumerate(zip(self.feature_names, n_values, strict=True)):
-            kind, values = ("nominal", {"num_vals": count}) if count else ("numeric", {})
-            groups.setdefault(kind, []).append({"idx": index, "name": name, **values})
-        return {"ml_attr": {"attrs": groups, "num_attrs": len(n_values)}}
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return plain values that ``from_json`` takes."""
-        return [asdict(each) for each in self.columns]
-
-    @classmethod
-    def from_json(cls, saved: Sequence[Mapping[str, Any]]) -> InputColumns:
-        """Return the columns whose ``to_json`` this is."""
-        return cls(
-            tuple(InputColumn(**{**each, "values": tuple(each["values"])}) for each in saved)
-        )
+def _metadata(inputs: InputColumns) -> dict[str, Any]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    n_values = [each.n_values for each in inputs.columns for _ in range(each.size)]
+    for index, (name, count) in enumerate(zip(inputs.feature_names, n_values, strict=True)):
+        kind, values = ("nominal", {"num_vals": count}) if count else ("numeric", {})
+        groups.setdefault(kind, []).append({"idx": index, "name": name, **values})
+    return {"ml_attr": {"attrs": groups, "num_attrs": len(n_values)}}
 
 
 def column_problems(

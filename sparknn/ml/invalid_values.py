@@ -11,9 +11,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, NumericType, StringType
 
+from sparknn.core.columns import InputColumns
 from sparknn.engine.interface import ColumnProblem, DataError, DataSpec
 from sparknn.engine.sql import quote_column
-from sparknn.ml.input_columns import FEATURES, InputColumns
+from sparknn.ml.input_columns import FEATURES
 
 _LARGEST = 3.4028235e38  # of float32, which networks compute in
 

@@ -57,6 +57,7 @@ class NetworkKeywords(TypedDict, total=False):
     initialModel: Any
     checkpointDir: str
     checkpointInterval: int
+    verbose: bool
     contributionsCol: str | None
 
 
@@ -67,6 +68,7 @@ class ClassifierKeywords(NetworkKeywords, total=False):
     rawPredictionCol: str
     thresholds: Sequence[float] | None
     classWeight: str
+    validationMetric: str
     numClasses: int
 
 

@@ -21,6 +21,7 @@ from pyspark.ml.param.shared import HasHandleInvalid
 from pyspark.ml.util import MLReadable, MLWritable
 from pyspark.sql import DataFrame
 
+from sparknn.core.columns import InputColumns
 from sparknn.core.entries import Entries
 from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.losses import quantiles_of
@@ -31,7 +32,7 @@ from sparknn.engine.broadcast import CachedBroadcast
 from sparknn.ml.checked_params import CheckedParams, setter
 from sparknn.ml.evaluation import ClassificationSummary, RegressionSummary
 from sparknn.ml.explain import Explanation
-from sparknn.ml.input_columns import FEATURES, InputColumns
+from sparknn.ml.input_columns import FEATURES, assemble
 from sparknn.ml.params import model_handle_invalid, thresholds_for
 from sparknn.ml.persistence import ModelReader, ModelWriter
 from sparknn.ml.schema import check_is_dataframe, missing_problem, raise_all, with_fields
@@ -197,8 +198,12 @@ class NetworkModel(
         return float(prediction) if prediction.ndim == 0 else DenseVector(prediction)
 
     def toLocal(self) -> LocalPredictor:
-        """Return a predictor that needs numpy only: no Spark, no JVM, small to pickle."""
-        return replace(self._predictor, thresholds=self._thresholds())
+        """Return a predictor that needs numpy only: no Spark, no JVM, small to pickle.
+
+        With ``inputCols``, it also predicts from tables of these columns, such as DataFrames of
+        pandas.
+        """
+        return replace(self._predictor, thresholds=self._thresholds(), inputs=self._inputs)
 
     def toOnnx(self, path: str | PathLike[str]) -> None:
         """Write the model, with its thresholds, as an ONNX file; needs ``sparknn[onnx]``.
@@ -261,10 +266,11 @@ class NetworkModel(
             names = [each.name for each in self._inputs.columns]
         rows, added = with_fields(dataset, names)
         if self._inputs is not None:
-            features, rows, added = FEATURES, self._inputs.assemble(rows), [*added, FEATURES]
+            features, rows, added = FEATURES, assemble(self._inputs, rows), [*added, FEATURES]
         predicted = append_predictions(
             rows,
-            self.toLocal(),
+            # Spark assembles the columns.
+            replace(self.toLocal(), inputs=None),
             self._broadcast,
             features=features,
             outputs=replace(self._outputs(), contributions=self._contributions_col()),

@@ -417,6 +417,14 @@ class _Explanations(CheckedParams):
     )
     setContributionsCol, getContributionsCol = setter(contributionsCol), getter(contributionsCol)
 
+    verbose = CheckedParam(
+        "verbose",
+        "whether a notebook or a terminal shows the rounds of a fit in a live line",
+        _BOOLEAN,
+        True,
+    )
+    setVerbose, getVerbose = setter(verbose), getter(verbose)
+
 
 class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints, _Explanations):
     """Params that classifier, regressor and their models share."""
@@ -487,7 +495,16 @@ class ClassifierParams(NetworkParams):
         "none",
         OneOf(("none", "balanced")),
     )
+    validationMetric = CheckedParam(
+        "validationMetric",
+        "what patience, tol and finalWeights go by: the loss of the validation rows, or their "
+        "accuracy",
+        _STRING,
+        "loss",
+        OneOf(("loss", "accuracy")),
+    )
     setClassWeight, getClassWeight = setter(classWeight), getter(classWeight)
+    setValidationMetric, getValidationMetric = setter(validationMetric), getter(validationMetric)
 
 
 class HasNumClasses(CheckedParams):

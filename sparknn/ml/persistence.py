@@ -27,6 +27,7 @@ from pyspark.ml.util import DefaultParamsWriter, MLReader, MLWriter
 from pyspark.sql import SparkSession
 
 from sparknn import __version__
+from sparknn.core.columns import InputColumns
 from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.network import MAX_PARAMS, Network
@@ -36,7 +37,6 @@ from sparknn.engine.sql import is_connect
 from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
 from sparknn.ml.checked_params import CheckedParams, ParamError
 from sparknn.ml.explain import Explanation
-from sparknn.ml.input_columns import InputColumns
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.weights_io import read_weights, write_weights
 
@@ -199,7 +199,6 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
         return self._sparkSession or _active_session()
 
     def _metadata(self, path: str) -> dict[str, Any]:
-        wanted = f"{self.cls.__module__}.{self.cls.__name__}"
         spark = self._session()
         try:
             lines = spark.read.text(literal(os.path.join(path, "metadata"))).head(2)
@@ -213,9 +212,14 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
             raise ModelFormatError(
                 f"{path}/metadata cannot be read ({root_cause(error)})."
             ) from error
+        return self._parse([line[0] for line in lines], path)
+
+    def _parse(self, lines: list[str], path: str) -> dict[str, Any]:
+        """Return the metadata in a file's lines, if they are of a stage of this class."""
+        wanted = f"{self.cls.__module__}.{self.cls.__name__}"
         try:
-            (line,) = lines or []
-            metadata = json.loads(line[0])
+            (line,) = lines
+            metadata = json.loads(line)
             found = metadata["class"]
             for key, kind in (("uid", str), ("paramMap", dict), ("defaultParamMap", dict)):
                 if not isinstance(metadata[key], kind):
@@ -275,6 +279,19 @@ class ModelReader(StageReader[P]):
         section = metadata[SECTION]
         network = _network(path, section, self.cls)
         theta = _theta(self._session(), path, network, section)
+        return self._model(path, metadata, network, theta)
+
+    def from_local(self, path: str, line: str, theta: Float32Array) -> P:
+        """Return the model of a line of metadata and its parameters, without Spark."""
+        metadata = self._parse([line], path)
+        network = _network(path, metadata[SECTION], self.cls)
+        _check_theta(theta, path, metadata[SECTION])
+        return self._model(path, metadata, network, theta)
+
+    def _model(
+        self, path: str, metadata: dict[str, Any], network: Network, theta: Float32Array
+    ) -> P:
+        section = metadata[SECTION]
         try:
             saved = section["summary"]
             summary = None if saved is None else TrainingSummary.from_json(saved)
@@ -430,6 +447,11 @@ def _theta(
             "setting of this session is the cause, the directory is incomplete or was changed: "
             "copy it again, or save the model again."
         ) from error
+    _check_theta(theta, path, section)
+    return theta
+
+
+def _check_theta(theta: Float32Array, path: str, section: dict[str, Any]) -> None:
     if not np.isfinite(theta).all():
         raise ModelFormatError(f"The parameters in {path}/theta have NaN or infinite values.")
     if theta_checksum(theta) != section["sha256"]:
@@ -437,7 +459,6 @@ def _theta(
             f"The parameters in {path}/theta do not match their checksum: they were changed after "
             "the model was saved."
         )
-    return theta
 
 
 def _restore(stage: CheckedParams, metadata: dict[str, Any]) -> None:

@@ -1,13 +1,19 @@
-"""Log one record per finished round: logger ``sparknn``, level INFO."""
+"""Report every round that has ended: to the log, to the live line and to callbacks.
+
+The log is the logger ``sparknn``, level INFO.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
+from sparknn.ml.callbacks import FinishedRound
+from sparknn.ml.live_line import LiveLine
 from sparknn.ml.training_setup import in_target_units
 
 log = logging.getLogger("sparknn")
@@ -15,30 +21,51 @@ log = logging.getLogger("sparknn")
 
 @dataclass(frozen=True)
 class Progress:
-    """Log the rounds of one fit.
+    """Log and show the rounds of one fit, and call the estimator's callbacks.
 
     Log records have attributes ``sparknn_round``, the RoundRecord, and ``sparknn_uid``, the uid of
     the estimator.
 
     Parameters
     ----------
-    uid : str
-    name : str
-        Which parameter map, ``map 3 of 8``; empty for a single fit.
+    estimator : HasCallbacks, Params
+    map_index, n_maps : int
+        Which parameter map of how many.
+    live : LiveLine, optional
     """
 
-    uid: str
-    name: str = ""
+    estimator: Any
+    map_index: int = 0
+    n_maps: int = 1
+    live: LiveLine | None = None
 
-    def __call__(self, fit: FitState, record: RoundRecord) -> None:
-        """Log a round that has ended; called as ``FitState.on_round_end``."""
+    def __call__(self, fit: FitState, record: RoundRecord) -> bool:
+        """Report a round that has ended, as ``FitState.on_round_end``; return whether to stop."""
         record = in_target_units(record, fit.config)
-        line = round_line(record, fit)
-        log.info(
-            "%s",
-            f"{self.name}: {line}" if self.name else line,
-            extra={"sparknn_round": record, "sparknn_uid": self.uid},
+        name, line = map_name(self.map_index, self.n_maps), round_line(record, fit)
+        line = f"{name}: {line}" if name else line
+        log.info("%s", line, extra={"sparknn_round": record, "sparknn_uid": self.estimator.uid})
+        if self.live is not None:
+            scores = scores_of(record, fit)
+            self.live.show(f"{name}: {scores}" if name else scores, line)
+        ended = FinishedRound(
+            **vars(record),
+            estimator=self.estimator,
+            map_index=self.map_index,
+            n_maps=self.n_maps,
+            progress=fit.n_done / fit.config.max_iter,
         )
+        # All of them see the round, also if one stops the fit.
+        answers = [callback(ended) for callback in self.estimator.getCallbacks()]
+        stop = any(answers)
+        if stop:
+            log.info("%sStopped by a callback.", f"{name}: " if name else "")
+        return stop
+
+
+def map_name(index: int, n_maps: int) -> str:
+    """Return ``map 3 of 8``; empty for a single one."""
+    return f"map {index + 1} of {n_maps}" if n_maps > 1 else ""
 
 
 def round_line(record: RoundRecord, fit: FitState) -> str:
@@ -52,15 +79,7 @@ def round_line(record: RoundRecord, fit: FitState) -> str:
         parts = [f"round {record.round + 1:>{width}}", f"{fit.n_done:>{width}}/{n_units} units"]
     else:
         parts = [f"round {record.round + 1:>{width}}/{n_units}"]
-    parts.append(f"loss {record.loss:.4f}")
-    if not math.isnan(record.validation_loss):
-        loss_fn = fit.config.network.loss_fn
-        metric = (
-            f"accuracy {100 * record.validation_metric:.2f} %"
-            if loss_fn.classifies
-            else f"{loss_fn.metric_name} {record.validation_metric:.4g}"
-        )
-        parts.append(f"validation loss {record.validation_loss:.4f}, {metric}")
+    parts.append(scores_of(record, fit))
     if record.seconds > 0:
         parts.append(f"{record.n_rows / record.seconds:,.0f} rows/s")
     parts.append(f"{record.seconds:.1f} s")
@@ -68,3 +87,17 @@ def round_line(record: RoundRecord, fit: FitState) -> str:
     if left > 0:
         parts.append(f"{left:.0f} s left")
     return "  ".join(parts)
+
+
+def scores_of(record: RoundRecord, fit: FitState) -> str:
+    """Return ``loss 0.1234  validation loss 0.1100, accuracy 97.10 %``."""
+    scores = f"loss {record.loss:.4f}"
+    if math.isnan(record.validation_loss):
+        return scores
+    loss_fn = fit.config.network.loss_fn
+    metric = (
+        f"accuracy {100 * record.validation_metric:.2f} %"
+        if loss_fn.classifies
+        else f"{loss_fn.metric_name} {record.validation_metric:.4g}"
+    )
+    return f"{scores}  validation loss {record.validation_loss:.4f}, {metric}"

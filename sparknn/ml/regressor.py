@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyspark.ml.regression import RegressionModel, Regressor
@@ -19,6 +19,9 @@ from sparknn.ml.model import RegressionNetworkModel
 from sparknn.ml.params import RegressorParams, model_handle_invalid
 from sparknn.ml.standardize import target_standardizer
 from sparknn.ml.training_setup import Target
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
 
 # Sizes of labels that leave room for errors above and below them in float32, which has its full
 # precision between 1.2e-38 and 3e38.

@@ -51,6 +51,8 @@ class Target:
     class_weight : ndarray, shape (k,), optional
     null_loss : float
         Training loss of the best constant prediction.
+    validation_metric : str
+        See ``AveragingConfig``.
     """
 
     n_outputs: int
@@ -58,6 +60,7 @@ class Target:
     standardizer: Standardizer | None = None
     class_weight: Float64Array | None = None
     null_loss: float = 0.0
+    validation_metric: str = "loss"
 
 
 def make_fit(
@@ -65,7 +68,7 @@ def make_fit(
     engine: Engine,
     target: Target,
     initial: LocalPredictor | None,
-    on_round_end: Callable[[FitState, RoundRecord], None],
+    on_round_end: Callable[[FitState, RoundRecord], bool | None],
     feature_names: Mapping[int, str] | None = None,
 ) -> FitState:
     """Return a fit that is ready to run.
@@ -166,6 +169,7 @@ def make_fit(
         final=chosen.finalWeights,
         patience=params.getPatience(),
         tol=params.getTol(),
+        metric=target.validation_metric,
     )
     theta = None if initial is None else _initial_theta(initial, config, info.input_offset)
     return FitState(
@@ -250,6 +254,8 @@ def params_that_need_validation(params: NetworkParams) -> list[str]:
         "patience": params.getPatience() > 0,
         "tol": params.getTol() > 0,
         "finalWeights": params.getFinalWeights() == "best",
+        "validationMetric": params.hasParam("validationMetric")
+        and params.getOrDefault("validationMetric") != "loss",
     }
     return [name for name, needed in needs.items() if needed]
 

@@ -76,6 +76,8 @@ def train(df: DataFrame, on_round_end: Any = None, **changes: Any) -> None:
         (fit,) = fits_of(engine, **changes)
         fit.on_round_end = on_round_end
         run(engine, [fit])
+        if fit.error is not None:
+            raise fit.error
 
 
 def test_after_a_fit(spark: SparkSession) -> None:

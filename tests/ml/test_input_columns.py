@@ -1,5 +1,6 @@
 """From the columns of a table to predictions in one stage."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,9 @@ def test_it_is_the_fit_of_the_features_that_it_assembles(
         [row.age, float(row.member), codes[row.city], row.plan, row.point[0]]
         for row in people.collect()
     ]
-    assert model.toLocal().predict_proba(rows).tolist() == predictions(model, people)
+    local = pickle.loads(pickle.dumps(model.toLocal()))
+    assert local.predict_proba(rows).tolist() == predictions(model, people)
+    assert local.predict_proba(people.toPandas()).tolist() == predictions(model, people)
 
 
 def test_new_values_and_null_are_predicted(

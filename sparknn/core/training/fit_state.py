@@ -71,7 +71,8 @@ class FitState:
         fit has ended, the final parameters.
     on_round_end : callable, optional
         Called with the fit and a round's record as soon as its score is known: at the end of the
-        round, or, with validation rows, when the next round's tasks have scored its network.
+        round, or, with validation rows, when the next round's tasks have scored its network. If it
+        returns True, the fit ends with this network; if it raises, with that ``error``.
     adapt_round_length : bool
         Whether rounds take as many units of local work as their cost justifies (see
         ``round_length``). Results then depend on measured times.
@@ -82,20 +83,20 @@ class FitState:
     ----------
     history : list of RoundRecord
     ended : bool
-    error : DivergedError, optional
-        Why the fit ended without a network.
+    error : Exception, optional
+        Why the fit ended without a network: DivergedError, or what ``on_round_end`` raised.
     """
 
     config: TrainConfig
     averaging: AveragingConfig
     n_workers: int
     theta: Float32Array | None = None
-    on_round_end: Callable[[FitState, RoundRecord], None] | None = None
+    on_round_end: Callable[[FitState, RoundRecord], bool | None] | None = None
     history: list[RoundRecord] = field(default_factory=list)
     ended: bool = False
     adapt_round_length: bool = False
     on_checkpoint: Callable[[FitState], None] | None = None
-    error: DivergedError | None = field(default=None, init=False)
+    error: Exception | None = field(default=None, init=False)
     _n_done: int = field(default=0, init=False)
     _n_units: int = field(default=1, init=False)
     _averaged: AveragingState = field(init=False)
@@ -251,17 +252,22 @@ class FitState:
             self.history[-1] = replace(
                 self.history[-1], validation_loss=score.loss, validation_metric=score.metric
             )
-            better = self._final.record_loss(
-                self.current, score.loss, self.averaging.tol, score.error
-            )
+            loss, error = score.by(self.averaging.metric)
+            better = self._final.record_loss(self.current, loss, self.averaging.tol, error)
             self._since_best = 0 if better else self._since_best + 1
             if self.averaging.patience and self._since_best >= self.averaging.patience:
                 self.ended = True
         self._notify()
 
     def _notify(self) -> None:
-        if self.on_round_end is not None:
-            self.on_round_end(self, self.history[-1])
+        if self.on_round_end is None:
+            return
+        try:
+            stop = self.on_round_end(self, self.history[-1])
+        except Exception as error:
+            # Fits that share the rounds continue.
+            self.error, stop = error, True
+        self.ended = self.ended or bool(stop)
 
     def _handle_failed_round(self, total: WorkerSum, round_: int) -> None:
         """Start again from the same network with half the step size, or give up."""

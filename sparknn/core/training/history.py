@@ -147,6 +147,15 @@ class ValidationScore:
     loss: float
     metric: float
     error: float
+    n_rows: int
+
+    def by(self, metric: str) -> tuple[float, float]:
+        """Return the loss, or the error rate for ``accuracy``, and its standard error."""
+        if metric == "loss":
+            return self.loss, self.error
+        if not math.isfinite(self.loss):
+            return math.inf, 0.0
+        return 1 - self.metric, math.sqrt(self.metric * max(0.0, 1 - self.metric) / self.n_rows)
 
 
 def mean_validation(total: WorkerSum) -> ValidationScore | None:
@@ -159,4 +168,5 @@ def mean_validation(total: WorkerSum) -> ValidationScore | None:
     metric = math.fsum(score.metric_sum for score in scores) / weight
     square = math.fsum(score.square_sum for score in scores) / weight
     n_rows = sum(score.n_rows for score in scores)
-    return ValidationScore(loss, metric, math.sqrt(max(0.0, square - loss * loss) / n_rows))
+    error = math.sqrt(max(0.0, square - loss * loss) / n_rows)
+    return ValidationScore(loss, metric, error, n_rows)

@@ -35,8 +35,8 @@ def run_all(engine: RoundRunner, fits: Sequence[FitState]) -> None:
 def run(engine: RoundRunner, fits: Sequence[FitState]) -> None:
     """Train ``fits`` together, round by round, each until it ends.
 
-    A fit that diverges ends alone, with its ``error`` set. Fits restored to a later round wait
-    until the others have reached it.
+    A fit that diverges, or whose ``on_round_end`` raises, ends alone, with its ``error`` set. Fits
+    restored to a later round wait until the others have reached it.
     """
     rounds: list[_RoundCost] = []
     # Rounds that adapt their length may still come to pay: judge all of them at the end.

@@ -168,7 +168,10 @@ def test_mean_score_is_over_all_validation_rows() -> None:
     totals = [
         WorkerSum.from_worker(None, WorkerReport(p, score=score)) for p, score in enumerate(scores)
     ]
-    assert mean_validation(reduce(WorkerSum.merge, totals)) == ValidationScore(0.5, 0.5, 0.25)
+    score = mean_validation(reduce(WorkerSum.merge, totals))
+    assert score == ValidationScore(0.5, 0.5, 0.25, 16)
+    assert score.by("loss") == (0.5, 0.25)
+    assert score.by("accuracy") == (0.5, 0.125)
 
 
 @pytest.mark.parametrize("score", [None, ValidationSums(0.0, 0.0, 0.0, 3)])

@@ -5,6 +5,8 @@ import pytest
 from scripted import ScriptedEngine, rounds_seen, scripted_fit
 
 from sparknn.core.config import AveragingConfig
+from sparknn.core.training.fit_state import FitState
+from sparknn.core.training.history import RoundRecord
 from sparknn.core.training.rounds import run
 
 # Of the network after 0, 1, 2, ... updates: the best has had three.
@@ -166,3 +168,35 @@ def test_no_fits_are_no_rounds() -> None:
     engine = ScriptedEngine()
     run(engine, [])
     assert engine.asked == []
+
+
+@pytest.mark.parametrize("losses", [None, LOSSES])
+def test_on_round_end_ends_its_own_fit(losses: list[float] | None) -> None:
+    """By True with the network of its round, by an error without one."""
+    failure = RuntimeError("in a callback")
+
+    def fail(fit: FitState, record: RoundRecord) -> None:
+        if record.round == 1:
+            raise failure
+
+    final = AveragingConfig(final="last")
+    stopped = scripted_fit(6, final, on_round_end=lambda fit, record: record.round == 2)
+    failed = scripted_fit(6, final, on_round_end=fail)
+    other = scripted_fit(6, final)
+    run(ScriptedEngine(losses), [stopped, failed, other])
+    assert stopped.error is None
+    assert [record.round for record in stopped.history][:3] == [0, 1, 2]
+    assert rounds_seen(stopped) == 3
+    assert failed.error is failure
+    assert failed.ended
+    assert rounds_seen(other) == 6
+
+
+def test_the_accuracy_may_decide() -> None:
+    """The least loss comes with the third network, the best accuracy with the fifth."""
+    accuracies = [0.0, 0.5, 0.5, 0.75, 0.5, 1.0, 0.5, 0.5, 0.5, 0.5]
+    fit = scripted_fit(9, AveragingConfig(final="best", patience=2, metric="accuracy"))
+    run(ScriptedEngine(LOSSES, accuracies=accuracies), [fit])
+    assert rounds_seen(fit) == 5
+    assert len(fit.history) >= 7
+    assert fit.history[4].validation_metric == 1
