@@ -105,6 +105,9 @@ class DataSpec:
         error.
     center : bool
         Whether features that vary too little for float32 are ingested less an offset.
+    least_rows : int
+        Training rows below which a worker is not worth its task: fewer workers get the rows, but
+        at least two. 0 for ``n_workers`` whatever the rows.
     """
 
     features: str
@@ -120,6 +123,7 @@ class DataSpec:
     keep_missing: bool = False
     categories: tuple[tuple[int, int], ...] = ()
     center: bool = False
+    least_rows: int = 0
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         )
         handles, n_executors = self._write_all(df)
         info = check(handles, self._spec)
-        if self._spec.center and (offset := coarse_offset(handles, info)) is not None:
+        offset = coarse_offset(handles, info) if self._spec.center else None
+        n_workers = self._enough_workers(info.n_rows)
+        if offset is not None:
             log.info(
                 "%d of %s features in column '%s' vary too little for float32, or are constant: "
                 "reading the rows again, less an offset.",
@@ -87,9 +89,20 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
                 f"{info.n_features:,}",
                 self._spec.features,
             )
+        if n_workers < self.n_workers:
+            log.info(
+                "%s training rows are few for %d workers: reading them again for %d. Set "
+                "numWorkers to choose.",
+                f"{info.n_rows:,}",
+                self.n_workers,
+                n_workers,
+            )
+        if offset is not None or n_workers < self.n_workers:
             self._discard_shards()
             # A lost shard must not be found among those of the first pass.
             self._fit_id = uuid.uuid4().hex
+            self.n_workers = n_workers
+            self._spec = replace(self._spec, n_workers=n_workers)
             handles, n_executors = self._write_all(df, offset)
             info = replace(check(handles, self._spec), input_offset=offset)
         self.ingest_s = time.perf_counter() - started
@@ -104,6 +117,12 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         )
         _warn_if_skewed(handles, n_executors)
         return info
+
+    def _enough_workers(self, n_rows: int) -> int:
+        """Return how many workers the rows are worth."""
+        least = self._spec.least_rows
+        worth = max(2, n_rows // least) if least else self.n_workers
+        return min(self.n_workers, worth)
 
     def _write_all(
         self, df: DataFrame, offset: Float64Array | None = None

@@ -46,6 +46,9 @@ from sparknn.ml.training_setup import params_that_need_validation
 ParamMap = Mapping[Param[Any], Any]
 # Parent of the params of a class, which belong to no instance.
 _UNBOUND = Params._dummy().uid
+# Rows per worker, where numWorkers is not set: iris on 64 workers takes 9 times as long as on 2,
+# for the same accuracy.
+_LEAST_ROWS = 1_000
 # Params that name the columns of a fit besides features.
 _OTHER_COLUMNS = ("labelCol", "weightCol", "validationIndicatorCol")
 
@@ -264,6 +267,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             keep_missing=self.getHandleInvalid() == "keep",
             categories=tuple(sorted(categories.items())),
             center=self.getStandardization(),
+            least_rows=0 if self.getNumWorkers() else _LEAST_ROWS,
         )
 
     def _optional_column(self, name: str) -> str | None:

@@ -204,7 +204,8 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     numWorkers = CheckedParam(
         "numWorkers",
         "networks that are trained in parallel and averaged; 0 for Spark's default parallelism, "
-        "which grows as executors register: set it for reproducible fits",
+        "which grows as executors register (set it for reproducible fits), or fewer, two at least, "
+        "where a worker would have less than 1,000 rows",
         _INT,
         0,
         Range(0),

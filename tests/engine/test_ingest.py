@@ -390,3 +390,15 @@ def test_rows_of_weight_0_count_as_absent(spark: SparkSession) -> None:
     df = vectors(spark, X, y, weight=weight).withColumn("weight", F.signum("weight"))
     with open_engine(df, spec(weight="weight")) as engine:
         assert shard_bytes(engine) == expected
+
+
+@pytest.mark.parametrize(("least", "n_workers"), [(10, 3), (30, 2), (0, 5), (5, 5)])
+def test_few_rows_go_to_fewer_workers(spark: SparkSession, least: int, n_workers: int) -> None:
+    X, y = blobs(35, 3)[:2]
+    df = vectors(spark, X, y)
+    with RddEngine(df, spec(n_workers=5, least_rows=least)) as engine:
+        assert engine.n_workers == len(engine.info.rows_per_worker) == n_workers
+        got = shard_bytes(engine)
+    with RddEngine(df, spec(n_workers=n_workers)) as engine:
+        assert shard_bytes(engine) == got
+    assert not leftovers(spark)

@@ -521,9 +521,10 @@ def test_metadata_that_disagrees_with_the_size(rows: DataFrame, spark: SparkSess
 
 
 def test_features_in_another_order(model: NeuralNetClassificationModel, rows: DataFrame) -> None:
-    swapped = VectorAssembler(inputCols=NAMES[::-1], outputCol="swapped", handleInvalid="keep")
+    attributes = [{"idx": index, "name": name} for index, name in enumerate(NAMES[::-1])]
+    metadata = {"ml_attr": {"attrs": {"numeric": attributes}, "num_attrs": len(NAMES)}}
     with pytest.raises(SchemaError, match="feature 0 is 'city' instead of 'x'"):
-        model.transform(swapped.transform(rows), {model.featuresCol: "swapped"})
+        model.transform(rows.withMetadata("features", metadata))
 
 
 def test_only_embedded_categories(spark: SparkSession) -> None:
