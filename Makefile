@@ -38,7 +38,7 @@ java:
 # The stamp comes last: an interrupted set-up is taken up again.
 $(VENV)/.made: pyproject.toml
 	@.ci/make-venv $(VENV) "$(PYTHON)" \
-		"sparknn needs Python 3.11 or later, and none of '$(PYTHON)' is: install python3.11." \
+		"The tools of development need Python 3.11 or later, and none of '$(PYTHON)' is: install python3.11." \
 		--editable '.[dev]'
 	@touch $@
 
