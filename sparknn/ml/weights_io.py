@@ -25,13 +25,14 @@ Number = TypeVar("Number", np.float32, np.float64)
 
 # 4 MB of floats per chunk: small enough for a Spark task and a parquet row.
 CHUNK = 1 << 20
-_CHUNKS_PER_FILE = 64
+# Spark reads a file of few rows at once: 64 chunks exceed a driver of 1 GB.
+_CHUNKS_PER_FILE = 8
 # Spark's names of numpy's little-endian types.
 _ELEMENTS = {"<f4": "float", "<f8": "double"}
 
 
 def write_weights(spark: SparkSession, theta: NDArray[Number], path: str, mode: str) -> None:
-    """Write a vector, shape (P,), as rows of (chunk, values); one file per 64 million values."""
+    """Write a vector, shape (P,), as rows of (chunk, values); one file per 8 million values."""
     dtype = theta.dtype.newbyteorder("<").str
     flat = np.ascontiguousarray(theta, dtype=dtype)
     rows = [
