@@ -79,7 +79,8 @@ def read_weights(
         )
     to_bytes = partial(numbers_to_bytes, dtype)
     with translate_worker_errors():
-        rows = frame.mapInArrow(to_bytes, "chunk int, data binary").collect()
+        # One file at a time: all of them at once exceed a driver of 1 GB.
+        rows = list(frame.mapInArrow(to_bytes, "chunk int, data binary").toLocalIterator())
     ordered = sorted((row["chunk"], row["data"]) for row in rows)
     return np.frombuffer(b"".join(data for _, data in ordered), dtype=dtype).astype(number)
 
