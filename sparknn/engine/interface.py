@@ -175,7 +175,7 @@ class FeatureStatistics:
     target_mean, target_deviation : ndarray, shape (k,), float64
     filled : ndarray, shape (d,), float64, optional
         Of sparse rows: the share of the weight in which a feature is not 0.
-    target_low : ndarray, shape (k,), float64, optional
+    target_low, target_high : ndarray, shape (k,), float64, optional
     """
 
     mean: Float64Array
@@ -186,6 +186,7 @@ class FeatureStatistics:
     target_deviation: Float64Array
     filled: Float64Array | None = None
     target_low: Float64Array | None = None
+    target_high: Float64Array | None = None
 
 
 class Engine(RoundRunner, Protocol):

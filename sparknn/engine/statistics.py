@@ -150,5 +150,6 @@ def combine(parts: list[Moments], n_features: int) -> FeatureStatistics:
         target_mean=target_mean,
         target_deviation=deviation[d:],
         target_low=total.low[d:],
+        target_high=total.high[d:],
         filled=None if total.filled is None else total.filled / max(total.weight, tiny),
     )

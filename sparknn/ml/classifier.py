@@ -21,6 +21,7 @@ from sparknn.ml.labels import (
     declared_classes,
     entropy,
     warn_of_identifier,
+    warn_of_one_class,
 )
 from sparknn.ml.model import ClassificationNetworkModel
 from sparknn.ml.params import (
@@ -94,6 +95,7 @@ class NeuralNetClassifier(
         declared = self._declared(label) or self._implied(max(seen, default=0), initial)
         n_classes = count_classes(label.name, seen, declared)
         warn_of_identifier(label.name, n_classes, engine.info.n_rows)
+        warn_of_one_class(label.name, seen)
         thresholds_for(self, n_classes)
         balanced = self.getClassWeight() == "balanced"
         class_weight = balanced_weights(seen, n_classes) if balanced else None

@@ -68,6 +68,8 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         if wrong and param.name == "initialModel":
             wanted = self._model_class.__name__
             return value, f" is a {type(value).__name__}; expected a {wanted}, or the path of one."
+        if param.name == "featuresCol" and isinstance(value, list | tuple):
+            return value, f" = {value!r}; expected one column. Set inputCols to several."
         return super()._convert(param, value)
 
     def fit(self, dataset: DataFrame, params: Any = None) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from pyspark.sql.types import StructField
 
 from sparknn.core.types import Float64Array
-from sparknn.engine.interface import DataError
+from sparknn.engine.interface import DataError, FeatureStatistics
 from sparknn.ml.attributes import n_values_of
 
 log = logging.getLogger("sparknn")
@@ -21,6 +21,9 @@ _MAX_GAPS = 10
 _FEW_CLASSES = 100
 # With fewer rows per class, many classes are hardly intended.
 _MIN_ROWS_PER_CLASS = 3
+
+# With fewer rows, one may well have most of the variance.
+_ROWS_TO_STAND_OUT = 30
 
 # The columns of 0.0 and 1.0 that pyspark's OneVsRest makes for each class, without metadata.
 _ONE_VS_REST = re.compile(r"mc2b\$\d+")
@@ -120,6 +123,35 @@ def warn_of_identifier(label: str, n_classes: int, n_rows: int) -> None:
             label,
             n_classes,
             n_rows,
+        )
+
+
+def warn_of_one_class(label: str, weights: dict[int, float]) -> None:
+    """Warn if the validation rows, or those of weight 0, took all rows of the other classes."""
+    known = [number for number, weight in weights.items() if weight > 0]
+    if len(known) == 1 < len(weights):
+        log.warning(
+            "All training rows have class %d in column '%s'; only validation rows, or rows of "
+            "weight 0, have others. The model will predict that class.",
+            known[0],
+            label,
+        )
+
+
+def warn_of_outlier(label: str, found: FeatureStatistics, n_rows: int) -> None:
+    """Warn if one row has most of the targets' variance: the others then all look alike."""
+    low, high, mean = found.target_low, found.target_high, found.target_mean
+    if low is None or high is None or n_rows < _ROWS_TO_STAND_OUT:
+        return
+    extreme = np.where(high - mean > mean - low, high, low)
+    alone = (extreme - mean) ** 2 > 0.5 * n_rows * found.target_deviation**2
+    if alone.any():
+        log.warning(
+            "One row's label in column '%s', %.3g, has more than half of the variance of all %s "
+            "labels. If it is an error, remove the row; otherwise try loss='huber'.",
+            label,
+            extreme[alone][0],
+            f"{n_rows:,}",
         )
 
 

@@ -15,6 +15,7 @@ from sparknn.core.nn.network import Network
 from sparknn.engine.interface import DataError, Engine, FeatureStatistics
 from sparknn.ml.estimator import NetworkEstimator
 from sparknn.ml.keywords import RegressorKeywords, documented
+from sparknn.ml.labels import warn_of_outlier
 from sparknn.ml.model import RegressionNetworkModel
 from sparknn.ml.params import RegressorParams, model_handle_invalid
 from sparknn.ml.standardize import target_standardizer
@@ -96,6 +97,8 @@ class NeuralNetRegressor(NetworkEstimator, RegressorParams, Regressor[Any]):
             return Target(
                 len(levels), quantile_loss_name(levels), standardizer, null_loss=null_loss
             )
+        if loss == "squared":
+            warn_of_outlier(label.name, found, engine.info.n_rows)
         # Half the squared error of the mean, for targets of deviation 1.
         return Target(k, loss, standardizer, null_loss=0.5 * k)
 

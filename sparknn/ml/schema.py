@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DateType,
+    NumericType,
+    StringType,
+    StructType,
+)
 
 from sparknn.engine.sql import is_connect
 from sparknn.ml.validators import did_you_mean
@@ -162,12 +170,12 @@ def feature_problem(schema: StructType, name: str) -> SchemaProblem | None:
     found = schema[name].dataType
     if isinstance(found, VectorUDT) or _is_numbers(found):
         return None
-    if isinstance(found, NumericType | StringType):
-        hint = "Assemble it with VectorAssembler first."
-        if isinstance(found, StringType):
-            hint = "Index and encode text first, then assemble it with VectorAssembler."
+    if isinstance(found, NumericType | StringType | BooleanType):
+        hint = "Name it in inputCols, or assemble it with VectorAssembler first."
     else:
         hint = "Convert it to a vector or an array of doubles first."
+        if type(found).__module__.startswith("pyspark.mllib"):
+            hint = "Convert it by MLUtils.convertVectorColumnsToML first."
     return _wrong_type(name, found, "featuresCol", f"a vector or an array of numbers. {hint}")
 
 
@@ -244,13 +252,19 @@ def _label_problem(schema: StructType, name: str, classifies: bool) -> SchemaPro
         if isinstance(found, VectorUDT) or _is_numbers(found):
             return None
         expected = "a number to predict, or a vector or an array of numbers for several targets."
-        return _wrong_type(name, found, "labelCol", f"{expected} Cast it to double first.")
-    hint = "Cast it to double first."
+        return _wrong_type(name, found, "labelCol", f"{expected} {_to_number(found)}")
+    hint = _to_number(found)
     if isinstance(found, StringType):
         hint = "Index it with StringIndexer first."
     elif isinstance(found, VectorUDT | ArrayType):
         hint = "For targets that are vectors, use NeuralNetRegressor."
     return _wrong_type(name, found, "labelCol", f"class numbers 0, 1, 2, ... {hint}")
+
+
+def _to_number(found: DataType) -> str:
+    if isinstance(found, DateType):
+        return "Convert it by unix_date first, or index it with StringIndexer if it is a class."
+    return "Cast it to double first."
 
 
 def _problem(

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from models import classifier
 from pyspark.ml.linalg import VectorUDT
+from pyspark.mllib.linalg import VectorUDT as OldVectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
+    DateType,
     DoubleType,
     StringType,
     StructField,
@@ -35,6 +37,8 @@ SCHEMA = StructType(
         StructField("flag", BooleanType()),
         StructField("number", DoubleType()),
         StructField("numbers", ArrayType(DoubleType())),
+        StructField("day", DateType()),
+        StructField("old", OldVectorUDT()),
     ]
 )
 
@@ -78,6 +82,9 @@ def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
         (NeuralNetClassifier, {"labelCol": "text"}, "Index it with StringIndexer first"),
         (NeuralNetClassifier, {"labelCol": "flag"}, "Cast it to double first"),
         (NeuralNetClassifier, {"labelCol": "numbers"}, "use NeuralNetRegressor"),
+        (NeuralNetClassifier, {"labelCol": "day"}, "unix_date.*StringIndexer"),
+        (NeuralNetRegressor, {"labelCol": "day"}, "unix_date"),
+        (NeuralNetClassifier, {"featuresCol": "old"}, "MLUtils.convertVectorColumnsToML"),
         (NeuralNetRegressor, {"labelCol": "text"}, "expected a number to predict"),
         (NeuralNetRegressor, {"labelCol": "texts"}, "has type array<string>"),
         (NeuralNetClassifier, {"weightCol": "text"}, "'text' has type string; expected numbers"),

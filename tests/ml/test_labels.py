@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from pyspark.sql.types import DoubleType, StructField
 
+from sparknn.core.data.rows import ArrayRows
 from sparknn.engine.interface import DataError
+from sparknn.engine.statistics import combine, measure
 from sparknn.ml.labels import (
     DeclaredClasses,
     balanced_weights,
     count_classes,
     declared_classes,
     warn_of_identifier,
+    warn_of_one_class,
+    warn_of_outlier,
 )
 
 
@@ -104,3 +108,25 @@ def test_hardly_two_rows_of_a_class_are_a_warning(
 ) -> None:
     warn_of_identifier("who", n_classes, n_rows)
     assert ("is it an identifier?" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("weights", "warned"), [({0: 0.0, 1: 5.0}, True), ({1: 5.0}, False), ({0: 1.0, 1: 5.0}, False)]
+)
+def test_training_rows_of_one_class(
+    weights: dict[int, float], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_one_class("bought", weights)
+    assert ("All training rows have class 1" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(("outlier", "warned"), [(4.0, False), (1e12, True), (-1e12, True)])
+def test_a_label_that_hides_the_others(
+    outlier: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    y = np.append(np.random.default_rng(0).normal(size=199), outlier)
+    found = combine([measure(ArrayRows(np.zeros((200, 1), np.float32), y[:, None]))], 1)
+    warn_of_outlier("price", found, 200)
+    assert ("loss='huber'" in caplog.text) == warned
+    if warned:
+        assert f"{outlier:.3g}" in caplog.text
