@@ -126,9 +126,7 @@ class LocalPredictor:
         """
         if hasattr(X, "tocsr"):
             return self.predict_raw_of(self._entries(X.tocsr()))
-        if self.inputs is not None and (isinstance(X, Mapping) or hasattr(X, "columns")):
-            return _all_valid(self.outputs(self.inputs.features(cast(Any, X))))
-        return _all_valid(self.outputs(self._checked(cast(ArrayLike, X))))
+        return _all_valid(self.outputs(self._features(X)))
 
     def predict_raw_of(self, rows: Entries) -> Float64Array:
         """``predict_raw`` of rows that are given by their entries, columns ascending."""
@@ -147,7 +145,7 @@ class LocalPredictor:
         """Predict class indices, shape (n,); or targets, shape (n,) for one, (n, k) for several."""
         return self.decide(self.predict_raw(X))
 
-    def contributions(self, X: ArrayLike) -> Float64Array:
+    def contributions(self, X: ArrayLike | Mapping[str, Any]) -> Float64Array:
         """Compute what every feature contributes to every output of ``predict_raw``.
 
         Integrated gradients (see ``core.contributions``) from the mean of the training rows: those
@@ -165,9 +163,9 @@ class LocalPredictor:
         ValueError
             As ``predict_raw``; or if the model does not know the mean.
         """
-        self.predict_raw(X)
         rows: Any = X
-        dense = rows.toarray() if hasattr(rows, "tocsr") else np.asarray(rows)
+        dense = self._features(rows.toarray() if hasattr(rows, "tocsr") else rows)
+        _all_valid(self.outputs(dense))
         return self.explainer.contributions(dense)
 
     @cached_property
@@ -246,7 +244,10 @@ class LocalPredictor:
             metadata=metadata,
         )
 
-    def _checked(self, X: ArrayLike) -> FloatArray:
+    def _features(self, X: ArrayLike | Mapping[str, Any]) -> FloatArray:
+        """Return the features of rows: those of a table by the names of its columns."""
+        if self.inputs is not None and (isinstance(X, Mapping) or hasattr(X, "columns")):
+            return self.inputs.features(cast(Any, X))
         matrix = np.asarray(X)
         self._check(matrix.dtype, matrix.shape)
         return matrix

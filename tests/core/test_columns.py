@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from sparknn.core.columns import InputColumn, InputColumns
+from sparknn.core.nn.network import Network
+from sparknn.core.predictor import LocalPredictor
 
 NAN = float("nan")
 INPUTS = InputColumns(
@@ -68,3 +70,15 @@ def test_tables_that_do_not_do() -> None:
         INPUTS.features(pd.DataFrame(TABLE).drop(columns="age"))
     with pytest.raises(ValueError, match="different numbers of rows"):
         INPUTS.features({**TABLE, "age": [1]})
+
+
+def test_contributions_take_a_table_by_name_too() -> None:
+    columns = InputColumns((InputColumn("a", "number"), InputColumn("b", "number")))
+    theta = np.float32([1, 0, 0, 10, 0, 0])
+    local = LocalPredictor(
+        Network((2, 2), loss="squared"), theta, baseline=np.zeros(2, np.float32), inputs=columns
+    )
+    table = pd.DataFrame({"b": [1.0, 2.0], "a": [3.0, 4.0]})
+    expected = local.contributions(table[["a", "b"]].to_numpy())
+    np.testing.assert_array_equal(local.contributions(table), expected)
+    np.testing.assert_array_equal(local.contributions(table.to_dict("list")), expected)
