@@ -122,8 +122,9 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
                 copies[index] = self.copy(paramMap)
                 checked = copies[index]._check(dataset)
                 # Codes of text are the initial model's.
-                initial = copies[index].getInitialModel() if copies[index].getInputCols() else ""
-                columns = *copies[index]._columns(), initial
+                names = tuple(copies[index].getInputCols())
+                initial = copies[index].getInitialModel() if names else ""
+                columns = names, *copies[index]._columns(), initial
                 if columns not in assembled:
                     assembled[columns] = copies[index]._assemble(checked)
                 spec = copies[index]._spec(assembled[columns][1])

@@ -121,6 +121,13 @@ def test_maps_share_an_ingest_and_may_differ_in_columns(people: DataFrame) -> No
     assert models[0].theta.tobytes() == estimator.fit(people).theta.tobytes()
 
 
+def test_maps_with_inputs_and_with_features_of_the_same_name(people: DataFrame) -> None:
+    estimator = classifier(maxIter=1, featuresCol="point")
+    maps = [{estimator.inputCols: ["point"]}, {estimator.inputCols: []}]
+    models = dict(estimator.fitMultiple(people, maps))
+    assert [models[number].toLocal().inputs is None for number in (0, 1)] == [False, True]
+
+
 def test_missing_numbers(people: DataFrame) -> None:
     holes = people.withColumn("age", F.when(F.col("age") < 80, F.col("age")))
     with pytest.raises(DataError, match=r"column 'age' is null, NaN or inf.* in .* Set handle"):
