@@ -69,5 +69,6 @@ def print_report(saved: SavedModel, rows: DataFrame, key: str, hint: str) -> Non
             counts = ClassificationSummary(predicted, *columns).counts
             lines = confusion_lines(counts, saved.class_names)
         else:
-            lines = regression_lines(RegressionSummary(predicted, *columns))
+            loss = saved.network.network.loss
+            lines = regression_lines(RegressionSummary(predicted, *columns, loss=loss))
     print("\n".join(lines), flush=True)

@@ -55,10 +55,10 @@ def _shares(part: np.ndarray, whole: pd.Series) -> list[str]:
 
 
 def regression_lines(found: RegressionSummary) -> list[str]:
-    """Return root mean squared error, mean absolute error and R2 of every target."""
-    lines = []
-    for target, row in found.targets.iterrows():
-        name = f"target {target}: " if len(found.targets) > 1 else ""
+    """Return root mean squared error, mean absolute error and R2 of every target or quantile."""
+    lines, table = [], found.targets
+    for target, row in table.iterrows():
+        name = f"{table.index.name} {target}: " if len(table) > 1 else ""
         errors = f"RMSE {row.rmse:.4g}, mean absolute error {row.mae:.4g}, R2 {row.r2:.4f}"
         lines.append(f"{name}{errors} ({counted(int(row['count']), 'row')})")
     return lines or ["no rows with a label"]

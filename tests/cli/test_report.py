@@ -69,6 +69,17 @@ def test_errors_of_several_targets(spark: "SparkSession") -> None:
     ]
 
 
+def test_errors_of_several_quantiles_are_of_one_target(spark: "SparkSession") -> None:
+    predicted = spark.createDataFrame(
+        [(1.0, Vectors.dense(1.0, 3.0)), (2.0, Vectors.dense(1.0, 4.0))], ["label", "prediction"]
+    )
+    summary = RegressionSummary(predicted, "label", "prediction", loss="quantile:0.1,0.9")
+    assert regression_lines(summary) == [
+        "quantile 0.1: RMSE 0.7071, mean absolute error 0.5, R2 -1.0000 (2 rows)",
+        "quantile 0.9: RMSE 2, mean absolute error 2, R2 -15.0000 (2 rows)",
+    ]
+
+
 def test_a_constant_target_has_no_r2(spark: "SparkSession") -> None:
     predicted = spark.createDataFrame([(1.0, 2.0)], "label double, prediction double")
     assert regression_lines(RegressionSummary(predicted, "label", "prediction"))[0].endswith(
