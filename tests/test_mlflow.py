@@ -145,6 +145,37 @@ def test_a_fit_logs_its_params_and_rounds(spark: SparkSession) -> None:
     assert named["map 1 of 2"].data.params["stepSize"] == "0.1"
 
 
+def test_fits_with_other_params_have_runs_of_their_own(spark: SparkSession) -> None:
+    """A tuned Pipeline and OneVsRest fit one by one, with other params."""
+    rows = table(spark, *blobs(60))
+    network = NeuralNetClassifier(maxIter=1, hiddenLayers=[2], numWorkers=2)
+    network.setCallbacks([sparknn.mlflow.MlflowCallback()])
+    pipeline, maps = Pipeline(stages=[network]), [{network.stepSize: 0.1}, {network.stepSize: 0.2}]
+    with mlflow.start_run() as run:
+        pipeline.fit(rows, maps)
+    with mlflow.start_run() as other:
+        network.fit(rows)
+    children = mlflow.MlflowClient().search_runs(
+        [run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'"
+    )
+    runs = [mlflow.get_run(run.info.run_id), *children]
+    assert [each.data.params["stepSize"] for each in runs] == ["0.1", "0.2"]
+    assert children[0].info.run_name == "fit 2"
+    assert mlflow.get_run(other.info.run_id).data.params["stepSize"] == "auto"
+
+
+def test_examples_are_of_any_columns_that_a_fit_takes(spark: SparkSession, tmp_path: Path) -> None:
+    rows = spark.createDataFrame(
+        [(([float(i), 1.0], i % 3), i % 2) for i in range(20)],
+        "a struct<numbers: array<double>, n: int>, label int",
+    )
+    for params in ({"featuresCol": "a.numbers"}, {"inputCols": ["a.n"]}):
+        network = NeuralNetClassifier(maxIter=1, hiddenLayers=[2], numWorkers=2, **params)
+        fitted, path = network.fit(rows), tmp_path / "".join(params)
+        sparknn.mlflow.save_model(fitted, path, input_example=rows)
+        assert (path / "input_example.json").exists()
+
+
 def test_mlflows_own_flavor_and_autologging_take_pipelines(
     people: DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,10 +201,13 @@ def _type_of(column: InputColumn) -> Any:
 
 def _collected(rows: Any, model: Any) -> Any:
     """Return the first rows of a Spark DataFrame, of the columns that the model takes."""
-    if model._inputs is None:
-        return np.array([row[0].toArray() for row in rows.select(model.getFeaturesCol()).head(5)])
-    frame = rows.select([each.name for each in model._inputs.columns]).limit(5).toPandas()
-    for each in model._inputs.columns:
-        if each.kind == "vector":
-            frame[each.name] = [row.toArray() for row in frame[each.name]]
-    return frame
+    from sparknn.ml.schema import with_fields
+
+    inputs = model._inputs
+    names = [model.getFeaturesCol()] if inputs is None else inputs.names
+    rows, _ = with_fields(rows, names)
+    others = [name for name in rows.columns if name not in names]
+    frame = rows.drop(*others).limit(5).toPandas()[names]
+    for name in names:
+        frame[name] = [row.toArray() if hasattr(row, "toArray") else row for row in frame[name]]
+    return np.array(frame[names[0]].tolist()) if inputs is None else frame
