@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ _PLAIN_ROWS, _MOST_NUMBERS = 1000, 1 << 22
 # Rows that importances are computed from, and products that this may take: some 0.3 s. On eight
 # tables, 250 rows and 1,000 rank features alike (0.77 to 0.99 with permutation importances).
 _MOST_ROWS, _LEAST_ROWS, _MOST_PRODUCTS = 256, 32, 200_000_000
+# Intervals of importances, for two or more hidden layers: on random networks, shares are within 2 %
+# of those with 64, and 784-512-512-100 takes 0.6 s instead of some 5.
+_INTERVALS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +108,11 @@ def explain(
         baseline = mean_inputs(local.forward, X)
     if X is None:
         return Explanation(baseline, None)
-    # The products of the largest factors, inputs by units for every output.
-    products = local.n_outputs * local.network.layers[0] * local.network.layers[1]
+    # The products of a row: inputs by units once, and the layers above in every interval.
+    first, *above = (a * b for a, b in pairwise(local.network.layers))
+    n_intervals = _INTERVALS if len(above) > 1 else 1
+    products = local.n_outputs * (first + n_intervals * sum(above))
     n_rows = int(np.clip(_MOST_PRODUCTS // products, _LEAST_ROWS, _MOST_ROWS))
     chosen = X[:: max(1, len(X) // n_rows)][:n_rows]
-    return Explanation(baseline, importances(Explainer(local.forward, baseline), chosen))
+    explainer = Explainer(local.forward, baseline, n_intervals)
+    return Explanation(baseline, importances(explainer, chosen))

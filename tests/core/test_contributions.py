@@ -115,6 +115,13 @@ def test_importances_are_shares() -> None:
     assert found[3] == 0
 
 
+def test_a_few_intervals_are_enough_for_importances() -> None:
+    """``ml.explain`` takes 4."""
+    forward, X = make(5, 20, 20, 2), np.random.default_rng(1).normal(size=(100, 5))
+    few, many = (importances(Explainer(forward, np.zeros(5), n), X) for n in (4, 256))
+    np.testing.assert_allclose(few, many, rtol=0.02)
+
+
 def test_targets_count_alike_whatever_their_units() -> None:
     network = Network((2, 2), loss="squared")
     # The first target is the first feature, in millions; the second one is the second.
