@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,8 +83,8 @@ class NeuralNetClassifier(
     def _output_names(self) -> list[str]:
         return [self.getRawPredictionCol(), self.getProbabilityCol(), self.getPredictionCol()]
 
-    def _spec(self, dataset: DataFrame) -> DataSpec:
-        spec = super()._spec(dataset)
+    def _spec(self, dataset: DataFrame, n_slots: Callable[[], int]) -> DataSpec:
+        spec = super()._spec(dataset, n_slots)
         # Params that contradict the column's metadata must fail before any job runs.
         declared = self._declared(dataset.schema[spec.label])
         if declared is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, ClassVar
 
 from pyspark.ml.base import Model, Predictor
@@ -85,7 +85,8 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
 
     def _fit(self, dataset: DataFrame) -> Any:
         inputs, rows = self._assemble(self._check(dataset))
-        (outcome,) = fit_models(rows, self._spec(rows), [self], inputs=inputs)
+        spec = self._spec(rows, partial(default_parallelism, rows.sparkSession))
+        (outcome,) = fit_models(rows, spec, [self], inputs=inputs)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -114,6 +115,8 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             Immediately, with a note that names the map.
         """
         copies = [self.copy() for _ in paramMaps]
+        # Over Spark Connect, it takes a job.
+        n_slots = cache(lambda: default_parallelism(dataset.sparkSession))
         groups: dict[tuple[DataSpec, int, Hashable], list[int]] = {}
         assembled: dict[Hashable, tuple[InputColumns | None, DataFrame]] = {}
         for index, paramMap in enumerate(paramMaps):
@@ -127,7 +130,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
                 columns = names, *copies[index]._columns(), initial
                 if columns not in assembled:
                     assembled[columns] = copies[index]._assemble(checked)
-                spec = copies[index]._spec(assembled[columns][1])
+                spec = copies[index]._spec(assembled[columns][1], n_slots)
             except Exception as error:
                 _add_note(error, index, paramMaps)
                 raise
@@ -242,8 +245,14 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         return inputs, assemble(inputs, dataset)
 
     @defer_interrupts()
-    def _spec(self, dataset: DataFrame) -> DataSpec:
+    def _spec(self, dataset: DataFrame, n_slots: Callable[[], int]) -> DataSpec:
         """Return which rows to ingest and how.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+        n_slots : callable
+            Returns Spark's default parallelism, for estimators without ``numWorkers``.
 
         Raises
         ------
@@ -260,7 +269,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             features=features,
             label=self.getLabelCol(),
             classifies=self._classifies,
-            n_workers=self.getNumWorkers() or default_parallelism(dataset.sparkSession),
+            n_workers=self.getNumWorkers() or n_slots(),
             seed=self.getSeed(),
             weight=self._optional_column("weightCol"),
             validation_indicator=self._optional_column("validationIndicatorCol"),

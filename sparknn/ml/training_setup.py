@@ -272,6 +272,12 @@ def _initial_theta(
             "Sizes come from the features, hiddenLayers and the labels: make them equal, or clear "
             "initialModel."
         )
+    if old.loss != network.loss and "poisson" in (old.loss, network.loss):
+        raise ValueError(
+            f"The initial model has loss '{old.loss}'; this fit has loss '{network.loss}'. With "
+            "'poisson', outputs are logarithms of the predictions: train both with the same loss, "
+            "or clear initialModel."
+        )
     return unfold(network, initial.theta, *unfolding(config, input_offset, initial))
 
 

@@ -69,6 +69,8 @@ def test_counts(spark: SparkSession) -> None:
     assert model.evaluate(rows).meanPoissonDeviance == pytest.approx(deviance)
     continued = estimator.copy(almost_nothing(estimator, model)).fit(rows)
     np.testing.assert_allclose(continued.toLocal().predict(X), found, rtol=1e-3)
+    with pytest.raises(ValueError, match="'poisson'; this fit has loss 'squared'"):
+        NeuralNetRegressor(initialModel=model, **QUICK).fit(rows)
 
 
 def test_targets_that_do_not_fit_the_loss(spark: SparkSession) -> None:
