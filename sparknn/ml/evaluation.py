@@ -50,7 +50,7 @@ class ClassificationSummary:
         weight = F.col(quote_column(self.weight)).cast("double") if self.weight else F.lit(1.0)
         loss = F.lit(None).cast("double")
         if self.probability:
-            shares = vector_to_array(F.col(quote_column(self.probability)))
+            shares = _vector(F.col(quote_column(self.probability)))
             known = (label >= 0) & (label < F.size(shares)) & (label == F.floor(label))
             share = F.when(known, F.get(shares, label.cast("int")))
             loss = -F.log(F.greatest(share, F.lit(_LEAST_PROBABILITY)))
@@ -169,6 +169,8 @@ class RegressionSummary:
         w, y = F.col("weight"), F.col("pair.y")
         guess = F.col("pair.guess")
         error, own = guess - y, {}
+        # Null if all weights are 0.
+        weight_sum = F.nullif(F.sum(w), F.lit(0.0))
         if quantiles:
             tau = F.element_at(F.array(*map(F.lit, quantiles)), F.col("target") + 1)
             own["pinball"] = F.greatest(-tau * error, (1 - tau) * error)
@@ -176,15 +178,15 @@ class RegressionSummary:
             term = F.when(y > 0, y * F.log(y / guess)).otherwise(0)
             own["deviance"] = 2 * (term - y + guess)
         # Spark has no weighted variance; its own, of equal weights, is exact for any mean.
-        variance = F.sum(w * y * y) / F.sum(w) - (F.sum(w * y) / F.sum(w)) ** 2
+        variance = F.sum(w * y * y) / weight_sum - (F.sum(w * y) / weight_sum) ** 2
         sums = (
             pairs.where(error.isNotNull() & ~F.isnan(error))
             .groupBy("target")
             .agg(
                 F.count(F.lit(1)).alias("count"),
-                (F.sum(w * error * error) / F.sum(w)).alias("mse"),
-                (F.sum(w * F.abs(error)) / F.sum(w)).alias("mae"),
-                *((F.sum(w * each) / F.sum(w)).alias(name) for name, each in own.items()),
+                (F.sum(w * error * error) / weight_sum).alias("mse"),
+                (F.sum(w * F.abs(error)) / weight_sum).alias("mae"),
+                *((F.sum(w * each) / weight_sum).alias(name) for name, each in own.items()),
                 (variance if self.weight else F.var_pop(y)).alias("variance"),
             )
         )
@@ -237,5 +239,10 @@ def _as_array(rows: DataFrame, name: str) -> Column:
     """Return a column of numbers, vectors or arrays as arrays of doubles."""
     kind, column = rows.schema[name].dataType, F.col(quote_column(name))
     if isinstance(kind, VectorUDT):
-        return vector_to_array(column)
+        return _vector(column)
     return (column if isinstance(kind, ArrayType) else F.array(column)).cast("array<double>")
+
+
+def _vector(column: Column) -> Column:
+    """Return vectors as arrays; null stays null, which ``vector_to_array`` refuses."""
+    return F.when(column.isNotNull(), vector_to_array(column))

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models import classifier, regressor
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator, RegressionEvaluator
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
 from sparknn.ml.schema import SchemaError
@@ -68,3 +70,22 @@ def test_rows_without_labels_are_refused(rows: DataFrame) -> None:
     model = NeuralNetClassifier(maxIter=1, hiddenLayers=[]).fit(rows)
     with pytest.raises(SchemaError, match="label"):
         model.evaluate(rows.drop("label"))
+
+
+def test_rows_without_a_prediction_or_weight_do_not_count(rows: DataFrame) -> None:
+    """``vector_to_array`` fails at null, and Spark 4 at a division by a sum of 0."""
+    some = rows.where("weight > 1")
+    nulls = rows.withColumn("features", F.when(F.col("weight") > 1, F.col("features")))
+    model = classifier(2, 3)
+    model.setHandleInvalid("keep")
+    found, expected = model.evaluate(nulls), model.evaluate(some)
+    assert (found.accuracy, found.logLoss) == (expected.accuracy, pytest.approx(expected.logLoss))
+    pairs = F.array("label", F.lit(1.0))
+    several = regressor(2, 2)
+    several.setHandleInvalid("keep")
+    found, expected = (several.evaluate(each.withColumn("label", pairs)) for each in (nulls, some))
+    assert found.targets["count"].tolist() == [60, 60]
+    assert found.meanSquaredError == pytest.approx(expected.meanSquaredError)
+    one = regressor(2, 1)
+    one.set(one.weightCol, "weight")
+    assert np.isnan(one.evaluate(rows.withColumn("weight", F.lit(0.0))).r2)
