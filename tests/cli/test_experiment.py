@@ -58,7 +58,7 @@ averaging = "mean"
 solver = "sgd"
 stepSize = 0.3
 batchSize = 16
-averaging = "momentum"
+averaging = "nesterov"
 averagingMomentum = 0.0
 [output]
 folder = "{out}"
