@@ -177,8 +177,12 @@ class RegressionSummary:
         if self.loss == "poisson":
             term = F.when(y > 0, y * F.log(y / guess)).otherwise(0)
             own["deviance"] = 2 * (term - y + guess)
-        # Spark has no weighted variance; its own, of equal weights, is exact for any mean.
-        variance = F.sum(w * y * y) / weight_sum - (F.sum(w * y) / weight_sum) ** 2
+        variance = F.var_pop(y)
+        if self.weight:
+            # Spark's own has no weights. Less a number near the mean, squares lose no digits.
+            moved = y - F.element_at(F.array(*map(F.lit, self._means(label))), F.col("target") + 1)
+            variance = F.sum(w * moved * moved) / weight_sum
+            variance -= (F.sum(w * moved) / weight_sum) ** 2
         sums = (
             pairs.where(error.isNotNull() & ~F.isnan(error))
             .groupBy("target")
@@ -187,7 +191,7 @@ class RegressionSummary:
                 (F.sum(w * error * error) / weight_sum).alias("mse"),
                 (F.sum(w * F.abs(error)) / weight_sum).alias("mae"),
                 *((F.sum(w * each) / weight_sum).alias(name) for name, each in own.items()),
-                (variance if self.weight else F.var_pop(y)).alias("variance"),
+                variance.alias("variance"),
             )
         )
         table = pd.DataFrame(sums.orderBy("target").toPandas()).set_index("target")
@@ -197,6 +201,12 @@ class RegressionSummary:
         if quantiles:
             table.index = pd.Index([quantiles[number] for number in table.index], name="quantile")
         return table
+
+    def _means(self, label: Column) -> list[float]:
+        """Return the mean of each target, without weights."""
+        labels = self.predictions.select(F.posexplode(label).alias("target", "y"))
+        means = labels.groupBy("target").agg(F.avg("y").alias("mean")).orderBy("target")
+        return [row["mean"] or 0.0 for row in means.collect()] or [0.0]
 
     @property
     def meanPinballLoss(self) -> float:

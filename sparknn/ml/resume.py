@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from itertools import chain, count
 from typing import Any
 
@@ -90,6 +90,8 @@ def resume_all(
     if not wanting:
         return
     digest, offset = engine.digest(), engine.info.input_offset
+    # Few rows may have gone to fewer workers than the session has slots.
+    spec = replace(spec, n_workers=len(engine.info.rows_per_worker))
     if offset is not None:
         # The digest is of rows less the offset.
         digest += hashlib.sha256(offset.tobytes()).hexdigest()

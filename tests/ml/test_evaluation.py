@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
+from sparknn.ml.evaluation import RegressionSummary
 from sparknn.ml.schema import SchemaError
 
 
@@ -64,6 +65,14 @@ def test_a_weighted_r2_counts_rows_of_weight_two_twice(rows: DataFrame) -> None:
     plain = twice.copy()
     plain.clear(plain.weightCol)
     assert twice.evaluate(rows).r2 == pytest.approx(plain.evaluate(repeated).r2)
+
+
+def test_a_weighted_r2_of_labels_far_from_0(spark: SparkSession) -> None:
+    y = 1e12 + 1e3 * np.random.default_rng(0).normal(size=50)
+    pairs = [(float(label), float(label + 10), 2.0) for label in y]
+    predicted = spark.createDataFrame(pairs, "label double, prediction double, weight double")
+    weighted = RegressionSummary(predicted, "label", "prediction", "weight").r2
+    assert weighted == pytest.approx(1 - 100 / y.var(), rel=1e-6)
 
 
 def test_rows_without_labels_are_refused(rows: DataFrame) -> None:
