@@ -25,7 +25,7 @@ unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup java demo test test-spark35 lint format bench bench-averaging bench-search bench-parity bench-tabular notebooks zip wheel clean
+.PHONY: help setup java demo test test-spark35 lint format bench bench-averaging bench-search bench-parity bench-tabular bench-peers notebooks zip wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ bench-parity: setup ## compare the defaults with those of scikit-learn and Spark
 
 bench-tabular: setup ## compare the defaults with those of boosted trees on real tables
 	@$(SPARK) $(BIN)/python tests/benchmarks/tabular.py $(ARGS)
+
+bench-peers: setup ## compare speed with PyTorch, scikit-learn, XGBoost and Spark's own
+	@$(SPARK) $(BIN)/python tests/benchmarks/peers.py $(ARGS)
 
 notebooks: setup ## run the notebooks in full and keep their output
 	@$(BIN)/python .ci/run-notebooks $(ARGS)

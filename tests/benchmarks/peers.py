@@ -152,13 +152,14 @@ def measure(arguments: list[str], threads: int, limit_s: float, log_path: Path) 
 
 
 def run_in_turns(names: list[str], asked: argparse.Namespace) -> tuple[list[Run], Run]:
-    """Run every peer once per round, and ``transform`` at the end."""
+    """Run ``transform``, then every peer once per round."""
     runs: list[Run] = []
     started, round_s = time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as folder:
         few = str(Path(folder, "few.parquet"))
         pq.write_table(pq.read_table(TRAIN)[:FEW], few, row_group_size=FEW // 6)
         files = ["--train", few if asked.quick else TRAIN, "--warm", few]
+        transform = measure(["transform", *files], 1, asked.limit, OUT / "transform.log")
         for number in range(1, 1 + (1 if asked.quick else asked.rounds)):
             if time.perf_counter() - started + round_s > 60 * asked.minutes:
                 print(f"No time for round {number}.", file=sys.stderr)
@@ -170,12 +171,11 @@ def run_in_turns(names: list[str], asked: argparse.Namespace) -> tuple[list[Run]
                     continue
                 lengths = [min(n, 3) for n in peer.lengths[:1]] if asked.quick else peer.lengths
                 arguments = [peer.kind, *map(str, lengths), *files, "--seed", str(number)]
-                log = OUT / f"{peer.kind}-{peer.threads}.log"
+                log = OUT / f"{name.replace(' ', '-')}-{number}.log"
                 run = measure(arguments, peer.threads, asked.limit, log)
                 runs.append({"name": name, "round": number} | run)
                 round_s += 0 if peer.once else run["process_s"]
                 print(f"Round {number}, {name}: {run['process_s']:.0f} s", file=sys.stderr)
-        transform = measure(["transform", *files], 1, asked.limit, OUT / "transform.log")
     return runs, transform
 
 
@@ -285,8 +285,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"some of {'; '.join(PEERS)}; default: all")
     parser.add_argument("--quick", action="store_true", help=f"{FEW:,} rows, short fits, one round")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--minutes", type=float, default=13, help="start no round that ends later")
-    parser.add_argument("--limit", type=float, default=180, help="seconds of a peer per round")
+    parser.add_argument("--minutes", type=float, default=14, help="start no round that ends later")
+    parser.add_argument("--limit", type=float, default=150, help="seconds of a peer per round")
     asked = parser.parse_args()
     if unknown := sorted(set(asked.names) - set(PEERS)):
         parser.error(f"no peer {'; '.join(unknown)}; there are {'; '.join(PEERS)}")
