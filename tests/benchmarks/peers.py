@@ -39,6 +39,8 @@ import pyarrow.parquet as pq
 from peer_fits import GOALS, MNIST
 from timing import ratio, spread
 
+from sparknn import __version__
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -259,6 +261,8 @@ def draw(runs: list[Run], path: Path) -> str:
     for goal in GOALS:
         axes.axhline(100 * goal, color="grey", linewidth=0.5)
     axes.set(xscale="log", xlabel="seconds from file to model", ylabel="test accuracy, %")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.legend()
     axes.figure.savefig(path, dpi=150)
     return f"Figure: {path}"
@@ -272,9 +276,8 @@ def machine() -> Run:
         model = next(
             (line.split(": ")[1] for line in lines if line.startswith("model name")), model
         )
-    names = ("sparknn", "pyspark", "numpy", "torch", "xgboost", "scikit-learn")
-    versions: dict[str, str | None] = dict.fromkeys(names)
-    for name in names:
+    versions = {"sparknn": __version__}
+    for name in ("pyspark", "numpy", "torch", "xgboost", "scikit-learn"):
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     return {"processor": model, "cores": os.cpu_count(), "versions": versions}
