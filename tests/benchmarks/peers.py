@@ -302,6 +302,8 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     runs, transform = run_in_turns(names, asked)
     settings = [f"- {name}: {PEERS[name].settings} {PEERS[name].lengths}" for name in names]
+    if asked.quick:
+        settings.append(f"- Of {FEW:,} rows and short fits (--quick): these figures say nothing.")
     text = "\n".join([*table(runs), *rates(transform), "", *settings])
     print(text)
     (OUT / "peers.md").write_text(text + "\n")
