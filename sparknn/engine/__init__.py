@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.sql import is_connect, refuse_encryption
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def open_engine(df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> Sp
     """
     # Workers import this package, too, and start faster without pyspark.ml; and a client of Spark
     # Connect may lack RDDs.
-    refuse_encryption(df.sparkSession)
+    with defer_interrupts():
+        refuse_encryption(df.sparkSession)
     if is_connect(df):
         from sparknn.engine.connect import ConnectEngine
 

@@ -146,7 +146,7 @@ def _penalty(n_rows: int, weight_sum: float) -> float:
     From ``_FEW_ROWS`` on it goes straight down, with the slope that 1 / rows has there.
     """
     # A row of weight 2 counts as two rows; weights with a small sum, such as 1, are relative.
-    n = float(np.float32(max(n_rows, weight_sum)))
+    n = float(np.float32(min(max(n_rows, weight_sum), 2 * _FEW_ROWS)))
     penalty = 1 / max(n, _HANDFUL) if n < _FEW_ROWS else max(0.0, 2 - n / _FEW_ROWS) / _FEW_ROWS
     return float(np.float32(penalty))
 

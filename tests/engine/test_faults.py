@@ -237,13 +237,22 @@ def label(value):
 changing = df.withColumn("label", F.udf(label, "double")("label"))
 killed.clear()
 wait_for_both()
+
+def change_and_kill(round_):
+    # All executors, so that rows are read again.
+    path.write_text("1")
+    if round_ == 1:
+        killed.extend(executors())
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+
 try:
-    fitted(spark, lambda n: (path.write_text("1"), kill(n)), df=changing)
+    fitted(spark, change_and_kill, df=changing)
 except DataError as error:
     assert error.reason == "changed"
 else:
     raise AssertionError("nothing was noticed")
-assert len(killed) == 1
+assert len(killed) == 2
 
 # Over Spark Connect, handles that an executor held are gone, not made again by lineage.
 path = sys.argv[1] + "/rows"

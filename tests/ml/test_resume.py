@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 N_ROUNDS = 6
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """Stands for a driver that dies."""
 
 
@@ -269,6 +269,7 @@ _AVERAGING: dict[str, Any] = {
     "rule": "nesterov",
     "momentum": 0.5,
     "final": "best",
+    "metric": "accuracy",
     "patience": 2,
     "tol": 0.1,
 }
