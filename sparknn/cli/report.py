@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sparknn.ml.evaluation import RegressionSummary
+from sparknn.ml.evaluation import RegressionSummary, confusion_matrix
 
 # A wider matrix does not fit on a screen; its commonest mistakes are listed instead.
 _MAX_CLASSES, _MAX_CONFUSIONS = 20, 10
@@ -39,8 +39,7 @@ def confusion_lines(counts: pd.DataFrame, names: Sequence[str] = ()) -> list[str
         pairs = most[["actual", "predicted", "count"]].itertuples(index=False)
         commonest = [f"  {texts[a]} for {texts[p]}: {n:,}" for a, p, n in pairs]
         return [*lines, "", "most often mistaken:", *commonest]
-    matrix = known.pivot(index="actual", columns="predicted", values="count")
-    matrix = matrix.reindex(index=classes, columns=classes).fillna(0).astype(int)
+    matrix = confusion_matrix(known, "count").astype(int)
     right, titles = np.diag(matrix), [texts[number] for number in classes]
     shown = matrix.astype(str).replace("0", ".")
     shown["recall"] = _shares(right, matrix.sum(axis=1))

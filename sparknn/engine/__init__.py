@@ -45,10 +45,10 @@ def open_engine(df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> Sp
     RuntimeError
         If the session cannot run a fit.
     """
-    # Workers import this package, too, and start faster without pyspark.ml; and a client of Spark
-    # Connect may lack RDDs.
     with defer_interrupts():
         refuse_encryption(df.sparkSession)
+    # Workers import this package, too, and start faster without pyspark.ml; and a client of Spark
+    # Connect may lack RDDs.
     if is_connect(df):
         from sparknn.engine.connect import ConnectEngine
 

@@ -136,6 +136,10 @@ class CheckedParams(Params):
         # Spark's own reads the attribute, which fails for some properties of an empty model.
         return any(param.name == paramName for param in self.params)
 
+    def _optional_column(self, name: str) -> str | None:
+        """Return the column that a param names, or None."""
+        return self.getOrDefault(name) or None if self.isDefined(name) else None
+
     def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``values`` converted; raise ParamError if any is invalid."""
         converted: dict[str, Any] = {}

@@ -209,8 +209,8 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
         else:
             features = list(filter(None, [feature_problem(schema, self.getFeaturesCol())]))
         param = "inputCols" if names else "featuresCol"
-        for name in names or [self.getFeaturesCol()]:
-            features += ambiguous_problems(schema, {param: name}, case_matters)
+        used = [(param, name) for name in names or [self.getFeaturesCol()]]
+        features += ambiguous_problems(schema, used, case_matters)
         return features + training_problems(
             schema,
             label=self.getLabelCol(),
@@ -281,9 +281,6 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             center=self.getStandardization(),
             least_rows=0 if self.getNumWorkers() else _LEAST_ROWS,
         )
-
-    def _optional_column(self, name: str) -> str | None:
-        return self.getOrDefault(name) or None if self.isDefined(name) else None
 
     def _check_combinations(self, *, remote: bool = False) -> None:
         """Check params against each other; each one alone was checked when it was set."""

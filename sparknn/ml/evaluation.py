@@ -47,7 +47,7 @@ class ClassificationSummary:
     def counts(self) -> pd.DataFrame:
         """Rows, weight and summed log loss by ``actual`` and ``predicted`` class; NaN for none."""
         label = F.col(quote_column(self.label)).cast("double")
-        weight = F.col(quote_column(self.weight)).cast("double") if self.weight else F.lit(1.0)
+        weight = _weight(self.weight)
         loss = F.lit(None).cast("double")
         if self.probability:
             shares = _vector(F.col(quote_column(self.probability)))
@@ -68,10 +68,7 @@ class ClassificationSummary:
     @cached_property
     def confusion(self) -> pd.DataFrame:
         """Weight of the rows by actual class (index) and predicted class (columns)."""
-        known = self.counts.dropna(subset=["actual", "predicted"])
-        matrix = known.pivot(index="actual", columns="predicted", values="weight")
-        classes = sorted({*known["actual"], *known["predicted"]})
-        return matrix.reindex(index=classes, columns=classes).fillna(0.0)
+        return confusion_matrix(self.counts.dropna(subset=["actual", "predicted"]), "weight")
 
     @property
     def labels(self) -> list[float]:
@@ -161,7 +158,7 @@ class RegressionSummary:
         quantiles = quantiles_of(self.loss)
         if quantiles:
             label = F.array_repeat(F.element_at(label, 1), len(quantiles))
-        weight = F.col(quote_column(self.weight)).cast("double") if self.weight else F.lit(1.0)
+        weight = _weight(self.weight)
         zipped = F.arrays_zip(label.alias("y"), prediction.alias("guess"))
         pairs = self.predictions.select(
             weight.alias("weight"), F.posexplode(zipped).alias("target", "pair")
@@ -237,6 +234,17 @@ class RegressionSummary:
     def r2(self) -> float:
         """Share of the variance that is predicted; NaN for a target that does not vary."""
         return float(self.targets["r2"].mean(skipna=False))
+
+
+def confusion_matrix(counts: pd.DataFrame, values: str) -> pd.DataFrame:
+    """Return ``values`` of ``counts`` by actual class (index) and predicted class (columns)."""
+    matrix = counts.pivot(index="actual", columns="predicted", values=values)
+    classes = sorted({*counts["actual"], *counts["predicted"]})
+    return matrix.reindex(index=classes, columns=classes).fillna(0.0)
+
+
+def _weight(name: str) -> Column:
+    return F.col(quote_column(name)).cast("double") if name else F.lit(1.0)
 
 
 def _ratio(part: object, whole: object, otherwise: float = 0.0) -> Float64Array:

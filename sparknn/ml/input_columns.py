@@ -31,8 +31,8 @@ _MOST_VALUES = 10_000
 _BROAD = {"category": "number"}
 
 
-def expression(column: InputColumn, kind: DataType) -> Column:
-    """Return a column's features as an array of doubles, for a column of this type."""
+def expression(column: InputColumn) -> Column:
+    """Return a column's features as an array of doubles."""
     values = F.col(quote_column(column.name))
     if column.kind == "vector":
         vector, missing = vector_to_array(values), F.array_repeat(F.lit(math.nan), column.size)
@@ -47,8 +47,6 @@ def expression(column: InputColumn, kind: DataType) -> Column:
         )
     if column.kind != "text":
         return F.array(values.cast("double"))
-    if not isinstance(kind, StringType):
-        values = values.cast("string")
     codes = json.dumps({value: code for code, value in enumerate(column.values)})
     known = F.element_at(F.from_json(F.lit(codes), "map<string,double>"), values)
     code = F.when(values.isNull(), F.lit(column.code_of_null))
@@ -65,10 +63,8 @@ def assemble(inputs: InputColumns, df: DataFrame) -> DataFrame:
     """
     kinds = {each.name: _BROAD.get(each.kind, each.kind) for each in inputs.columns}
     raise_all(column_problems(df.schema, inputs.names, kinds))
-    parts = [expression(each, df.schema[each.name].dataType) for each in inputs.columns]
-    return df.withColumn(FEATURES, F.concat(*parts).alias(FEATURES)).withMetadata(
-        FEATURES, _metadata(inputs)
-    )
+    features = F.concat(*map(expression, inputs.columns)).alias(FEATURES)
+    return df.withColumn(FEATURES, features).withMetadata(FEATURES, _metadata(inputs))
 
 
 def _metadata(inputs: InputColumns) -> dict[str, Any]:

@@ -263,7 +263,7 @@ class NetworkModel(
         check_is_dataframe(dataset, "transform", _LOCALLY)
         features, names = self.getFeaturesCol(), [self.getFeaturesCol()]
         if self._inputs is not None:
-            names = [each.name for each in self._inputs.columns]
+            names = self._inputs.names
         rows, added = with_fields(dataset, names)
         if self._inputs is not None:
             features, rows, added = FEATURES, assemble(self._inputs, rows), [*added, FEATURES]
@@ -283,9 +283,7 @@ class NetworkModel(
         return Outputs(self.getPredictionCol())
 
     def _contributions_col(self) -> str:
-        if not self.isDefined("contributionsCol"):
-            return ""
-        name: str = self.getOrDefault("contributionsCol")
+        name = self._optional_column("contributionsCol") or ""
         if name:
             _ = self._predictor.explainer  # fails before any job
         return name
@@ -297,7 +295,7 @@ class NetworkModel(
         """Return rows with label and prediction, and the columns to measure, by their role."""
         check_is_dataframe(dataset, "evaluate")
         label = self.getLabelCol()
-        weight = self.getOrDefault("weightCol") if self.isDefined("weightCol") else ""
+        weight = self._optional_column("weightCol") or ""
         rows, _ = with_fields(dataset, [label, weight])
         problems = [missing_problem(rows.schema, label, "labelCol", "labels")]
         if weight:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pyspark.ml.linalg import VectorUDT
@@ -125,11 +125,11 @@ def training_problems(
     problems = [
         *ambiguous_problems(
             schema,
-            {
-                "labelCol": label,
-                "weightCol": weight,
-                "validationIndicatorCol": validation_indicator,
-            },
+            [
+                ("labelCol", label),
+                ("weightCol", weight),
+                ("validationIndicatorCol", validation_indicator),
+            ],
             case_matters,
         ),
         _label_problem(schema, label, classifies),
@@ -185,17 +185,20 @@ def case_matters(session: SparkSession) -> bool:
 
 
 def ambiguous_problems(
-    schema: StructType, used: Mapping[str, str | None], case_matters: bool
+    schema: StructType, used: Iterable[tuple[str, str | None]], case_matters: bool
 ) -> list[SchemaProblem]:
     """Return the columns that Spark cannot tell from another, whose name differs only by case.
 
-    ``used`` are names by the param that has them.
+    ``used`` are params and the names that they have.
     """
     if case_matters:
         return []
+    alike: dict[str, list[str]] = defaultdict(list)
+    for other in schema.names:
+        alike[other.lower()].append(other)
     found = []
-    for param, name in used.items():
-        same = [other for other in schema.names if name and other.lower() == name.lower()]
+    for param, name in used:
+        same = alike.get(name.lower(), []) if name else []
         if len(set(same)) > 1 and name in same:
             names = " and ".join(f"'{other}'" for other in same)
             message = (

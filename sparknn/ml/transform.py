@@ -166,7 +166,7 @@ def check_schema(
     case = case_matters(df.sparkSession)
     raise_all(
         [
-            *ambiguous_problems(schema, {"featuresCol": features}, case),
+            *ambiguous_problems(schema, [("featuresCol", features)], case),
             feature_problem(schema, features),
             *output_problems(schema, outputs, case),
         ]

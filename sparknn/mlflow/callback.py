@@ -69,12 +69,14 @@ class MlflowCallback:
             client.set_terminated(run_id)
 
     def _begin(self, client: MlflowClient, ended: FinishedRound) -> str:
+        # Imported by the fit that calls; a pyfunc needs no Spark.
+        from sparknn.ml.progress import map_name
+
         run_id, is_map = self._run_id or self._active_run(), ended.n_maps > 1
         self._n_fits[run_id] += not is_map
         # A run cannot have two values of a param.
         if is_map or self._n_fits[run_id] > 1:
-            name = f"map {ended.map_index + 1} of {ended.n_maps}"
-            name = name if is_map else f"fit {self._n_fits[run_id]}"
+            name = map_name(ended.map_index, ended.n_maps) or f"fit {self._n_fits[run_id]}"
             tags = {MLFLOW_PARENT_RUN_ID: run_id, MLFLOW_RUN_NAME: name}
             parent = client.get_run(run_id)
             run_id = client.create_run(parent.info.experiment_id, tags=tags).info.run_id

@@ -71,13 +71,12 @@ def average_blocks(
     rows : RowSums
         Of the sparse block.
     """
-    theta, running = state.theta.copy(), state.running
+    theta = state.theta.copy()
+    running = state.running if rule is mean else state.running.copy()
     (theta_rows, theta_rest), (u_rows, u_rest) = layer.split(theta), layer.split(running)
     rest = rule(AveragingState(theta_rest, u_rest), average, momentum)
     theta_rest[...] = rest.theta
     if rule is not mean:
-        running = running.copy()
-        u_rows, u_rest = layer.split(running)
         u_rest[...] = rest.running
     for part in rows.parts():
         at = rows.columns[part]
