@@ -38,7 +38,7 @@ N_ROUNDS = 6
 
 
 class Interrupted(BaseException):
-    """Stands for a driver that dies."""
+    """Stands for a driver that dies; an ``Exception`` of a callback would end one fit alone."""
 
 
 class Rounds(logging.Handler):
