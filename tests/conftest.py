@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import processes
 import pytest
 import remote
 from hypothesis import settings
@@ -115,14 +116,8 @@ def run_python() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     def run(
         source: str, *arguments: str, timeout_s: float = 120
     ) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [sys.executable, "-c", source, *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        command = [sys.executable, "-c", source, *arguments]
+        done = processes.run(command, timeout_s=timeout_s, cwd=ROOT)
         assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
         return done
 

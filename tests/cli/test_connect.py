@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 
@@ -18,7 +19,7 @@ def test_a_job_on_a_server(connect_server: str, job: Path, points: Path) -> None
             "--remote",
             connect_server,
         ]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return processes.run(command)
 
     trained = run("train", job)
     assert trained.returncode == 0, trained.stderr

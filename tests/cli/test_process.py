@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,20 +64,17 @@ def test_spark_submit_with_the_zip(job: Path, points: Path, tmp_path: Path) -> N
     (settings / "spark-defaults.conf").write_text("spark.driver.host 127.0.0.1\n")
     python = {"PYTHONPATH": "", "PYSPARK_PYTHON": sys.executable}
     python["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    done = subprocess.run(
+    done = processes.run(
         [
-            *(str(home / "bin" / "spark-submit"), "--master", "local-cluster[2,1,1024]"),
-            *("--py-files", built, str(script)),
-            *(str(job), str(tmp_path / "model"), str(points / "points.csv")),
+            *(home / "bin" / "spark-submit", "--master", "local-cluster[2,1,1024]"),
+            *("--py-files", built, script),
+            *(job, tmp_path / "model", points / "points.csv"),
         ],
         cwd=tmp_path,
         env=environment(tmp_path)
         | python
         | {"SPARK_HOME": str(home), "SPARK_CONF_DIR": str(settings)},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
+        timeout_s=400,
     )
     # spark-submit sends what a Python program says on stderr to its own stdout.
     said = done.stdout + done.stderr
@@ -106,6 +104,7 @@ def test_interrupting_a_fit_leaves_nothing_behind(job: Path, tmp_path: Path) -> 
     )
     seen = []
     try:
+        assert process.stderr is not None
         for line in process.stderr:
             seen.append(line)
             if line.startswith("round"):

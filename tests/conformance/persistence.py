@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 
 from conformance.composites import Fitted, cross_validator, pipeline
@@ -68,14 +68,11 @@ def in_a_fresh_process(subjects: Sequence[Subject], folder: Path) -> None:
     """
     config = [_saved(subject, folder / subject.name) for subject in subjects]
     (folder / "plan.json").write_text(json.dumps(config))
-    done = subprocess.run(
-        [sys.executable, str(_FRESH), str(folder)],
+    done = processes.run(
+        [sys.executable, _FRESH, folder],
         env={**os.environ, "PYTHONPATH": _PATH},
         cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+        timeout_s=300,
     )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
     found = json.loads((folder / "found.json").read_text())
