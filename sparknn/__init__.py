@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparknn.engine.doctor import doctor
     from sparknn.ml.classifier import NeuralNetClassificationModel, NeuralNetClassifier
     from sparknn.ml.regressor import NeuralNetRegressionModel, NeuralNetRegressor
 
@@ -19,6 +20,7 @@ __all__ = [
     "NeuralNetRegressionModel",
     "NeuralNetRegressor",
     "__version__",
+    "doctor",
 ]
 
 _HOME = {
@@ -26,6 +28,7 @@ _HOME = {
     "NeuralNetClassifier": "sparknn.ml.classifier",
     "NeuralNetRegressionModel": "sparknn.ml.regressor",
     "NeuralNetRegressor": "sparknn.ml.regressor",
+    "doctor": "sparknn.engine.doctor",
 }
 
 
