@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparknn.engine.doctor import doctor
     from sparknn.ml.classifier import NeuralNetClassificationModel, NeuralNetClassifier
+    from sparknn.ml.doctor import doctor
     from sparknn.ml.regressor import NeuralNetRegressionModel, NeuralNetRegressor
 
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ _HOME = {
     "NeuralNetClassifier": "sparknn.ml.classifier",
     "NeuralNetRegressionModel": "sparknn.ml.regressor",
     "NeuralNetRegressor": "sparknn.ml.regressor",
-    "doctor": "sparknn.engine.doctor",
+    "doctor": "sparknn.ml.doctor",
 }
 
 

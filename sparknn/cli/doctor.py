@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from sparknn.cli.session import open_session
-from sparknn.engine.doctor import doctor
+from sparknn.ml.doctor import doctor
 
 
 def run(given: Namespace) -> None:

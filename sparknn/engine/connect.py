@@ -123,7 +123,8 @@ class ConnectEngine(SparkEngine):
                 "period='auto')."
             )
         self.rereads = True
-        self._folders = {handle.location for handle in handles}
+        self._frames.clear()
+        self._folders |= {handle.location for handle in handles}
         self._remove_shards()
 
     def _n_executors(self) -> int:

@@ -34,10 +34,10 @@ from sparknn.core.training.rounds import run
 from sparknn.engine import connect as connect_module
 from sparknn.engine import open_engine, shared_folder, tasks
 from sparknn.engine.connect import ConnectEngine
-from sparknn.engine.doctor import doctor
 from sparknn.engine.interface import DataError
 from sparknn.engine.spill import ShardHandle
 from sparknn.engine.worker_errors import WorkerEnvironmentError
+from sparknn.ml.doctor import doctor
 from sparknn.ml.schema import case_matters
 
 pytestmark = pytest.mark.newest_spark
