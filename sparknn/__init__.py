@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparknn.ml.classifier import NeuralNetClassificationModel, NeuralNetClassifier
+    from sparknn.ml.doctor import doctor
     from sparknn.ml.regressor import NeuralNetRegressionModel, NeuralNetRegressor
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "NeuralNetRegressionModel",
     "NeuralNetRegressor",
     "__version__",
+    "doctor",
 ]
 
 _HOME = {
@@ -26,6 +28,7 @@ _HOME = {
     "NeuralNetClassifier": "sparknn.ml.classifier",
     "NeuralNetRegressionModel": "sparknn.ml.regressor",
     "NeuralNetRegressor": "sparknn.ml.regressor",
+    "doctor": "sparknn.ml.doctor",
 }
 
 

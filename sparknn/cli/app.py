@@ -62,6 +62,11 @@ networks are averaged, again and again. The last average is tested on the split'
 Tables, figures and a conclusion go to a folder, as CSV, JSON and PNG; of the fits done so far if
 the experiment is stopped. A variant [arms.NAME] takes the keys of [training] and [averaging], too:
 """
+_DOCTOR = """\
+Fit next to nothing, and print what was found: versions here and on the executors, slots, free room
+on scratch disks, the seconds of an empty round, and whether tasks find their shards again. Where
+they do not, a fit needs shardDir, or reads all rows in every round.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,6 +103,8 @@ def _run(given: argparse.Namespace) -> None:
     elif given.command in ("train", "experiment"):
         command = import_spark_part(f"sparknn.cli.{given.command}")
         command.run(given.config, given.set, verbose=given.verbose)
+    elif given.command == "doctor":
+        import_spark_part("sparknn.cli.doctor").run(given)
     else:
         import_spark_part("sparknn.cli.apply").run(given)
 
@@ -201,5 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--output-format", choices=OUTPUT_FORMATS, help=how)
     made.add_argument("--columns", metavar="A,B,...", help="columns to write; by default all")
     made.add_argument("--overwrite", action="store_true", help="replace what is at PATH")
+    made = command("doctor", "try whether and how a fit works in a Spark session", _DOCTOR)
+    add_remote()
+    where = "a directory that all executors share, to be tried, too"
+    made.add_argument("--shard-dir", default="", metavar="DIR", help=where)
     command("keys", "list every key that a job file may have, with its meaning and default")
     return parser

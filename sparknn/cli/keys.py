@@ -107,6 +107,7 @@ TRAIN: Schema = {
             "initialModel",
             "checkpointDir",
             "checkpointInterval",
+            "shardDir",
         ),
         "verbose",
     ),

@@ -13,7 +13,8 @@ From a DataFrame to the sums of a round:
    partition of the handles that are not cached.
 
 Over Spark Connect, which has no RDDs, ``connect`` and ``arrow_tasks`` do the same by DataFrames,
-and the driver adds up the sums. ``spark_engine`` is what both share.
+and the driver adds up the sums. ``spark_engine`` is what both share. Shards may also be in a folder
+that all executors share (``shared_folder``).
 
 ``interface`` defines an engine, ``local`` is the reference that every engine must match to the
 byte, and ``statistics`` and ``digest`` read shards without training. ``offsets`` finds

@@ -7,7 +7,8 @@ most ``ROW_BYTES``, as a message of Spark Connect has a limit.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pyspark import TaskContext
 from sparknn.engine import tasks
 from sparknn.engine.decode import IngestTask
 from sparknn.engine.spill import ShardHandle, spill_batches
+from sparknn.engine.worker_errors import ShardChangedError
 
 ROW_BYTES = 4 << 20
 
@@ -25,6 +27,9 @@ _RESULT_SCHEMA = pa.schema([("last", pa.bool_()), ("value", pa.binary())])
 # A part of a value that is sent to all tasks.
 PIECE_DDL = "number int, piece binary"
 _PIECE_SCHEMA = pa.schema([("number", pa.int32()), ("piece", pa.binary())])
+# A handle, and whether a task that has not written its shard finds it.
+LOCATED_DDL = "handle string, kept boolean"
+_LOCATED_SCHEMA = pa.schema([("handle", pa.string()), ("kept", pa.bool_())])
 HOST_DDL = "host string"
 
 
@@ -36,6 +41,53 @@ def spill_some(
     assert context is not None
     if context.partitionId() in partitions:
         yield from spill_batches(task, batches)
+
+
+def locate_shards(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield handles, and whether this task finds their shards and has not written them itself."""
+    context = TaskContext.get()
+    assert context is not None
+    written_here = f"-{context.taskAttemptId()}"
+    for batch in batches:
+        texts = batch.column("handle").to_pylist()
+        kept = [
+            not handle.folder.endswith(written_here) and handle.find_local() is not None
+            for handle in map(ShardHandle.from_json, texts)
+        ]
+        yield pa.RecordBatch.from_pydict({"handle": texts, "kept": kept}, schema=_LOCATED_SCHEMA)
+
+
+def run_on_rows(
+    ingest: IngestTask,
+    task: bytes,
+    checksums: Mapping[int, int],
+    batches: Iterator[pa.RecordBatch],
+) -> Iterator[pa.RecordBatch]:
+    """Write the shards of some partitions, run a task on them, and remove them.
+
+    Parameters
+    ----------
+    ingest : IngestTask
+    task : bytes
+        As in ``run_on_shards``.
+    checksums : mapping of int to int
+        Of the shards, by partition, as they were when the rows were first read.
+    batches : iterator
+        Of blocks.
+
+    Raises
+    ------
+    ShardChangedError
+        If the rows are others now.
+    """
+    for batch in spill_some(ingest, frozenset(checksums), batches):
+        handle = ShardHandle.from_json(batch.column("handle")[0].as_py())
+        try:
+            if handle.checksum != checksums[handle.partition]:
+                raise ShardChangedError(f"the rows of worker {handle.partition} have changed")
+            yield from run_on_shards(task, frozenset(checksums), iter([batch]))
+        finally:
+            shutil.rmtree(handle.folder, ignore_errors=True)
 
 
 def run_on_shards(

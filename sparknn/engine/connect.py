@@ -6,21 +6,27 @@ shard, and nothing but a lost executor can make it evaluate the plan again. A pe
 would recover by itself, but whoever appends to the table that a fit reads would make Spark drop it,
 and the next round would train on other rows. A round is ``handles.mapInArrow``, with the networks
 in its closure, and the driver adds up the workers' sums as they arrive.
+
+Where all executors share a directory (``DataSpec.shard_dir``), handles are values in the plan, and
+tasks run anywhere. Where there is none and tasks do not find their shards again, as in sessions
+without caches, every round reads the rows and writes the shards again.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial, reduce
 from typing import Any, TypeVar
 
 import pyspark
 from pyspark import cloudpickle
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from sparknn.core.config import RoundRequest
@@ -28,14 +34,14 @@ from sparknn.core.training.aggregation import merge_sums
 from sparknn.core.training.runner import RoundResult
 from sparknn.core.types import Float64Array
 from sparknn.engine import arrow_tasks, tasks
-from sparknn.engine.arrow_tasks import HOST_DDL, PIECE_DDL, RESULT_DDL, ROW_BYTES
+from sparknn.engine.arrow_tasks import HOST_DDL, LOCATED_DDL, PIECE_DDL, RESULT_DDL, ROW_BYTES
 from sparknn.engine.broadcast import MAX_CLOSURE_BYTES
 from sparknn.engine.ingest import shard_blocks
 from sparknn.engine.interface import DataSpec
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.spark_engine import REWRITES, SparkEngine, lost_too_often, plural
 from sparknn.engine.spill import HANDLE_DDL, ShardHandle
-from sparknn.engine.worker_errors import changed_rows
+from sparknn.engine.worker_errors import changed_rows, translate_worker_errors
 
 log = logging.getLogger("sparknn")
 T = TypeVar("T")
@@ -67,17 +73,59 @@ class ConnectEngine(SparkEngine):
         return self._write(set(range(self.n_workers)))
 
     def _write(self, partitions: set[int]) -> list[ShardHandle]:
-        """Write some shards, and keep their handles where they are."""
+        """Write some shards, and keep their handles where tasks find the shards."""
         task = partial(arrow_tasks.spill_some, self._task, frozenset(partitions))
         frame = self._spark.table(self._view).mapInArrow(task, HANDLE_DDL)
-        frame = frame.localCheckpoint()
-        self._frames.append((frame, set(partitions)))
-        handles = [ShardHandle.from_json(text) for (text,) in frame.collect()]
+        if self._spec.shard_dir:
+            handles = _read(frame.collect())
+            self._frames.append((self._in_plan(handles), set(partitions)))
+        elif self.rereads or (kept := self._checkpoint(frame)) is None:
+            handles = _read(frame.collect())
+            self._read_every_round(handles)
+        else:
+            rows = kept.mapInArrow(arrow_tasks.locate_shards, LOCATED_DDL).collect()
+            handles = _read(rows)
+            if 2 * sum(row.kept for row in rows) > len(rows):
+                self._frames.append((kept, set(partitions)))
+            else:
+                self._read_every_round(handles)
         # There are none at the first time.
         checksums = dict(enumerate(self._checksums))
         if any(each.checksum != checksums.get(each.partition, each.checksum) for each in handles):
             raise changed_rows()
         return handles
+
+    def _in_plan(self, handles: list[ShardHandle]) -> DataFrame:
+        """Return a DataFrame with a partition for each handle, which no executor has to keep."""
+        small = [replace(handle, ingest_counts=[]) for handle in handles]
+        texts = F.array(*(F.lit(json.dumps(asdict(handle))) for handle in small))
+        numbers = self._spark.range(0, len(small), 1, len(small))
+        return numbers.select(texts[F.col("id").cast("int")].alias("handle"))
+
+    def _checkpoint(self, frame: DataFrame) -> DataFrame | None:
+        """Evaluate a DataFrame and keep its rows on executors; None if the session cannot."""
+        try:
+            return frame.localCheckpoint()
+        except Exception:
+            try:
+                self._spark.range(1).localCheckpoint()
+            except Exception:
+                # Each platform has its own error for what it does not support.
+                return None
+            raise
+
+    def _read_every_round(self, handles: list[ShardHandle]) -> None:
+        if not self.rereads:
+            log.warning(
+                "This session does not keep data on its executors: every round reads and shuffles "
+                "all rows again, which may take 25 times as long as its training. Set shardDir to "
+                "a directory that all executors share, or make rounds few and long (localEpochs, "
+                "period='auto')."
+            )
+        self.rereads = True
+        self._frames.clear()
+        self._folders |= {handle.location for handle in handles}
+        self._remove_shards()
 
     def _n_executors(self) -> int:
         return 0
@@ -86,7 +134,8 @@ class ConnectEngine(SparkEngine):
         """Train every request on every worker; equal requests and rounds give equal bytes."""
         started = time.perf_counter()
         task = partial(tasks.train_shard, list(requests), round_, self._weight_scale, self._shape)
-        with self._cancellable(f"sparknn: round {round_ + 1}, {len(requests)} networks"):
+        what = f"sparknn: round {round_ + 1}, {len(requests)} networks"
+        with self._cancellable(what), translate_worker_errors():
             totals = reduce(merge_sums, (found for _, found in self._map_shards(task)))
         return RoundResult(totals, job_s=time.perf_counter() - started)
 
@@ -139,7 +188,7 @@ class ConnectEngine(SparkEngine):
     def _results(self, task: bytes, wanted: set[int]) -> Iterator[tuple[int, Any]]:
         """Run a pickled task, and yield partitions and results as they arrive."""
         with self._sent(task) as (closure, pieces):
-            runs = []
+            runs = [self._run_on_rows(closure, wanted)] if self.rereads else []
             for frame, partitions in self._frames:
                 if chosen := frozenset(partitions & wanted):
                     rows = frame if pieces is None else frame.crossJoin(F.broadcast(pieces))
@@ -153,6 +202,17 @@ class ConnectEngine(SparkEngine):
                     data = b"".join(parts)
                     parts.clear()
                     yield pickle.loads(data)
+
+    def _run_on_rows(self, task: bytes | None, wanted: set[int]) -> DataFrame:
+        if task is None:
+            raise RuntimeError(
+                f"The networks of a round exceed {MAX_CLOSURE_BYTES >> 20} MiB, more than Spark "
+                "Connect sends with rows that are read in every round. Set shardDir to a directory "
+                "that all executors share."
+            )
+        checksums = {partition: self._checksums[partition] for partition in wanted}
+        run = partial(arrow_tasks.run_on_rows, self._task, task, checksums)
+        return self._spark.table(self._view).mapInArrow(run, RESULT_DDL)
 
     @contextmanager
     def _sent(self, value: bytes) -> Iterator[tuple[bytes | None, DataFrame | None]]:
@@ -199,6 +259,10 @@ class ConnectEngine(SparkEngine):
                 yield
             finally:
                 self._spark.removeTag(self._tag)
+
+
+def _read(rows: Iterable[Row]) -> list[ShardHandle]:
+    return [ShardHandle.from_json(row.handle) for row in rows]
 
 
 def _check_versions(spark: SparkSession) -> None:

@@ -45,6 +45,8 @@ class IngestTask:
         Whether to look for features that float32 is too coarse for.
     offset : ndarray, shape (d,), float64, optional
         Subtracted from the features, which are float64, before they become float32.
+    shard_dir : str
+        See ``DataSpec``.
     """
 
     fit_id: str
@@ -60,6 +62,7 @@ class IngestTask:
     categories: tuple[tuple[int, int], ...] = ()
     center: bool = False
     offset: Float64Array | None = None
+    shard_dir: str = ""
 
 
 @dataclass

@@ -55,6 +55,7 @@ def shard_blocks(
         categories=spec.categories,
         center=spec.center,
         offset=offset,
+        shard_dir=spec.shard_dir,
     )
     # With shuffling, a block's sequence starts with a random number.
     order = ("sequence", "source") if spec.shuffle else ("source", "sequence")

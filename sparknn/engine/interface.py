@@ -108,6 +108,8 @@ class DataSpec:
     least_rows : int
         Training rows below which a worker is not worth its task: fewer workers get the rows, but
         at least two. 0 for ``n_workers`` whatever the rows.
+    shard_dir : str
+        A directory that all executors share, for the shards; empty for the executors' own disks.
     """
 
     features: str
@@ -124,6 +126,7 @@ class DataSpec:
     categories: tuple[tuple[int, int], ...] = ()
     center: bool = False
     least_rows: int = 0
+    shard_dir: str = ""
 
 
 @dataclass(frozen=True)

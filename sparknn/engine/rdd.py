@@ -55,8 +55,14 @@ class RddEngine(SparkEngine):
     def _write_shards(self, df: DataFrame, offset: Float64Array | None) -> list[ShardHandle]:
         # Not cached: evaluating a partition writes its shard again.
         self._uncached_handles = shard_handles(df, self._spec, self._fit_id, offset)
-        self._handles = self._cache_handles()
-        handles = self._handles.collect()
+        if self._spec.shard_dir:
+            # Every executor can read them: one that is lost takes none along.
+            handles = self._uncached_handles.map(ShardHandle.from_json).collect()
+            small = [replace(handle, ingest_counts=[]) for handle in handles]
+            self._handles = self._sc.parallelize(small, len(small))
+        else:
+            self._handles = self._cache_handles()
+            handles = self._handles.collect()
         self._written = {handle.folder for handle in handles}
         return handles
 

@@ -10,6 +10,7 @@ large its shard is.
 from __future__ import annotations
 
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -217,16 +218,17 @@ class ShardRows:
         return np.asarray(mapped)
 
 
-def scratch_folder(fit_id: str, partition: int) -> Path:
-    """Return the folder of a fit's shards on this executor, on one of its disks.
+def scratch_dirs() -> list[str]:
+    """Return the executor's directories for temporary files, one per disk.
 
-    Spark sets SPARK_LOCAL_DIRS, the executor's scratch folders, in its Python workers, and removes
-    these folders when the executor ends.
+    Spark sets SPARK_LOCAL_DIRS in its Python workers, and removes these directories when the
+    executor ends. A platform that isolates Python workers may not.
     """
-    folders = [d for d in os.environ.get("SPARK_LOCAL_DIRS", "").split(",") if d]
-    if not folders:
-        raise RuntimeError(
-            "SPARK_LOCAL_DIRS is not set in this process. Shards can only be written in Spark's "
-            "Python workers, where Spark sets it."
-        )
-    return Path(folders[partition % len(folders)]) / f"{SCRATCH_PREFIX}{fit_id}"
+    dirs = [d for d in os.environ.get("SPARK_LOCAL_DIRS", "").split(",") if d]
+    return dirs or [tempfile.gettempdir()]
+
+
+def scratch_folder(fit_id: str, partition: int, shard_dir: str = "") -> Path:
+    """Return the folder of a fit's shards: in ``shard_dir``, or on one of the executor's disks."""
+    dirs = [shard_dir] if shard_dir else scratch_dirs()
+    return Path(dirs[partition % len(dirs)]) / f"{SCRATCH_PREFIX}{fit_id}"

@@ -24,10 +24,11 @@ from sparknn.core.config import RoundRequest
 from sparknn.core.training.aggregation import weight_scale_for
 from sparknn.core.training.runner import RoundResult
 from sparknn.core.types import Float32Array, Float64Array
-from sparknn.engine import tasks
+from sparknn.engine import shared_folder, tasks
 from sparknn.engine.ingest import check, coarse_offset
 from sparknn.engine.interface import DatasetInfo, DataSpec, FeatureStatistics
 from sparknn.engine.interrupts import defer_interrupts
+from sparknn.engine.shards import scratch_folder
 from sparknn.engine.spill import ShardHandle
 from sparknn.engine.sql import default_parallelism
 from sparknn.engine.statistics import combine
@@ -57,6 +58,8 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         self._tag = f"sparknn-{self._fit_id}"
         self._statistics: FeatureStatistics | None = None
         self._samples: dict[int, Float32Array] = {}
+        # Whether every round reads the rows, as tasks do not find shards again.
+        self.rereads = False
         self._folders: set[tuple[str, str]] = set()
         # Of each worker's shard. One that is written again must have the same.
         self._checksums: list[int] = []
@@ -115,7 +118,8 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
             self.ingest_s,
             f"; skipped {info.n_skipped:,} invalid rows" if info.n_skipped else "",
         )
-        _warn_if_skewed(handles, n_executors)
+        if not self._spec.shard_dir:
+            _warn_if_skewed(handles, n_executors)
         return info
 
     def _enough_workers(self, n_rows: int) -> int:
@@ -130,6 +134,10 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         """Write all shards; return their handles, by partition, and the number of executors."""
         self._checksums = []
         with self._cancellable("sparknn: rows to shards"), translate_worker_errors():
+            if self._spec.shard_dir:
+                folder = str(scratch_folder(self._fit_id, 0, self._spec.shard_dir))
+                self._folders = {("", folder)}
+                shared_folder.make(self._run_everywhere, folder)
             handles = sorted(self._write_shards(df, offset), key=lambda handle: handle.partition)
             # Set here, as an interrupt is raised at the end of this block and clean-up needs them.
             self._folders = {handle.location for handle in handles}
@@ -185,8 +193,11 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
     @defer_interrupts()
     def close(self) -> None:
         """Remove the shards and the cached handles."""
+        by_hand = " and ".join(folder for host, folder in self._folders if not host)
         if self._session_ended():
             # Which removed the executors' scratch folders.
+            if by_hand:
+                log.warning("The session has ended, and shards are left: remove %s.", by_hand)
             return
         try:
             self._discard_shards()
@@ -196,7 +207,8 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
         except Exception as error:
             # Must not hide the fit's own error, or its result.
             log.warning(
-                "Could not remove the shards; Spark does when its executors end (%s: %s).",
+                "Could not remove the shards; %s (%s: %s).",
+                f"remove {by_hand}" if by_hand else "Spark does when its executors end",
                 type(error).__name__,
                 str(error).partition("\n")[0],
             )
@@ -210,13 +222,16 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
     def _remove_shards(self) -> None:
         left = self._folders
         for _ in range(_CLEANING_TRIES):
-            task = partial(tasks.remove, self._fit_id, [folder for _, folder in left])
-            hosts = set(self._run_everywhere(task))
+            folders = [folder for _, folder in left]
+            shared = self._spec.shard_dir
+            remove = shared_folder.remove if shared else partial(tasks.remove, self._fit_id)
+            hosts = set(self._run_everywhere(partial(remove, folders)))
             left = {(host, folder) for host, folder in left if host not in hosts}
             if not left:
-                break
-        else:
-            log.info("Spark will remove the shards of %d executors when they end.", len(left))
+                return
+        if shared:
+            raise OSError("some of them cannot be removed")
+        log.info("Spark will remove the shards of %d executors when they end.", len(left))
 
     @abstractmethod
     def _write_shards(self, df: DataFrame, offset: Float64Array | None) -> list[ShardHandle]:
@@ -254,7 +269,8 @@ def lost_too_often(workers: Iterable[int]) -> RuntimeError:
     """Return the error of shards that are lost whenever they are written again."""
     return RuntimeError(
         f"The shards of workers {sorted(workers)} were lost {REWRITES + 1} times. Are executors "
-        "removed, or their disks cleaned, while the fit runs?"
+        "removed, or their disks cleaned, while the fit runs? Set shardDir to a directory that all "
+        "executors share."
     )
 
 

@@ -30,6 +30,7 @@ from sparknn.engine.shards import (
     ShardRows,
     ShardWriter,
     file_checksum,
+    scratch_dirs,
     scratch_folder,
 )
 from sparknn.engine.worker_errors import ShardWriteError
@@ -52,7 +53,8 @@ class ShardHandle:
     ----------
     partition : int
     host, folder : str
-        ``folder`` is unique to the task attempt that wrote the shard.
+        ``folder`` is unique to the task attempt that wrote the shard. ``host`` is empty if all
+        executors share it.
     scratch : str
         Spark's first scratch folder of the executor: with ``host``, it identifies the executor.
     n_rows, n_validation : int
@@ -101,13 +103,15 @@ class ShardHandle:
         return self.host, self.scratch
 
     def find_local(self) -> ShardHandle | None:
-        """Return a handle to the shard on this machine's disk; None if it is not there.
+        """Return a handle to the shard that this machine can read; None if there is none.
 
         A damaged shard counts as lost. It may have been written again, to another folder.
         """
-        fit_id = Path(self.folder).parent.name.removeprefix(SCRATCH_PREFIX)
-        others = scratch_folder(fit_id, self.partition).glob(f"{self.partition}-*")
-        found = map(find_intact, [Path(self.folder), *sorted(others)])
+        home = Path(self.folder).parent
+        if self.host:
+            home = scratch_folder(home.name.removeprefix(SCRATCH_PREFIX), self.partition)
+        others = sorted(home.glob(f"{self.partition}-*"))
+        found = map(find_intact, [Path(self.folder), *others])
         return next((each for each in found if each and each.checksum == self.checksum), None)
 
     def rows(self, n_features: int, n_targets: int) -> tuple[Rows, Rows]:
@@ -160,16 +164,18 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
     context = TaskContext.get()
     assert context is not None
     partition = context.partitionId()
-    folder = scratch_folder(task.fit_id, partition) / f"{partition}-{context.taskAttemptId()}"
-    scratch = scratch_folder(task.fit_id, 0).parent
-    handle = ShardHandle(
-        partition, socket.gethostname(), str(folder), str(scratch), task.classifies
-    )
+    home = scratch_folder(task.fit_id, partition, task.shard_dir)
+    folder = home / f"{partition}-{context.taskAttemptId()}"
+    host = "" if task.shard_dir else socket.gethostname()
+    handle = ShardHandle(partition, host, str(folder), scratch_dirs()[0], task.classifies)
     writers: dict[int, ShardWriter] = {}
     classes: Counter[int] = Counter()
     try:
-        # Rows are for nobody else to read.
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Rows are for nobody else to read. A shared folder exists, and is gone when the fit has
+        # ended: a cancelled task that still runs must not make it again.
+        if not task.shard_dir:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for role, name in zip((TRAIN, VALIDATION), _PARTS, strict=True):
             writers[role] = ShardWriter(folder / name)
         for key, role, _, _, n_rows, n_features, *parts in rows:
@@ -199,9 +205,10 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
         handle.checksum = _combine(checksums)
         _write_marker(handle)
     except OSError as error:
+        param = "shardDir" if task.shard_dir else "spark.local.dir"
         raise ShardWriteError(
             f"The shard of worker {partition} cannot be written to {folder}: {error}. Shards need "
-            f"the size of all features as float32. Set spark.local.dir to a disk with enough room."
+            f"the size of all features as float32. Set {param} to a disk with enough room."
         ) from error
     finally:
         for writer in writers.values():

@@ -18,6 +18,17 @@ def is_connect(thing: object) -> bool:
     return type(thing).__module__.startswith("pyspark.sql.connect")
 
 
+def get_conf(session: SparkSession, name: str, default: str) -> str:
+    """Return a setting of Spark; the default, too, where a platform does not let users read it."""
+    from pyspark.errors import AnalysisException
+
+    try:
+        return str(session.conf.get(name, default))
+    except AnalysisException:
+        # On Databricks serverless CONFIG_NOT_AVAILABLE, whatever the default.
+        return default
+
+
 def refuse_encryption(session: SparkSession) -> None:
     """Raise an error where Spark must not write rows to a disk in plain, as shards are.
 
@@ -26,7 +37,7 @@ def refuse_encryption(session: SparkSession) -> None:
     RuntimeError
         If ``spark.io.encryption.enabled`` is set.
     """
-    if str(session.conf.get("spark.io.encryption.enabled", "false")).lower() == "true":
+    if get_conf(session, "spark.io.encryption.enabled", "false").lower() == "true":
         raise RuntimeError(
             "spark.io.encryption.enabled is true, and sparknn keeps the training rows unencrypted "
             "in Spark's scratch folders while fit runs. Put spark.local.dir on encrypted disks and "

@@ -7,7 +7,6 @@ Python worker takes to start.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from sparknn.core.training.worker_round import run_worker
 from sparknn.core.types import Float32Array
 from sparknn.engine.digest import digest
 from sparknn.engine.python_worker import freeze_gc
-from sparknn.engine.shards import scratch_folder
+from sparknn.engine.shards import scratch_dirs, scratch_folder
 from sparknn.engine.spill import ShardHandle
 from sparknn.engine.statistics import Moments, measure, sample
 from sparknn.engine.worker_errors import ShardChangedError
@@ -126,9 +125,8 @@ def rewrite(
 def remove(fit_id: str, folders: Sequence[str], partitions: Iterable[int]) -> Iterator[str]:
     """Remove a fit's shards from this machine, and yield the machine's name."""
     list(partitions)
-    n_disks = os.environ["SPARK_LOCAL_DIRS"].count(",") + 1
     found = set(map(Path, folders))
-    for folder in {scratch_folder(fit_id, n) for n in range(n_disks)}:
+    for folder in {scratch_folder(fit_id, n) for n in range(len(scratch_dirs()))}:
         found.add(folder)
         # Executors of one host that were killed have theirs beside it, in a standalone cluster.
         for level, pattern in zip(folder.parents[1:], _SIBLINGS, strict=False):

@@ -280,6 +280,7 @@ class NetworkEstimator(Trainable, Predictor[Any], MLReadable[Any], MLWritable):
             categories=tuple(sorted(categories.items())),
             center=self.getStandardization(),
             least_rows=0 if self.getNumWorkers() else _LEAST_ROWS,
+            shard_dir=self.getShardDir(),
         )
 
     def _check_combinations(self, *, remote: bool = False) -> None:

@@ -57,6 +57,7 @@ class NetworkKeywords(TypedDict, total=False):
     initialModel: Any
     checkpointDir: str
     checkpointInterval: int
+    shardDir: str
     verbose: bool
     contributionsCol: str | None
 

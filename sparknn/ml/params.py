@@ -381,8 +381,32 @@ class _CountOrNone:
         return ">= 1, or -1 for none"
 
 
-class _Checkpoints(CheckedParams, HasCheckpointInterval):
-    """Params of the checkpoints, from which a fit continues after its driver has died."""
+class _LocalPath:
+    """Accept paths from the root that Python's ``open`` understands."""
+
+    def problem(self, value: Any) -> str | None:
+        if value == "" or value.startswith("/"):
+            return None
+        scheme, _, path = value.partition(":/")
+        hint = f"; on Databricks, '/dbfs/{path.lstrip('/')}'" if scheme == "dbfs" else ""
+        return f"expected a path {self}{hint}"
+
+    def __str__(self) -> str:
+        return "such as '/Volumes/...' or '/mnt/...', which executors open as local files"
+
+
+class _Directories(CheckedParams, HasCheckpointInterval):
+    """Params of what a fit stores: shards, and checkpoints to continue from."""
+
+    shardDir = CheckedParam(
+        "shardDir",
+        "directory that all executors share, for the rows while a fit runs; '' for the executors' "
+        "own disks. For sessions that do not keep data on executors, and executors that come and "
+        "go. A fit removes its folder there; a driver that dies leaves it, named sparknn-*",
+        _STRING,
+        "",
+        _LocalPath(),
+    )
 
     checkpointDir = CheckedParam(
         "checkpointDir",
@@ -403,6 +427,7 @@ class _Checkpoints(CheckedParams, HasCheckpointInterval):
 
     setCheckpointDir, getCheckpointDir = setter(checkpointDir), getter(checkpointDir)
     setCheckpointInterval = setter(checkpointInterval)
+    setShardDir, getShardDir = setter(shardDir), getter(shardDir)
 
 
 class _Explanations(CheckedParams):
@@ -426,7 +451,7 @@ class _Explanations(CheckedParams):
     setVerbose, getVerbose = setter(verbose), getter(verbose)
 
 
-class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Checkpoints, _Explanations):
+class NetworkParams(_Architecture, _LocalTraining, _Averaging, _Rows, _Directories, _Explanations):
     """Params that classifier, regressor and their models share."""
 
     _removed: ClassVar = {"averagingRate": "set a smaller or larger averagingMomentum."}

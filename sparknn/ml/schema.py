@@ -19,7 +19,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from sparknn.engine.sql import is_connect
+from sparknn.engine.sql import get_conf, is_connect
 from sparknn.ml.validators import did_you_mean
 
 
@@ -181,7 +181,7 @@ def feature_problem(schema: StructType, name: str) -> SchemaProblem | None:
 
 def case_matters(session: SparkSession) -> bool:
     """Return whether Spark distinguishes 'prediction' and 'PREDICTION'; by default it does not."""
-    return str(session.conf.get("spark.sql.caseSensitive")).lower() == "true"
+    return get_conf(session, "spark.sql.caseSensitive", "false").lower() == "true"
 
 
 def ambiguous_problems(

@@ -46,7 +46,9 @@ def test_bad_usage(arguments: list[str], expected: str, sparknn: Command) -> Non
     assert "Traceback" not in ran.err
 
 
-@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "experiment", "keys"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "evaluate", "predict", "experiment", "doctor", "keys"]
+)
 def test_help_teaches(command: str, sparknn: Command) -> None:
     ran = sparknn(*command.split(), "--help")
     assert ran.status == 0

@@ -2,10 +2,21 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import processes
 import pytest
+
+
+def test_doctor(spark: object, sparknn: Callable[..., Any]) -> None:
+    ran = sparknn("doctor")
+    assert ran.status == 0, ran.err
+    assert "where tasks find them again" in ran.out
+    ran = sparknn("doctor", "--shard-dir", "/nowhere")
+    assert ran.status == 1
+    assert "shardDir = '/nowhere' cannot be used" in ran.out
 
 
 @pytest.mark.newest_spark

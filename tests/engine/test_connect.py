@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from engines import (
     trained,
     wait_for_tasks,
 )
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from remote import connect_mode
@@ -28,9 +30,12 @@ from sparknn.core.config import AveragingConfig, TrainConfig
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.rounds import run
 from sparknn.engine import connect as connect_module
-from sparknn.engine import open_engine, tasks
+from sparknn.engine import open_engine, shared_folder, tasks
 from sparknn.engine.connect import ConnectEngine
 from sparknn.engine.interface import DataError
+from sparknn.engine.spill import ShardHandle
+from sparknn.engine.sql import get_conf
+from sparknn.engine.worker_errors import WorkerEnvironmentError
 
 pytestmark = pytest.mark.newest_spark
 
@@ -84,16 +89,23 @@ def config(engine: Any, **changes: Any) -> TrainConfig:
     return TrainConfig(network, **({"seed": 5, "max_iter": 2, "batch_size": 16} | changes))
 
 
-def fitted(df: DataFrame, n_workers: int) -> Any:
+def fitted(df: DataFrame, n_workers: int, shard_dir: str = "") -> Any:
     """Two networks and what is known of the rows, by the engine of the session."""
-    with open_engine(df, spec(n_workers=n_workers, **COLUMNS)) as engine:
+    with open_engine(df, spec(n_workers=n_workers, shard_dir=shard_dir, **COLUMNS)) as engine:
         configs = [config(engine), config(engine, solver="adam", local_epochs=2, dropout=0.2)]
         averaging = AveragingConfig("nesterov", 0.5, final="best")
         result = outcome(trained(engine, configs, averaging))
-        if isinstance(engine, ConnectEngine):
+        if isinstance(engine, ConnectEngine) and not engine.rereads:
             assert outcome(trained(plain_engine(engine), configs, averaging)) == result
         statistics = engine.statistics()
         return result, engine.info, engine.digest(), statistics.mean.tobytes(), engine.n_slots
+
+
+@pytest.fixture(scope="module")
+def expected(connect_session: SparkSession) -> Any:
+    """What three workers return whose shards stay on their executors."""
+    with connect_mode():
+        return fitted(skewed(connect_session), 3)
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3, 7])
@@ -103,6 +115,115 @@ def test_equals_the_plain_and_the_classic_engine_to_the_byte(
     found = fitted(skewed(connect), n_workers)
     with connect_mode(False):
         assert found == fitted(skewed(spark), n_workers)
+
+
+def test_shards_in_a_shared_directory(
+    spark: SparkSession, connect: SparkSession, tmp_path: Path, expected: Any
+) -> None:
+    assert fitted(skewed(connect), 3, str(tmp_path)) == expected
+    with connect_mode(False):
+        assert fitted(skewed(spark), 3, str(tmp_path)) == expected
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_stays_in_a_shared_directory(
+    spark: SparkSession, connect: SparkSession, tmp_path: Path, interrupt: Callable[[], None]
+) -> None:
+    """Nor on scratch disks; after an error in the rows, a lost shard, and Control-C in a round."""
+    shared = spec(shard_dir=str(tmp_path))
+    with pytest.raises(DataError):
+        open_engine(skewed(connect).withColumn("label", F.lit(-1)), shared)
+    assert not list(tmp_path.iterdir())
+    engine = open_engine(skewed(connect), shared)
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    before = engine.digest()
+    lost, _ = (Path(handle.folder) for handle in handles_of(engine))
+    assert lost.parent == folder
+    shutil.rmtree(lost)
+    assert engine.digest() == before
+    thread = soon(spark, interrupt)
+    with pytest.raises(KeyboardInterrupt), engine:
+        trained(engine, [config(engine, **ENDLESS)])
+    thread.join()
+    assert not list(tmp_path.iterdir())
+
+
+def checkpoints(monkeypatch: pytest.MonkeyPatch, frames: type[DataFrame], answer: str) -> None:
+    """Let a session do with checkpoints what platforms without caches may do."""
+    checkpoint = frames.localCheckpoint
+
+    def refused(frame: DataFrame) -> DataFrame:
+        raise NotImplementedError
+
+    def elsewhere(frame: DataFrame) -> DataFrame:
+        kept = checkpoint(frame)
+        for (text,) in kept.collect():
+            shutil.rmtree(ShardHandle.from_json(text).folder)
+        return kept
+
+    answers = {"refused": refused, "ignored": lambda frame: frame, "elsewhere": elsewhere}
+    monkeypatch.setattr(frames, "localCheckpoint", answers[answer])
+
+
+@pytest.mark.parametrize("answer", ["refused", "ignored", "elsewhere"])
+def test_without_shards_that_stay_every_round_reads_the_rows(
+    spark: SparkSession,
+    connect: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    expected: Any,
+    answer: str,
+) -> None:
+    df = skewed(connect)
+    checkpoints(monkeypatch, type(df), answer)
+    if answer == "refused":
+        assert fitted(df, 3) == expected
+    else:
+        with open_engine(df, spec(n_workers=3, **COLUMNS)) as engine:
+            assert engine.rereads
+            assert leftovers(spark) == []
+            assert engine.digest() == expected[2]
+    assert [r.levelname for r in caplog.records if "shardDir" in r.getMessage()] == ["WARNING"]
+
+
+def test_rows_that_are_read_in_every_round_must_not_change(
+    connect: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    df = skewed(connect)
+    checkpoints(monkeypatch, type(df), "refused")
+    with open_engine(df, spec()) as engine:
+        engine._checksums[0] += 1
+        with pytest.raises(DataError) as raised:
+            trained(engine, [config(engine)])
+        assert raised.value.reason == "changed"
+        monkeypatch.setattr(connect_module, "MAX_CLOSURE_BYTES", 100)
+        with pytest.raises(RuntimeError, match="shardDir"):
+            trained(engine, [config(engine)])
+
+
+def test_a_directory_that_is_not_there_or_not_shared(
+    spark: SparkSession, connect: SparkSession, tmp_path: Path
+) -> None:
+    with pytest.raises(WorkerEnvironmentError, match=r"shardDir.*No such file"):
+        open_engine(skewed(connect), spec(shard_dir=str(tmp_path / "nowhere")))
+    written = [[str(tmp_path / "on another host")]]
+
+    def run_everywhere(task: Any) -> list[str]:
+        return written.pop() if written else list(task([]))
+
+    with pytest.raises(WorkerEnvironmentError, match="not the same directory"):
+        shared_folder.make(run_everywhere, str(tmp_path / "f"))
+
+
+def test_settings_that_cannot_be_read_have_their_defaults() -> None:
+    """As on Databricks serverless."""
+
+    class Conf:
+        def get(self, name: str, default: str) -> str:
+            raise AnalysisException("[CONFIG_NOT_AVAILABLE]")
+
+    assert get_conf(SimpleNamespace(conf=Conf()), "a", "b") == "b"  # type: ignore[arg-type]
 
 
 def test_rows_that_change_at_their_source_are_not_read_again(
@@ -119,10 +240,9 @@ def test_rows_that_change_at_their_source_are_not_read_again(
 
 
 def test_a_lost_shard_is_written_again(
-    connect: SparkSession, caplog: pytest.LogCaptureFixture
+    connect: SparkSession, caplog: pytest.LogCaptureFixture, expected: Any
 ) -> None:
     df = skewed(connect)
-    expected = fitted(df, 3)
     with open_engine(df, spec(n_workers=3, **COLUMNS)) as engine:
         configs = [config(engine), config(engine, solver="adam", local_epochs=2, dropout=0.2)]
         fits = [FitState(each, AveragingConfig("nesterov", 0.5, final="best"), 3)

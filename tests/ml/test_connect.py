@@ -7,6 +7,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from conformance import CHECKS, Subject
 from conformance.subject import same_model
@@ -17,7 +18,7 @@ from remote import connect_mode
 from tables import table
 from toys import blobs, curve
 
-from sparknn import NeuralNetClassifier, NeuralNetRegressor
+from sparknn import NeuralNetClassifier, NeuralNetRegressor, __version__, doctor
 from sparknn.engine import broadcast
 from sparknn.engine.broadcast import SentFile
 from sparknn.ml.checked_params import ParamError
@@ -181,3 +182,28 @@ def test_a_session_without_files_is_explained(
     monkeypatch.setattr(connect, "addArtifacts", refuse)
     with pytest.raises(RuntimeError, match=r"toLocal\(\)"):
         classifier(4, 20_000, 3).transform(connect.range(1).selectExpr("array(id) as features"))
+
+
+def test_the_doctor_says_where_shards_stay(
+    spark: SparkSession, connect: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "find them again" in found_by_doctor(connect)["shards"]
+    assert str(tmp_path) in found_by_doctor(connect, str(tmp_path))["shards"]
+    assert "No such file" in found_by_doctor(connect, str(tmp_path / "nowhere"))["problem"]
+
+    def refuse(df: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(type(connect.range(1)), "localCheckpoint", refuse)
+    found = found_by_doctor(connect)
+    assert "shardDir" in found["shards"]
+    assert f"pyarrow {pyarrow.__version__}, sparknn {__version__}" in found["executors"]
+    assert found["slots"].startswith("2,")
+    assert "GiB free" in found["scratch"]
+    with connect_mode(False):
+        assert found_by_doctor(spark)["session"].startswith("classic")
+
+
+def found_by_doctor(session: SparkSession, shard_dir: str = "") -> dict[str, str]:
+    lines = str(doctor(session, shard_dir)).splitlines()
+    return {subject: text.strip() for subject, _, text in (line.partition(" ") for line in lines)}

@@ -128,6 +128,8 @@ def test_all_mistakes_are_reported_at_once(estimator: Any) -> None:
         ("checkpointInterval", 0),
         ("checkpointInterval", -2),
         ("checkpointDir", Path("/checkpoints")),
+        ("shardDir", "dbfs:/shards"),
+        ("shardDir", "shards"),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, bad: Any) -> None:
