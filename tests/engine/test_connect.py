@@ -14,6 +14,7 @@ from engines import (
     network_for,
     outcome,
     plain_engine,
+    shard_bytes,
     shards,
     soon,
     spec,
@@ -103,6 +104,20 @@ def test_equals_the_plain_and_the_classic_engine_to_the_byte(
     found = fitted(skewed(connect), n_workers)
     with connect_mode(False):
         assert found == fitted(skewed(spark), n_workers)
+
+
+def test_validation_rows_drawn_of_few_are_those_of_the_classic_engine(
+    spark: SparkSession, connect: SparkSession
+) -> None:
+    def drawn(session: SparkSession) -> list[dict[str, bytes]]:
+        rows = session.range(0, 2, 1, 2).selectExpr("array(id * 1.5D) as features", "id as label")
+        with open_engine(rows, spec(seed=1, validation_fraction=0.2)) as engine:
+            assert (engine.info.n_rows, engine.info.n_validation) == (1, 1)
+            return shard_bytes(engine)
+
+    found = drawn(connect)
+    with connect_mode(False):
+        assert found == drawn(spark)
 
 
 def test_rows_that_change_at_their_source_are_not_read_again(
