@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -119,23 +119,27 @@ class Target:
             rows = rows.select(*map(_as_text, rows.schema.fields))
         writer = rows.write.mode("overwrite" if self.overwrite else "errorifexists")
         spark = rows.sparkSession
-        remote = is_connect(spark)
-        is_new = not (remote or self.format == "table" or self._exists(spark))
         # An interrupt cancels the write, and waits for its end.
+        remote = is_connect(spark)
         waiting = nullcontext() if remote else defer_interrupts(spark.sparkContext.cancelAllJobs)
-        try:
-            with waiting:
-                if self.format == "table":
-                    writer.saveAsTable(self.path)
-                else:
-                    options = {"header": "true"} if self.format == "csv" else {}
-                    writer.format(self.format).options(**options).save(self.path)
-        except AnalysisException:  # nothing was begun: another program's path may be there by now
-            raise
-        except BaseException:
-            if is_new:  # the next run would find it in its way
-                filesystem.remove(spark, self.path)
-            raise
+        with self._replacing(spark) as path, waiting:
+            if self.format == "table":
+                writer.saveAsTable(path)
+            else:
+                options = {"header": "true"} if self.format == "csv" else {}
+                writer.format(self.format).options(**options).save(path)
+
+    def save(self, model: Any, spark: SparkSession) -> None:
+        """Save a model or pipeline, whose own writer deletes what it overwrites before it saves."""
+        with self._replacing(spark) as path:
+            writer = model.write()
+            (writer.overwrite() if self.overwrite else writer).save(path)
+
+    def _replacing(self, spark: SparkSession) -> AbstractContextManager[str]:
+        """Give the path to write to; what is there stays until all is written, where it can."""
+        if self.format == "table" or is_connect(spark):
+            return nullcontext(self.path)
+        return filesystem.replacing(spark, self.path, overwrite=self.overwrite)
 
 
 def overlaps(

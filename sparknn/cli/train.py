@@ -96,8 +96,7 @@ def _keep(job: JobFile, model: Any, spark: SparkSession) -> None:
     layers, seconds = "-".join(map(str, saved.network.layers)), summary.seconds
     log.info("Trained %s on %s: %s in %.1f s.", layers, n_rows, n_rounds, seconds)
     if target := targets.get("output.model"):
-        writer = model.write()
-        (writer.overwrite() if target.overwrite else writer).save(target.path)
+        target.save(model, spark)
         log.info("Saved the model to %s.", target.path)
     if source := job.sources().get("data.test"):
         log.info("Testing on %s ...", source.path)

@@ -102,10 +102,18 @@ class IngestCounts:
         # Sum of the checksums of the blocks that were sent to workers.
         self.sent = 0
         self.ranges = CoarseRanges()
+        # The least and the greatest draw of a valid row for validation.
+        self.draws: list[float] = []
 
     def count(self, reason: str, rows: NDArray[np.bool_]) -> None:
         """Add the number of marked rows to those that are bad for a reason."""
         self.bad[reason] += int(rows.sum())
+
+    def note_draws(self, draws: FloatArray) -> None:
+        """Keep the extremes of the draws of some valid rows."""
+        if len(draws):
+            found = np.append(draws, self.draws)
+            self.draws = [float(found.min()), float(found.max())]
 
     def to_json(self) -> str:
         sizes = {str(size): count for size, count in self.sizes.items()}
@@ -117,6 +125,7 @@ class IngestCounts:
                 "skipped": self.n_skipped,
                 "sent": self.sent,
                 "ranges": self.ranges.to_json(),
+                "draws": self.draws,
             }
         )
 

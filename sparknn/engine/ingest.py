@@ -5,6 +5,7 @@ No row passes through the driver.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from functools import partial
 from itertools import chain
@@ -200,6 +201,21 @@ def check(handles: list[ShardHandle], spec: DataSpec) -> DatasetInfo:
         sparse=n_features >= LEAST_SPARSE and 2 * n_sparse > n_rows,
         categories=spec.categories,
     )
+
+
+def repaired_fraction(handles: list[ShardHandle], spec: DataSpec) -> float | None:
+    """Return a fraction that leaves a row on either side, where ``spec`` drew none or all.
+
+    A row is drawn if its number is below the fraction: at the least of them, just one row is, and
+    at the greatest, all but one. None if the rows are split already, or cannot be.
+    """
+    n_rows = sum(handle.n_rows for handle in handles)
+    n_validation = sum(handle.n_validation for handle in handles)
+    if not spec.validation_fraction or n_rows + n_validation < 2 or (n_rows and n_validation):
+        return None
+    counts = chain.from_iterable(handle.ingest_counts for handle in handles)
+    draws = list(chain.from_iterable(each["draws"] for each in counts))
+    return max(draws) if n_validation else math.nextafter(min(draws), 1.0)
 
 
 def coarse_offset(handles: list[ShardHandle], info: DatasetInfo) -> Float64Array | None:

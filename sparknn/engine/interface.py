@@ -93,7 +93,8 @@ class DataSpec:
     weight, validation_indicator : str, optional
         A numeric and a boolean column.
     validation_fraction : float
-        Share of rows drawn for validation; 0 with ``validation_indicator``.
+        Share of rows drawn for validation; 0 with ``validation_indicator``. Of two rows or more,
+        at least one is drawn, and one is not.
     shuffle : bool
         Whether rows are distributed at random. If not, a partition's rows stay together.
     skip_invalid : bool

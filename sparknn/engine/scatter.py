@@ -86,6 +86,7 @@ def scatter(task: IngestTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.
             continue
         features, y, w, indicator, valid = decoded
         validation = indicator if task.has_indicator else draw < task.validation_fraction
+        counts.note_draws(draw[valid])
         row_bytes = _row_bytes(features)
         blocks: list[_Block] = []
         for role, chosen in ((TRAIN, valid & ~validation), (VALIDATION, valid & validation)):

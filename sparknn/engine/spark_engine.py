@@ -25,7 +25,7 @@ from sparknn.core.training.aggregation import weight_scale_for
 from sparknn.core.training.runner import RoundResult
 from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine import shared_folder, tasks
-from sparknn.engine.ingest import check, coarse_offset
+from sparknn.engine.ingest import check, coarse_offset, repaired_fraction
 from sparknn.engine.interface import DatasetInfo, DataSpec, FeatureStatistics
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.shards import scratch_folder
@@ -81,6 +81,9 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
             plural(self.n_workers, "worker"),
         )
         handles, n_executors = self._write_all(df)
+        if fraction := repaired_fraction(handles, self._spec):
+            self._spec = replace(self._spec, validation_fraction=fraction)
+            handles, n_executors = self._write_again(df)
         info = check(handles, self._spec)
         offset = coarse_offset(handles, info) if self._spec.center else None
         n_workers = self._enough_workers(info.n_rows)
@@ -101,12 +104,9 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
                 n_workers,
             )
         if offset is not None or n_workers < self.n_workers:
-            self._discard_shards()
-            # A lost shard must not be found among those of the first pass.
-            self._fit_id = uuid.uuid4().hex
             self.n_workers = n_workers
             self._spec = replace(self._spec, n_workers=n_workers)
-            handles, n_executors = self._write_all(df, offset)
+            handles, n_executors = self._write_again(df, offset)
             info = replace(check(handles, self._spec), input_offset=offset)
         self.ingest_s = time.perf_counter() - started
         log.info(
@@ -143,6 +143,15 @@ class SparkEngine(AbstractContextManager["SparkEngine"], ABC):
             self._folders = {handle.location for handle in handles}
             self._checksums = [handle.checksum for handle in handles]
             return handles, self._n_executors()
+
+    def _write_again(
+        self, df: DataFrame, offset: Float64Array | None = None
+    ) -> tuple[list[ShardHandle], int]:
+        """Write all shards as ``_write_all`` does, in place of those that are there."""
+        self._discard_shards()
+        # A lost shard must not be found among those of the first pass.
+        self._fit_id = uuid.uuid4().hex
+        return self._write_all(df, offset)
 
     def __exit__(self, *error: object) -> None:
         self.close()

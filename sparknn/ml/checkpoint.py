@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ from pyspark.sql import SparkSession
 
 from sparknn.core.training.fit_state import FitState, Snapshot
 from sparknn.engine import filesystem
-from sparknn.engine.filesystem import list_names, literal, remove
+from sparknn.engine.filesystem import list_names, read_lines, remove, write_line
 from sparknn.engine.interrupts import defer_interrupts
 from sparknn.engine.worker_errors import root_cause
 from sparknn.ml.summary import TrainingSummary, json_number
@@ -97,16 +98,17 @@ class Checkpoints:
             vectors, metadata = _pack(saved)
             for name, vector in vectors.items():
                 write_weights(self.spark, vector, os.path.join(folder, name), "error")
-            _write_line(self.spark, json.dumps(metadata), os.path.join(folder, "metadata"))
+            write_line(self.spark, json.dumps(metadata), os.path.join(folder, "metadata"))
             self._rounds = [*(old for old in self._rounds if old != n_rounds), n_rounds]
             while len(self._rounds) > _KEPT:
                 remove(self.spark, self.folder(self._rounds.pop(0)))
 
     @defer_interrupts()
-    def latest(self) -> Snapshot | None:
+    def latest(self, start: Snapshot | None = None) -> Snapshot | None:
         """Return the last checkpoint that can be read, or None.
 
-        Unreadable ones are not removed, as the storage may only be temporarily unavailable.
+        Unreadable ones are not removed, as the storage may only be temporarily unavailable; nor
+        are those that do not fit to ``start``, the state of the fit before its first round.
         """
         self._rounds = []
         found = self._found()
@@ -114,6 +116,8 @@ class Checkpoints:
             folder = self.folder(n_rounds)
             try:
                 saved = _read(self.spark, folder)
+                if start is not None:
+                    _check(saved, start)
             except Exception as error:
                 # Spark has many errors for a damaged file.
                 log.warning("Skipped unreadable checkpoint %s: %s", folder, root_cause(error))
@@ -167,17 +171,6 @@ def _checkpoint_errors(problem: str, hint: str) -> Iterator[None]:
         raise CheckpointError(f"{problem} ({root_cause(error)}). {hint}") from error
 
 
-def _write_line(spark: SparkSession, line: str, path: str) -> None:
-    spark.createDataFrame([(line,)], "value string").coalesce(1).write.text(path)
-
-
-def _read_line(spark: SparkSession, path: str) -> str:
-    lines = spark.read.text(literal(path)).head(2)
-    if len(lines) != 1:
-        raise ValueError(f"expected one line in {path}, found {len(lines) or 'none'}.")
-    return str(lines[0][0])
-
-
 def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return one vector per type of number, and everything else as JSON values."""
     layout = [[name, str(array.dtype), array.shape] for name, array in saved.arrays.items()]
@@ -196,29 +189,55 @@ def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def _read(spark: SparkSession, folder: str) -> Snapshot:
     """Return the snapshot in a directory; raise any kind of error if it is damaged."""
-    metadata = json.loads(_read_line(spark, os.path.join(folder, "metadata")))
-    checksum = metadata.pop("sha256")
+    lines = read_lines(spark, os.path.join(folder, "metadata"))
+    if len(lines) != 1:
+        raise ValueError("expected one line of metadata.")
+    return _unpack(
+        lines[0],
+        lambda kind, size: read_weights(spark, os.path.join(folder, kind), size, _TYPES[kind]),
+    )
+
+
+def _unpack(line: str, read: Callable[[str, int], NDArray[Any]]) -> Snapshot:
+    """Return the snapshot of a line of metadata and of vectors, read by type and size."""
+    metadata = json.loads(line)
+    if metadata["formatVersion"] != FORMAT_VERSION:
+        raise ValueError(f"its format is not {FORMAT_VERSION}.")
+    checksum, layout = metadata.pop("sha256"), metadata["arrays"]
     sizes = dict.fromkeys(_TYPES, 0)
-    for _, kind, shape in metadata["arrays"]:
-        sizes[kind] += int(np.prod(shape))
-    vectors = {
-        kind: read_weights(spark, os.path.join(folder, kind), size, _TYPES[kind])
-        for kind, size in sizes.items()
-    }
+    for _, kind, shape in layout:
+        if not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError(f"expected sizes of an array, found {shape!r:.100}.")
+        sizes[kind] += math.prod(shape)
+    vectors = {kind: read(kind, size) for kind, size in sizes.items()}
     if _checksum(vectors, metadata) != checksum:
         raise ValueError("it does not match its checksum.")
     arrays = {}
     starts = dict.fromkeys(_TYPES, 0)
-    for name, kind, shape in metadata["arrays"]:
-        stop = starts[kind] + int(np.prod(shape))
+    for name, kind, shape in layout:
+        stop = starts[kind] + math.prod(shape)
         arrays[name] = vectors[kind][starts[kind] : stop].reshape(shape)
         starts[kind] = stop
     numbers = {
-        # Infinities are strings in JSON.
-        name: float(value) if isinstance(value, str) else value
+        # Infinities are strings in JSON, and NaN is null.
+        name: math.nan if value is None else float(value) if isinstance(value, str) else value
         for name, value in metadata["numbers"].items()
     }
+    if not all(type(value) in (int, float) for value in numbers.values()):
+        raise ValueError(f"expected numbers, found {numbers!r:.200}.")
     return Snapshot(list(TrainingSummary.from_json(metadata["history"]).records), numbers, arrays)
+
+
+def _check(saved: Snapshot, start: Snapshot) -> None:
+    """Raise ValueError if a fit that began with ``start`` cannot continue from a snapshot."""
+    shapes = {name: array.shape for name, array in saved.arrays.items()}
+    expected = {name: array.shape for name, array in start.arrays.items()}
+    if "best" in shapes:
+        expected["best"] = expected["theta"]
+    if shapes != expected or saved.numbers.keys() != start.numbers.keys():
+        raise ValueError("it is of another network or another fit.")
+    if not np.isfinite(saved.arrays["theta"]).all():
+        raise ValueError("its parameters are not finite.")
 
 
 def _checksum(vectors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> str:
@@ -226,5 +245,5 @@ def _checksum(vectors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) 
     sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for kind in sorted(vectors):
         dtype = np.dtype(kind).newbyteorder("<")
-        sha.update(np.ascontiguousarray(vectors[kind], dtype=dtype).tobytes())
+        sha.update(np.ascontiguousarray(vectors[kind], dtype=dtype).data)
     return sha.hexdigest()

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -32,15 +33,13 @@ from sparknn.core.nn.activations import ACTIVATIONS
 from sparknn.core.nn.encoding import Encoding
 from sparknn.core.nn.network import MAX_PARAMS, Network
 from sparknn.core.types import Float32Array
-from sparknn.engine.filesystem import exists, literal, remove
+from sparknn.engine.filesystem import exists, read_lines, replacing, write_line
 from sparknn.engine.sql import is_connect
 from sparknn.engine.worker_errors import WorkerEnvironmentError, error_class, root_cause
 from sparknn.ml.checked_params import CheckedParams, ParamError
 from sparknn.ml.explain import Explanation
 from sparknn.ml.summary import TrainingSummary
 from sparknn.ml.weights_io import read_weights, write_weights
-
-log = logging.getLogger("sparknn")
 
 # The newest format. Only models with offsets or an encoding need it, as older versions would
 # predict something else from them; all else is written in format 1.
@@ -66,6 +65,9 @@ class StageWriter(MLWriter):
     def save(self, path: str) -> None:
         """Save to a directory, on any file system that Spark supports.
 
+        What ``overwrite()`` replaces stays until all is written, except over Spark Connect, which
+        can neither rename nor remove a directory.
+
         Raises
         ------
         FileExistsError
@@ -74,27 +76,20 @@ class StageWriter(MLWriter):
         _check_path(path)
         # What cannot be saved must fail before anything is deleted.
         self._metadata_line()
-        if is_connect(self._session()):
+        spark = self._session()
+        if is_connect(spark):
             self.saveImpl(path)
             return
-        if self.shouldOverwrite:
-            remove(self._session(), path)
-        elif exists(self._session(), path):
+        if not self.shouldOverwrite and exists(spark, path):
             raise FileExistsError(_taken(path))
-        try:
-            self.saveImpl(path)
-        except FileExistsError:
-            # Another process has created it in the meantime.
-            raise
-        except BaseException:
-            _remove_partial(self._session(), path)
-            raise
+        with replacing(spark, path, overwrite=self.shouldOverwrite) as place:
+            self.saveImpl(place)
 
     def saveImpl(self, path: str) -> None:
         """Write the metadata; Spark's composites call this through ``save``."""
-        frame = self._session().createDataFrame([(self._metadata_line(),)], "value string")
+        line, folder = self._metadata_line(), os.path.join(path, "metadata")
         try:
-            frame.coalesce(1).write.mode(self._mode()).text(os.path.join(path, "metadata"))
+            write_line(self._session(), line, folder, self._mode())
         except AnalysisException as error:
             if error_class(error) != "PATH_ALREADY_EXISTS":
                 raise
@@ -201,7 +196,7 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
     def _metadata(self, path: str) -> dict[str, Any]:
         spark = self._session()
         try:
-            lines = spark.read.text(literal(os.path.join(path, "metadata"))).head(2)
+            lines = read_lines(spark, os.path.join(path, "metadata"))
         except AnalysisException as error:
             raise FileNotFoundError(
                 f"There is no saved {self.cls.__name__} at {path}: it has no metadata/ directory "
@@ -212,7 +207,7 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
             raise ModelFormatError(
                 f"{path}/metadata cannot be read ({root_cause(error)})."
             ) from error
-        return self._parse([line[0] for line in lines], path)
+        return self._parse(lines, path)
 
     def _parse(self, lines: list[str], path: str) -> dict[str, Any]:
         """Return the metadata in a file's lines, if they are of a stage of this class."""
@@ -220,19 +215,20 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
         try:
             (line,) = lines
             metadata = json.loads(line)
-            found = metadata["class"]
-            for key, kind in (("uid", str), ("paramMap", dict), ("defaultParamMap", dict)):
+            kinds = {"class": str, "uid": str, "paramMap": dict, "defaultParamMap": dict}
+            for key, kind in kinds.items():
                 if not isinstance(metadata[key], kind):
-                    raise TypeError(f"{key} is {metadata[key]!r}")
-        except (ValueError, KeyError, TypeError) as error:
+                    raise TypeError(f"{key} is {metadata[key]!r:.100}")
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ModelFormatError(
-                f"{path}/metadata is not one line of Spark ML metadata ({error}). It was truncated "
-                "or edited, or is not a saved stage."
+                f"{path}/metadata is not one line of Spark ML metadata ({error!s:.200}). It was "
+                "truncated or edited, or is not a saved stage."
             ) from error
+        found = f"{metadata['class']:.100}"
         if found != wanted:
             raise ModelFormatError(
                 f"{path} holds a {found}, not a {wanted}. Load it with "
-                f"{str(found).rsplit('.', 1)[-1]}.load(path)."
+                f"{found.rpartition('.')[2]}.load(path)."
             )
         section = metadata.get(SECTION)
         version = section.get("formatVersion") if isinstance(section, dict) else None
@@ -243,7 +239,8 @@ class StageReader(MLReader[P]):  # type: ignore[type-var]
             )
         if version > FORMAT_VERSION:
             raise ModelFormatError(
-                f"{path} was saved by sparknn {section.get('version')} in format {version}; "
+                f"{path} was saved by sparknn {section.get('version')!s:.20} in format "
+                f"{version!s:.20}; "
                 f"{__version__} reads up to format {FORMAT_VERSION}. Upgrade sparknn to load it."
             )
         if section.get(METADATA_SHA) != metadata_checksum(metadata):
@@ -292,13 +289,9 @@ class ModelReader(StageReader[P]):
         self, path: str, metadata: dict[str, Any], network: Network, theta: Float32Array
     ) -> P:
         section = metadata[SECTION]
-        try:
+        with _naming("The training summary", path):
             saved = section["summary"]
             summary = None if saved is None else TrainingSummary.from_json(saved)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFormatError(
-                f"The training summary in {path}/metadata is damaged ({error!r})."
-            ) from error
         encoding, names = _encoding(path, section, network)
         n_features = network.layers[0] if encoding is None else encoding.n_features
         offsets = _offsets(path, section, n_features, network.layers[-1])
@@ -327,12 +320,22 @@ def metadata_checksum(metadata: dict[str, Any]) -> str:
 
 def theta_checksum(theta: Float32Array) -> str:
     """Return the SHA-256 of the parameters as little-endian float32."""
-    return hashlib.sha256(np.ascontiguousarray(theta, dtype="<f4").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(theta, dtype="<f4").data).hexdigest()
+
+
+@contextmanager
+def _naming(part: str, path: str) -> Iterator[None]:
+    """Raise a ModelFormatError that names a part of the metadata, whatever is wrong with it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
+        # It may quote values of any length.
+        raise ModelFormatError(f"{part} in {path}/metadata is damaged ({e!r:.200}).") from e
 
 
 def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
     """Return the network that the metadata describes, if the description is consistent."""
-    try:
+    with _naming("The description of the network", path):
         saved = section["network"]
         layers = saved["layers"]
         if not all(type(size) is int and size >= 1 for size in layers) or len(layers) < 2:
@@ -350,10 +353,6 @@ def _network(path: str, section: dict[str, Any], cls: type[Any]) -> Network:
             )
         if not isinstance(section["sha256"], str):
             raise TypeError(f"sha256 = {section['sha256']!r}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFormatError(
-            f"The description of the network in {path}/metadata is damaged ({error!r})."
-        ) from error
     return network
 
 
@@ -362,35 +361,25 @@ def _encoding(
 ) -> tuple[Encoding | None, list[str] | None]:
     """Return the encoding and the names of the features; models of older versions have neither."""
     saved, names = section.get("encoding"), section.get("featureNames")
-    try:
+    with _naming("The description of the features", path):
         encoding = None if saved is None else Encoding.from_json(saved)
         n_features = network.layers[0]
         if encoding is not None:
             n_inputs, n_features = encoding.n_dense + encoding.n_embedded, encoding.n_features
             if n_inputs != network.layers[0]:
-                raise ValueError(f"{n_inputs} encoded inputs for layers = {network.layers!r}")
+                raise ValueError(f"{n_inputs} encoded inputs for {network.layers[0]} of the layers")
         if names is not None and len(names) != n_features:
             raise ValueError(f"{len(names)} names of {n_features} features")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFormatError(
-            f"The description of the features in {path}/metadata is damaged ({error!r})."
-        ) from error
     return encoding, names
 
 
 def _inputs(path: str, section: dict[str, Any], n_features: int) -> InputColumns | None:
     """Return the columns that features are assembled from, if they are not one column."""
     saved = section.get("inputs")
-    if saved is None:
-        return None
-    try:
-        inputs = InputColumns.from_json(saved)
-        if sum(each.size for each in inputs.columns) != n_features:
+    with _naming("The description of the input columns", path):
+        inputs = None if saved is None else InputColumns.from_json(saved)
+        if inputs is not None and sum(each.size for each in inputs.columns) != n_features:
             raise ValueError(f"not {n_features} features")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFormatError(
-            f"The description of the input columns in {path}/metadata is damaged ({error!r})."
-        ) from error
     return inputs
 
 
@@ -399,12 +388,8 @@ def _explanation(
 ) -> Explanation | None:
     """Return what predictions are explained by; models of older versions have none."""
     saved = section.get("explanation")
-    try:
+    with _naming("The explanation", path):
         return None if saved is None else Explanation.from_json(saved, n_inputs, n_features)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ModelFormatError(
-            f"The explanation in {path}/metadata is damaged ({error!r})."
-        ) from error
 
 
 def _saved_offsets(model: Any) -> dict[str, list[float]]:
@@ -422,14 +407,10 @@ def _offsets(path: str, section: dict[str, Any], n_features: int, n_outputs: int
     ):
         if saved.get(key) is None:
             continue
-        try:
+        with _naming(f"The {key} of the network", path):
             found[name] = np.array(saved[key], dtype=np.float64)
             if found[name].shape != (size,) or not np.isfinite(found[name]).all():
                 raise ValueError(f"expected {size} finite numbers")
-        except (TypeError, ValueError) as error:
-            raise ModelFormatError(
-                f"The {key} of the network in {path}/metadata is damaged ({error})."
-            ) from error
     return found
 
 
@@ -464,30 +445,24 @@ def _check_theta(theta: Float32Array, path: str, section: dict[str, Any]) -> Non
 def _restore(stage: CheckedParams, metadata: dict[str, Any]) -> None:
     """Set uid and params of a stage; warn of params and values that it does not have."""
     defaults, values = metadata["defaultParamMap"], metadata["paramMap"]
-    unknown = {name for name in (*defaults, *values) if not stage.hasParam(name)}
-    try:
-        stage._checked({name: values[name] for name in values if name not in unknown})
-    except ParamError as error:
-        unknown.update(error.problems)
+    unknown = set[str]()
+    for given in (defaults, values):
+        try:
+            stage._checked(given)
+        except ParamError as error:
+            unknown.update(error.problems)
     # A removed param that was not set has no effect.
     if reported := unknown - (stage._removed.keys() - values.keys()):
         warnings.warn(
-            f"{type(stage).__name__} was saved by sparknn {metadata[SECTION].get('version')}; "
-            f"sparknn {__version__} does not know its params {', '.join(sorted(reported))}, or "
+            f"{type(stage).__name__} was saved by sparknn "
+            f"{metadata[SECTION].get('version')!s:.20}; sparknn {__version__} does not know its "
+            f"params {', '.join(sorted(reported)):.500}, or "
             "their values, and ignores them.",
             stacklevel=3,
         )
     stage._setDefault(**{name: defaults[name] for name in defaults if name not in unknown})
     stage._set(**{name: values[name] for name in values if name not in unknown})
     stage._resetUid(metadata["uid"])
-
-
-def _remove_partial(spark: SparkSession, path: str) -> None:
-    try:
-        remove(spark, path)
-    except Exception as error:
-        # The error of the save is the one to raise.
-        log.warning("The incomplete %s could not be removed: %s", path, root_cause(error))
 
 
 def _taken(path: str) -> str:

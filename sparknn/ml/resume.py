@@ -98,7 +98,7 @@ def resume_all(
     for params, fit in wanting:
         path = reserve(os.path.join(params.getCheckpointDir(), fingerprint(fit, spec, digest)))
         checkpoints = Checkpoints(spark, path, params.getCheckpointInterval())
-        saved = checkpoints.latest()
+        saved = checkpoints.latest(fit.snapshot())
         if saved is None:
             log.info(
                 "No checkpoint for these settings and rows in %s: starting at round 1.",

@@ -109,9 +109,8 @@ def make_fit(
     if info.n_validation == 0 and (names := params_that_need_validation(params)):
         values = " and ".join(f"{name}={params.getOrDefault(name)!r}" for name in names)
         raise DataError(
-            f"There are no validation rows, but {values} needs some. No row of the "
-            "validationIndicatorCol is true, or validationFraction drew none: raise it, or change "
-            "the seed."
+            f"There are no validation rows, but {values} needs some: no row of the "
+            "validationIndicatorCol is true, or there is just one row."
         )
     hidden, activation = params.getHiddenLayers(), params.getActivation()
     if initial is not None:

@@ -1,21 +1,20 @@
 """Write and read parameters as parquet, fast with any arrow settings of the session.
 
-A row holds a chunk of ``CHUNK`` parameters. Between driver and Spark they are bytes, which Python
-workers convert exactly to arrays of floats or doubles, and back.
+A row holds a chunk of ``CHUNK`` parameters. From the driver they go to Spark as bytes, which Python
+workers convert exactly to arrays of floats or doubles; back, the driver decodes the files itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import parquet
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType
 
 from sparknn.engine.filesystem import literal
 from sparknn.engine.python_worker import freeze_gc
@@ -27,6 +26,10 @@ Number = TypeVar("Number", np.float32, np.float64)
 CHUNK = 1 << 20
 # Spark reads a file of few rows at once: 64 chunks exceed a driver of 1 GB.
 _CHUNKS_PER_FILE = 8
+# What a file may take besides twice its values, for each of its chunks.
+_OVERHEAD = 1 << 16
+# More than any network has.
+_MOST_FILES = 1 << 16
 # Spark's names of numpy's little-endian types.
 _ELEMENTS = {"<f4": "float", "<f8": "double"}
 
@@ -51,38 +54,62 @@ def read_weights(
 ) -> NDArray[Number]:
     """Read a vector of exactly ``n_params`` values, shape (n_params,).
 
+    Spark returns files as bytes, one at a time, which a driver of 1 GB can hold. Its own reader
+    would decode whatever a few bytes of parquet declare, such as 150 million zeros.
+
     Raises
     ------
     ValueError
         If values are of another type, or chunks are missing, duplicate, or of another size. It
         is raised before anything large is read.
     """
-    dtype = np.dtype(number).newbyteorder("<").str
-    frame = spark.read.parquet(literal(path))
-    columns = {item.name: item.dataType for item in frame.schema.fields}
-    values = columns.get("values")
-    if not isinstance(values, ArrayType) or values.elementType.typeName() != _ELEMENTS[dtype]:
+    dtype, n_chunks = np.dtype(number).newbyteorder("<"), -(-n_params // CHUNK)
+    files = spark.read.format("binaryFile").load(literal(path)).select("path", "length")
+    found = files.limit(_MOST_FILES).collect()
+    n_bytes, most = sum(row["length"] for row in found), 2 * dtype.itemsize * n_params
+    if not 0 < len(found) <= n_chunks or n_bytes > most + n_chunks * _OVERHEAD:
         raise ValueError(
-            f"expected columns chunk, values (of type {_ELEMENTS[dtype]}); found "
-            f"{frame.schema.simpleString()}."
+            f"expected {n_params} values in {n_chunks} chunks; found {n_bytes} bytes in "
+            f"{len(found)} files."
         )
-    sizes = frame.select("chunk", F.size("values")).limit(-(-n_params // CHUNK) + 1).collect()
-    found = sorted((chunk, size) for chunk, size in sizes)
-    expected = [
-        (chunk, min(CHUNK, n_params - start))
-        for chunk, start in enumerate(range(0, n_params, CHUNK))
-    ]
-    if found != expected:
+    # Takes memory only as it is filled.
+    theta, seen = np.empty(n_params, dtype=dtype), set[int]()
+    for row in found:
+        file = spark.read.format("binaryFile").load(literal(row["path"])).select("content").first()
+        for chunk, values in _decode(bytes(file[0]) if file else b"", dtype, n_params):
+            fits = 0 <= chunk < n_chunks and len(values) == len(theta[chunk * CHUNK :][:CHUNK])
+            if not fits or chunk in seen:
+                raise ValueError(
+                    f"expected {n_params} values in {n_chunks} chunks; found {len(values)} in "
+                    f"chunk {chunk}, or it is there twice."
+                )
+            seen.add(chunk)
+            theta[chunk * CHUNK :][:CHUNK] = values
+    if len(seen) < n_chunks:
+        raise ValueError(f"expected {n_params} values in {n_chunks} chunks; found {len(seen)}.")
+    return theta.astype(number, copy=False)
+
+
+def _decode(data: bytes, dtype: np.dtype[Any], most: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield the chunks of a file that declares at most some values; a null becomes NaN."""
+    # Spark writes none, and pyarrow before 14.0.1 may run code that it holds (CVE-2023-47248).
+    if b"ARROW:schema" in data:
+        raise ValueError("expected a file that Spark wrote; found one that Arrow wrote.")
+    file = parquet.ParquetFile(pa.BufferReader(data))
+    metadata, schema = file.metadata, file.schema_arrow
+    kinds = [getattr(field.type, "value_type", field.type) for field in schema]
+    if schema.names != ["chunk", "values"] or kinds != [pa.int32(), pa.from_numpy_dtype(dtype)]:
         raise ValueError(
-            f"expected {n_params} values in {len(expected)} chunks; found "
-            f"{sum(size for _, size in found)} in {len(found)} that do not fit together."
+            f"expected columns chunk, values (of type {_ELEMENTS[dtype.str]}); found columns "
+            f"{', '.join(schema.names):.100} of types {', '.join(map(str, kinds)):.100}."
         )
-    to_bytes = partial(numbers_to_bytes, dtype)
-    with translate_worker_errors():
-        # One file at a time: all of them at once exceed a driver of 1 GB.
-        rows = list(frame.mapInArrow(to_bytes, "chunk int, data binary").toLocalIterator())
-    ordered = sorted((row["chunk"], row["data"]) for row in rows)
-    return np.frombuffer(b"".join(data for _, data in ordered), dtype=dtype).astype(number)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if (declared := sum(group.column(1).num_values for group in groups)) > most:
+        raise ValueError(f"expected {most} values; a file declares {declared}.")
+    table = file.read()
+    for chunk, values in zip(table["chunk"].to_pylist(), table["values"], strict=True):
+        if chunk is not None and values.is_valid:
+            yield chunk, values.values.to_numpy(zero_copy_only=False)
 
 
 def bytes_to_numbers(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -98,16 +125,3 @@ def bytes_to_numbers(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[
         flat = pa.concat_arrays(lists) if lists else pa.array([], type=kind)
         values = pa.ListArray.from_arrays(offsets, flat)
         yield pa.RecordBatch.from_arrays([batch.column(0), values], names=["chunk", "values"])
-
-
-def numbers_to_bytes(dtype: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Convert arrays of numbers to bytes of a little-endian numpy type; a null becomes NaN."""
-    freeze_gc()
-    for batch in batches:
-        data = [
-            values.values.to_numpy(zero_copy_only=False).astype(dtype).tobytes()
-            for values in batch.column(1)
-        ]
-        yield pa.RecordBatch.from_arrays(
-            [batch.column(0), pa.array(data, type=pa.binary())], names=["chunk", "data"]
-        )

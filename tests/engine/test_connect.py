@@ -15,6 +15,7 @@ from engines import (
     network_for,
     outcome,
     plain_engine,
+    shard_bytes,
     shards,
     soon,
     spec,
@@ -224,6 +225,20 @@ def test_settings_that_cannot_be_read_have_their_defaults() -> None:
             raise AnalysisException("[CONFIG_NOT_AVAILABLE]")
 
     assert get_conf(SimpleNamespace(conf=Conf()), "a", "b") == "b"  # type: ignore[arg-type]
+
+
+def test_validation_rows_drawn_of_few_are_those_of_the_classic_engine(
+    spark: SparkSession, connect: SparkSession
+) -> None:
+    def drawn(session: SparkSession) -> list[dict[str, bytes]]:
+        rows = session.range(0, 2, 1, 2).selectExpr("array(id * 1.5D) as features", "id as label")
+        with open_engine(rows, spec(seed=1, validation_fraction=0.2)) as engine:
+            assert (engine.info.n_rows, engine.info.n_validation) == (1, 1)
+            return shard_bytes(engine)
+
+    found = drawn(connect)
+    with connect_mode(False):
+        assert found == drawn(spark)
 
 
 def test_rows_that_change_at_their_source_are_not_read_again(

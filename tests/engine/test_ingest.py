@@ -39,9 +39,11 @@ from pyspark.sql.types import (
 from toys import blobs
 
 from sparknn.core.config import TrainConfig
+from sparknn.core.data.batches import rng_for
 from sparknn.core.data.rows import DenseSlice, SparseSlice
 from sparknn.engine import ingest, open_engine
 from sparknn.engine.rdd import RddEngine
+from sparknn.engine.scatter import _SCATTER_STREAM
 
 Array = np.ndarray[Any, Any]
 
@@ -354,6 +356,28 @@ def test_validation_fraction_is_a_share_and_always_the_same(spark: SparkSession)
     # Four standard deviations of a binomial draw.
     assert abs(len(first) - 400) < 4 * np.sqrt(4000 * 0.1 * 0.9)
     np.testing.assert_array_equal(held_out(), first)
+    assert leftovers(spark) == []
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "fraction", "seed"), [(10, 0.05, 0), (10, 0.05, 3), (2, 0.2, 0), (2, 0.2, 1)]
+)
+def test_a_fraction_of_few_rows_leaves_one_on_either_side(
+    spark: SparkSession, n_rows: int, fraction: float, seed: int
+) -> None:
+    """Seeds whose draw does so already keep it; of the others, one row changes sides."""
+    X, half = np.arange(n_rows, dtype=np.float32)[:, None], n_rows // 2
+    draws = np.concatenate(
+        [rng_for(seed, _SCATTER_STREAM, source, 1).random(half) for source in (0, 1)]
+    )
+    n_drawn = int((draws < fraction).sum())
+    assert n_drawn == {(10, 0): 0, (10, 3): 2, (2, 0): 0, (2, 1): 2}[n_rows, seed]
+    expected = np.argsort(draws)[: min(max(n_drawn, 1), n_rows - 1)]
+    df = vectors(spark, X, np.arange(n_rows) % 2.0, sizes=[half, half])
+    with open_engine(df, spec(seed=seed, validation_fraction=fraction)) as engine:
+        held_out = [v.X[:, 0] for _, v in shards(engine) if v.n_rows]
+        assert sorted(np.concatenate(held_out)) == sorted(expected)
+        assert engine.info.n_rows == n_rows - engine.info.n_validation
     assert leftovers(spark) == []
 
 

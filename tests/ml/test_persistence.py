@@ -21,6 +21,7 @@ from sparknn import (
     NeuralNetClassifier,
     NeuralNetRegressionModel,
 )
+from sparknn.engine import filesystem
 from sparknn.ml import weights_io
 from sparknn.ml.encode import choose_encoding
 from sparknn.ml.persistence import ModelFormatError, metadata_checksum, theta_checksum
@@ -139,16 +140,67 @@ def test_nothing_is_saved_beside_what_is_there(spark: SparkSession, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.txt"]
 
 
+def fail(*_: object) -> None:
+    raise OSError("disk full")
+
+
 def test_a_save_that_fails_leaves_nothing_behind(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
     monkeypatch.setattr("sparknn.ml.persistence.write_weights", fail)
     with pytest.raises(OSError, match="disk full"):
         classifier(4, 3).save(str(tmp_path / "model"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_save_that_fails_leaves_what_it_would_replace(
+    saved: Path, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model"
+    shutil.copytree(saved, path)
+
+    def overwrite() -> None:
+        classifier(4, 3).write().overwrite().save(str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sparknn.ml.persistence.write_weights", fail)
+        with pytest.raises(OSError, match="disk full"):
+            overwrite()
+    renamed, rename = [], filesystem._rename
+
+    def fail_once(spark: SparkSession, old: str, new: str) -> None:
+        renamed.append(new)
+        if len(renamed) == 2:
+            raise OSError("quota")
+        rename(spark, old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(filesystem, "_rename", fail_once)
+        with pytest.raises(OSError, match="quota"):
+            overwrite()
+    assert len(renamed) == 3
+    assert NeuralNetClassificationModel.load(str(path)).layers == [4, 5, 3]
+    assert list(tmp_path.iterdir()) == [path]
+    overwrite()
+    assert NeuralNetClassificationModel.load(str(path)).layers == [4, 3]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_links_are_replaced_and_not_followed(
+    saved: Path, spark: SparkSession, tmp_path: Path
+) -> None:
+    """By a model of an odd name, too."""
+    path, theirs = tmp_path / "mo del[1]{a,b}*%20é", tmp_path / "theirs"
+    shutil.copytree(saved, theirs)
+    path.symlink_to(theirs)
+    for _ in range(2):
+        classifier(4, 3).write().overwrite().save(str(path))
+        assert NeuralNetClassificationModel.load(str(path)).layers == [4, 3]
+        # The second time, what is replaced holds a link.
+        (path / "theta" / "link").symlink_to(theirs)
+    assert not path.is_symlink()
+    assert NeuralNetClassificationModel.load(str(theirs)).layers == [4, 5, 3]
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, "theirs"}
 
 
 def test_an_empty_model_leaves_nothing_behind(spark: SparkSession, tmp_path: Path) -> None:
@@ -258,19 +310,26 @@ def float_lists(*values: Any, of: Any = None) -> pa.Array:
     return pa.array(values, pa.list_(of or pa.float32()))
 
 
+def zeros(n: int) -> pa.Array:
+    """One list of zeros, which takes few bytes in a file."""
+    return pa.ListArray.from_arrays([0, n], np.zeros(n, np.float32))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda theta: ([0], float_lists(theta + 1)), "do not match their checksum"),
-        (lambda theta: ([0], float_lists(theta[:10])), "found 10 in 1"),
-        (lambda theta: ([0], float_lists(np.ones(1_000_000))), "found 1000000 in 1"),
-        (lambda theta: ([1], float_lists(theta)), "do not fit together"),
+        (lambda theta: ([0], float_lists(theta[:10])), "found 10 in chunk 0"),
+        (lambda theta: ([0], zeros(150_000_000)), "a file declares 150000000"),
+        (lambda theta: ([1], float_lists(theta)), "found 43 in chunk 1"),
         (lambda theta: ([0], float_lists(theta, of=pa.float64())), "expected columns chunk, val"),
         (lambda theta: ([0], float_lists(theta * np.nan)), "NaN or infinite"),
         (lambda theta: ([0], float_lists([None] * len(theta))), "NaN or infinite"),
-        (lambda theta: ([0, 0], float_lists(theta, theta)), "found 86 in 2"),
+        (lambda theta: ([0, 0], float_lists(theta[:21], theta[:21])), "found 21 in chunk 0"),
+        (lambda theta: ([], float_lists()), "in 1 chunks; found 0"),
+        (lambda theta: ([0], float_lists(None)), "in 1 chunks; found 0"),
     ],
-    ids=["other", "fewer", "more", "misplaced", "doubles", "NaN", "null", "twice"],
+    ids=["other", "fewer", "more", "misplaced", "doubles", "NaN", "null", "twice", "none", "void"],
 )
 def test_parameters_that_were_changed(
     damaged: Path, spark: SparkSession, change: Callable[[np.ndarray], Any], message: str
@@ -280,7 +339,9 @@ def test_parameters_that_were_changed(
     shutil.rmtree(damaged / "theta")
     (damaged / "theta").mkdir()
     changed = pa.table({"chunk": pa.array(chunks, pa.int32()), "values": values})
-    parquet.write_table(changed, damaged / "theta" / "part-0.parquet")
+    part = damaged / "theta" / "part-0.parquet"
+    parquet.write_table(changed, part, compression="zstd", store_schema=False)
+    assert part.stat().st_size < 2000
     with pytest.raises(ModelFormatError, match=message):
         NeuralNetClassificationModel.load(str(damaged))
 
