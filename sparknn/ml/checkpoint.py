@@ -57,11 +57,14 @@ class Checkpoints:
         A directory for this fit only.
     every : int
         Rounds between two checkpoints.
+    fit : str
+        The fit's fingerprint: checkpoints of other fits that were copied here are skipped.
     """
 
     spark: SparkSession
     path: str
     every: int
+    fit: str = ""
     # Numbers of rounds that have a checkpoint, oldest first.
     _rounds: list[int] = field(default_factory=list, init=False)
 
@@ -94,7 +97,7 @@ class Checkpoints:
         with _checkpoint_errors(problem, f"Training continues; {left}."):
             # A driver may have died while writing it.
             remove(self.spark, folder)
-            vectors, metadata = _pack(saved)
+            vectors, metadata = _pack(saved, self.fit)
             for name, vector in vectors.items():
                 write_weights(self.spark, vector, os.path.join(folder, name), "error")
             _write_line(self.spark, json.dumps(metadata), os.path.join(folder, "metadata"))
@@ -113,7 +116,7 @@ class Checkpoints:
         for n_rounds in reversed(found):
             folder = self.folder(n_rounds)
             try:
-                saved = _read(self.spark, folder)
+                saved = _read(self.spark, folder, self.fit)
             except Exception as error:
                 # Spark has many errors for a damaged file.
                 log.warning("Skipped unreadable checkpoint %s: %s", folder, root_cause(error))
@@ -178,7 +181,7 @@ def _read_line(spark: SparkSession, path: str) -> str:
     return str(lines[0][0])
 
 
-def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _pack(saved: Snapshot, fit: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return one vector per type of number, and everything else as JSON values."""
     layout = [[name, str(array.dtype), array.shape] for name, array in saved.arrays.items()]
     vectors = {
@@ -187,6 +190,7 @@ def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     }
     metadata = {
         "formatVersion": FORMAT_VERSION,
+        "fit": fit,
         "arrays": layout,
         "numbers": {name: json_number(value) for name, value in saved.numbers.items()},
         "history": TrainingSummary(saved.history).to_json(),
@@ -194,8 +198,8 @@ def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     return vectors, {**metadata, "sha256": _checksum(vectors, metadata)}
 
 
-def _read(spark: SparkSession, folder: str) -> Snapshot:
-    """Return the snapshot in a directory; raise any kind of error if it is damaged."""
+def _read(spark: SparkSession, folder: str, fit: str) -> Snapshot:
+    """Return a fit's snapshot in a directory; raise any kind of error if it is damaged."""
     metadata = json.loads(_read_line(spark, os.path.join(folder, "metadata")))
     checksum = metadata.pop("sha256")
     sizes = dict.fromkeys(_TYPES, 0)
@@ -207,6 +211,9 @@ def _read(spark: SparkSession, folder: str) -> Snapshot:
     }
     if _checksum(vectors, metadata) != checksum:
         raise ValueError("it does not match its checksum.")
+    # Earlier versions do not say.
+    if metadata.get("fit", fit) != fit:
+        raise ValueError("it is of another fit.")
     arrays = {}
     starts = dict.fromkeys(_TYPES, 0)
     for name, kind, shape in metadata["arrays"]:
