@@ -191,13 +191,10 @@ def test_full_disks_are_an_error(phase: str, cluster: Cluster, tmp_path: Path) -
             if phase == "ingest":
                 fill(0)
             started = time.monotonic()
-            with pytest.raises(
-                WorkerEnvironmentError, match="No space left|cannot be written"
-            ) as caught:
+            with pytest.raises(WorkerEnvironmentError, match=r"spark\.local\.dir") as caught:
                 faults.fitted(df, fill, n_workers=8)
             print(f"full disk, {phase}: {time.monotonic() - started:.1f} s: {caught.value}")
             assert time.monotonic() - started < 30
-            assert "spark.local.dir" in str(caught.value)
         finally:
             for each in filled:
                 each.__exit__(None, None, None)
