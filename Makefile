@@ -25,7 +25,7 @@ unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup java demo test test-spark35 lint format bench bench-averaging bench-search bench-parity bench-tabular bench-peers notebooks zip wheel clean
+.PHONY: help setup java demo test test-spark35 test-cluster lint format bench bench-averaging bench-search bench-parity bench-tabular bench-peers notebooks zip wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ test: setup ## run every test; make test ARGS='-k averaging' picks some
 
 test-spark35: java $(VENV35)/.made ## run what may differ on pyspark 3.5 and numpy 1
 	$(VENV35)/bin/python $(PYTEST) $(TESTS35) $(ARGS)
+
+test-cluster: setup ## run the tests of faults, soak and size in tests/cluster, for an hour
+	$(BIN)/python -m pytest -o norecursedirs='.*' -s tests/cluster $(ARGS)
 
 lint: setup ## check style, format and types
 	$(BIN)/ruff check

@@ -7,6 +7,7 @@ of shards are cached on the executors that hold the shards, so Spark sends each 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ class RddEngine(SparkEngine):
     def __init__(self, df: DataFrame, spec: DataSpec, aggregation_depth: int = 2) -> None:
         self._sc: SparkContext = df.sparkSession.sparkContext
         self._depth = aggregation_depth
+        # What a round may have, as far as it was checked.
+        self._most_values = 0
         self._handles: RDD[ShardHandle] | None = None
         # The same, of shards that were lost or damaged and written again, perhaps elsewhere.
         self._rewritten: RDD[ShardHandle] | None = None
@@ -79,6 +82,7 @@ class RddEngine(SparkEngine):
         started = time.perf_counter()
         what = f"sparknn: round {round_ + 1}, {len(requests)} networks"
         with self._cancellable(what), translate_worker_errors():
+            self._check_result_size(requests)
             broadcast = self._sc.broadcast(list(requests))
             try:
                 sent = time.perf_counter()
@@ -87,6 +91,26 @@ class RddEngine(SparkEngine):
             finally:
                 broadcast.destroy()
         return RoundResult(totals, broadcast_s=sent - started, job_s=ended - sent)
+
+    def _check_result_size(self, requests: Sequence[RoundRequest]) -> None:
+        """Raise an error if Spark would refuse the sums of a round once they are computed."""
+        n_values = sum(request.state.size for request in requests)
+        if n_values <= self._most_values:
+            return
+        n_results = _n_results(self.n_workers, self._depth)
+        # Sums of several workers are int64.
+        needed = n_results * n_values * (4 if n_results == self.n_workers else 8)
+        conf = self._sc._jsc.sc().conf()
+        limit = conf.getSizeAsBytes("spark.driver.maxResultSize", "1g")
+        if 0 < limit < needed:
+            raise RuntimeError(
+                f"The sums of a round take {needed >> 20:,} MiB at the driver: "
+                f"{plural(n_results, 'result')} of {n_values:,} values. "
+                f"spark.driver.maxResultSize is {limit >> 20:,} MiB. Set it to "
+                f"{-(-needed >> 30) + 1}g, and spark.driver.memory to more, or train a smaller "
+                "network."
+            )
+        self._most_values = n_values
 
     def _train(self, broadcast: Broadcast[list[RoundRequest]], round_: int) -> list[WorkerSum]:
         assert self._handles is not None
@@ -174,6 +198,15 @@ class RddEngine(SparkEngine):
             yield
         finally:
             context.setLocalProperties(shared)
+
+
+def _n_results(n_workers: int, depth: int) -> int:
+    """Return how many results of pyspark's ``treeAggregate`` reach the driver."""
+    scale = max(math.ceil(n_workers ** (1.0 / depth)), 2)
+    n_results = float(n_workers)
+    while n_results > scale + n_results / scale:
+        n_results /= scale
+    return int(n_results)
 
 
 def _missing_partitions(totals: list[WorkerSum]) -> list[int]:

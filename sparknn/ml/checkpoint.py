@@ -58,11 +58,14 @@ class Checkpoints:
         A directory for this fit only.
     every : int
         Rounds between two checkpoints.
+    fit : str
+        The fit's fingerprint: checkpoints of other fits that were copied here are skipped.
     """
 
     spark: SparkSession
     path: str
     every: int
+    fit: str = ""
     # Numbers of rounds that have a checkpoint, oldest first.
     _rounds: list[int] = field(default_factory=list, init=False)
 
@@ -95,7 +98,7 @@ class Checkpoints:
         with _checkpoint_errors(problem, f"Training continues; {left}."):
             # A driver may have died while writing it.
             remove(self.spark, folder)
-            vectors, metadata = _pack(saved)
+            vectors, metadata = _pack(saved, self.fit)
             for name, vector in vectors.items():
                 write_weights(self.spark, vector, os.path.join(folder, name), "error")
             write_line(self.spark, json.dumps(metadata), os.path.join(folder, "metadata"))
@@ -115,7 +118,7 @@ class Checkpoints:
         for n_rounds in reversed(found):
             folder = self.folder(n_rounds)
             try:
-                saved = _read(self.spark, folder)
+                saved = _read(self.spark, folder, self.fit)
                 if start is not None:
                     _check(saved, start)
             except Exception as error:
@@ -171,7 +174,7 @@ def _checkpoint_errors(problem: str, hint: str) -> Iterator[None]:
         raise CheckpointError(f"{problem} ({root_cause(error)}). {hint}") from error
 
 
-def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _pack(saved: Snapshot, fit: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return one vector per type of number, and everything else as JSON values."""
     layout = [[name, str(array.dtype), array.shape] for name, array in saved.arrays.items()]
     vectors = {
@@ -180,6 +183,7 @@ def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     }
     metadata = {
         "formatVersion": FORMAT_VERSION,
+        "fit": fit,
         "arrays": layout,
         "numbers": {name: json_number(value) for name, value in saved.numbers.items()},
         "history": TrainingSummary(saved.history).to_json(),
@@ -187,18 +191,19 @@ def _pack(saved: Snapshot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     return vectors, {**metadata, "sha256": _checksum(vectors, metadata)}
 
 
-def _read(spark: SparkSession, folder: str) -> Snapshot:
-    """Return the snapshot in a directory; raise any kind of error if it is damaged."""
+def _read(spark: SparkSession, folder: str, fit: str) -> Snapshot:
+    """Return a fit's snapshot in a directory; raise any kind of error if it is damaged."""
     lines = read_lines(spark, os.path.join(folder, "metadata"))
     if len(lines) != 1:
         raise ValueError("expected one line of metadata.")
     return _unpack(
         lines[0],
         lambda kind, size: read_weights(spark, os.path.join(folder, kind), size, _TYPES[kind]),
+        fit,
     )
 
 
-def _unpack(line: str, read: Callable[[str, int], NDArray[Any]]) -> Snapshot:
+def _unpack(line: str, read: Callable[[str, int], NDArray[Any]], fit: str = "") -> Snapshot:
     """Return the snapshot of a line of metadata and of vectors, read by type and size."""
     metadata = json.loads(line)
     if metadata["formatVersion"] != FORMAT_VERSION:
@@ -212,6 +217,9 @@ def _unpack(line: str, read: Callable[[str, int], NDArray[Any]]) -> Snapshot:
     vectors = {kind: read(kind, size) for kind, size in sizes.items()}
     if _checksum(vectors, metadata) != checksum:
         raise ValueError("it does not match its checksum.")
+    # Earlier versions do not say.
+    if fit and metadata.get("fit", fit) != fit:
+        raise ValueError("it is of another fit.")
     arrays = {}
     starts = dict.fromkeys(_TYPES, 0)
     for name, kind, shape in layout:

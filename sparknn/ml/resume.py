@@ -96,8 +96,9 @@ def resume_all(
         # The digest is of rows less the offset.
         digest += hashlib.sha256(offset.tobytes()).hexdigest()
     for params, fit in wanting:
-        path = reserve(os.path.join(params.getCheckpointDir(), fingerprint(fit, spec, digest)))
-        checkpoints = Checkpoints(spark, path, params.getCheckpointInterval())
+        name = fingerprint(fit, spec, digest)
+        path = reserve(os.path.join(params.getCheckpointDir(), name))
+        checkpoints = Checkpoints(spark, path, params.getCheckpointInterval(), name)
         saved = checkpoints.latest(fit.snapshot())
         if saved is None:
             log.info(

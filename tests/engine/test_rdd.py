@@ -19,8 +19,8 @@ from engines import (
 from pyspark.sql import SparkSession
 from toys import Array, blobs, curve
 
-from sparknn.core.config import AveragingConfig, Standardizer, TrainConfig
-from sparknn.engine import open_engine, spark_engine
+from sparknn.core.config import AveragingConfig, RoundRequest, Standardizer, TrainConfig
+from sparknn.engine import open_engine, rdd, spark_engine
 from sparknn.engine.spill import ShardHandle
 
 
@@ -205,3 +205,27 @@ def test_the_shards_of_one_executor_are_never_uneven(
     with open_engine(vectors(spark, *blobs(20)), spec(n_workers=3)) as engine:
         assert len({handle.executor for handle in handles_of(engine)}) == 1
     assert "unevenly" not in caplog.text
+
+
+@pytest.mark.parametrize(("n_workers", "depth"), [(4, 2), (8, 2), (9, 3)])
+def test_results_that_reach_the_driver(spark: SparkSession, n_workers: int, depth: int) -> None:
+    n_merges = 0
+
+    def add(left: int, right: int) -> int:
+        # Those in the workers count for themselves.
+        nonlocal n_merges
+        n_merges += 1
+        return left + right
+
+    ones = spark.sparkContext.parallelize([1] * n_workers, n_workers)
+    assert ones.treeAggregate(0, int.__add__, add, depth) == n_workers
+    assert rdd._n_results(n_workers, depth) == 1 + n_merges
+
+
+def test_results_above_spark_s_limit_end_a_fit_before_its_first_round(spark: SparkSession) -> None:
+    with open_engine(vectors(spark, *blobs(20)), spec()) as engine:
+        # Takes no memory.
+        state = np.broadcast_to(np.float32(0), (1, 200_000_000))
+        request = RoundRequest(config(network_for(engine.info)), state)
+        with pytest.raises(RuntimeError, match=r"Set it to 3g"):
+            engine.run_round([request], 0)

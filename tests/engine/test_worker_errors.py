@@ -23,6 +23,7 @@ HINTS = {
     'java.io.IOException: Cannot run program "/my/python": error=13, Permission denied': (
         "/my/python may not be executed where they run. Set PYSPARK_PYTHON"
     ),
+    "java.io.IOException: No space left on device": "is full.*spark.local.dir",
     # Of Java 21.
     'Cannot run program "/my/python": Exec failed, error: 13 (Permission denied)': (
         "/my/python may not be executed where they run. Set PYSPARK_PYTHON"

@@ -172,6 +172,13 @@ def two_rounds(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+def test_another_fit_s_checkpoint_is_skipped(
+    spark: SparkSession, two_rounds: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Checkpoints(spark, str(two_rounds), 1, "another").latest() is None
+    assert caplog.text.count("of another fit") == 2
+
+
 def test_an_unreadable_checkpoint_is_overwritten(
     two_rounds: Path, checkpoints: Checkpoints
 ) -> None:

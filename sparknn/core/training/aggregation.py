@@ -10,10 +10,14 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparknn.core.training.fixed_point import FRACTION_BITS, VALUE_BITS
 from sparknn.core.training.row_sums import RowSums
 from sparknn.core.types import Float32Array, FloatArray
+
+# Values that are converted at a time: all at once, a large network would be in memory twice more.
+_CHUNK = 1 << 17
 
 # Values of `left_out` that mean that training diverged.
 DIVERGED = ("not finite", "out of range")
@@ -154,12 +158,14 @@ class WorkerSum:
             return cls(None, (replace(report, share=0.0, left_out=reason),))
         return cls(state, (report,), rows)
 
-    def to_fixed_point(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
-        """Return the values as fixed-point integers."""
-        if self.values is None or self.values.dtype == np.int64:
-            return None if self.values is None else self.values.astype(np.int64, copy=False)
+    def _to_fixed_point(self, part: slice) -> NDArray[np.int64]:
+        """Return some of the values as fixed-point integers."""
+        assert self.values is not None
+        values = self.values.reshape(-1)[part]
+        if values.dtype == np.int64:
+            return values.astype(np.int64, copy=False)
         (share,) = [report.share for report in self.reports if report.share]
-        scaled = self.values.astype(np.float64)
+        scaled = values.astype(np.float64)
         scaled *= share * 2.0**FRACTION_BITS
         return np.rint(scaled, out=scaled).astype(np.int64)
 
@@ -170,12 +176,14 @@ class WorkerSum:
             return replace(other, reports=reports)
         if other.values is None:
             return replace(self, reports=reports)
-        mine, theirs = self.to_fixed_point(), other.to_fixed_point()
-        assert mine is not None and theirs is not None
+        total = np.empty(self.values.size, np.int64)
+        for start in range(0, total.size, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            np.add(self._to_fixed_point(part), other._to_fixed_point(part), out=total[part])
         rows = None
         if self.rows is not None and other.rows is not None:
             rows = self.rows.merge(other.rows)
-        return WorkerSum(mine + theirs, reports, rows)
+        return WorkerSum(total.reshape(self.values.shape), reports, rows)
 
     def ordered(self) -> tuple[WorkerReport, ...]:
         """Return the reports by partition, so that sums over them are the same in every run."""

@@ -143,7 +143,7 @@ class FitState:
     def request(self, *, train: bool = True) -> RoundRequest:
         """Return what the workers get for the next round."""
         rows, theta = self._split(self.current)
-        state = np.vstack([theta[None], self._buffers]).astype(np.float32)
+        state = np.vstack([theta[None], self._buffers]).astype(np.float32, copy=False)
         units_ahead = self._n_done - len(self.history)
         return RoundRequest(
             self.config,
