@@ -263,8 +263,10 @@ def test_invalid_rows_are_an_error_that_counts_them(spark: SparkSession) -> None
     assert "1 null, 3 with null, NaN" in message
 
 
-@pytest.mark.parametrize("handle_invalid", ["error", "keep"])
-@pytest.mark.parametrize("vector", [dense(np.ones(D + 1)), sparse(np.ones(D - 1))])
+@pytest.mark.parametrize(
+    ("vector", "handle_invalid"),
+    [(dense(np.ones(D + 1)), "error"), (sparse(np.ones(D - 1)), "keep")],
+)
 def test_rows_of_another_size(spark: SparkSession, vector: Vector, handle_invalid: str) -> None:
     df = frame(spark, [dense(np.ones(D)), vector])
     model = MODEL.copy({MODEL.handleInvalid: handle_invalid})
