@@ -100,7 +100,7 @@ def read(path: str, overrides: Sequence[str], schema: Schema) -> JobFile:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(path, [f"cannot be read: {error.strerror}."]) from None
-    except ValueError as error:  # of TOML, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8
         raise UsageError(path, [f"is not valid TOML: {error}."]) from None
     file = JobFile(f"{path} with --set" if overrides else path, tables)
     file.mistakes += filter(None, [_apply(file.tables, text) for text in overrides])
@@ -171,7 +171,7 @@ def _apply(tables: dict[str, Any], text: str) -> str:
             return f"--set {text}: {section} holds a value; it has no keys."
     try:
         inner[name] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:  # text: nobody wants to quote a path twice in a shell
+    except (ValueError, RecursionError):  # text: nobody wants to quote a path twice in a shell
         inner[name] = value.strip()
     return ""
 

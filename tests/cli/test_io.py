@@ -2,12 +2,17 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
+from models import classifier
+from pyspark.ml import PipelineModel
+from pyspark.ml.feature import Bucketizer
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import functions as F
 
 from sparknn.cli.io import Source, Target, guess_format, overlaps
+from sparknn.cli.saved_model import load
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -92,17 +97,33 @@ def test_csv_gets_vectors_as_text(tmp_path: Path, spark: "SparkSession") -> None
     assert tuple(row) == ("[0.25,0.75]", "[1,2]", "a,b")
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("there", [True, False])
 def test_a_write_that_fails_leaves_what_it_found(
-    there: bool, tmp_path: Path, spark: "SparkSession"
+    there: bool, overwrite: bool, tmp_path: Path, spark: "SparkSession"
 ) -> None:
-    path = tmp_path / "rows"
+    target = Target.of(str(tmp_path / "rows"), None, overwrite)
     if there:
-        Target.of(str(path), None).write(spark.range(1).coalesce(1))
+        target.write(spark.range(1).coalesce(1))
     broken = spark.range(1).selectExpr("raise_error('no good') as x")
     with pytest.raises(Exception, match=r"no good|ALREADY_EXISTS"):
-        Target.of(str(path), None).write(broken)
-    assert path.exists() == there
+        target.write(broken)
+    assert [each.name for each in tmp_path.iterdir()] == ["rows"] * there
+    assert not there or spark.read.parquet(target.path).count() == 1
+
+
+def test_a_pipeline_that_cannot_be_saved_leaves_the_old_one(
+    tmp_path: Path, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Target(str(tmp_path / "pipeline"), "model", overwrite=True)
+    for layers in ((3, 2), (4, 2)):
+        target.save(PipelineModel([Bucketizer(), classifier(*layers)]), spark)
+    with monkeypatch.context() as patched:
+        patched.setattr("sparknn.ml.persistence.write_weights", Mock(side_effect=OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            target.save(PipelineModel([Bucketizer(), classifier(5, 2)]), spark)
+    assert load(spark, target.path).network.layers == [4, 2]
+    assert [each.name for each in tmp_path.iterdir()] == ["pipeline"]
 
 
 def test_an_error_is_not_logged_besides(

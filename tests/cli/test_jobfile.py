@@ -1,8 +1,11 @@
 """Job files: what is read from them, and that every mistake in one is named, at once."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparknn import NeuralNetClassifier, NeuralNetRegressor
 from sparknn.cli import keys
@@ -137,6 +140,26 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UsageError, match="is not valid TOML: "):
             load_train(str(path))
+
+
+KEYS = [f"{section}.{name}".strip(".") for section, names in keys.TRAIN.items() for name in names]
+WORDS = "true nan -inf 1e400 -1 0 1_0 [[]] [3,2] [1,'a',{}] {a=1} 2020-01-01 'auto' 'x' '../x'"
+TEXTS = st.text(max_size=5) | st.sampled_from([*WORDS.split(), "9" * 5000, "[" * 2000, "'\\u0000'"])
+
+
+@given(st.lists(st.tuples(st.sampled_from([*KEYS, "a.b.c", "data"]), TEXTS), max_size=4), TEXTS)
+@settings(max_examples=150)
+def test_whatever_a_file_holds_mistakes_are_all_that_is_raised(
+    tmp_path_factory: pytest.TempPathFactory, values: list[tuple[str, str]], text: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "hostile.toml"
+    path.write_text(text, encoding="utf-8")
+    needed = ["task=classification", "data.train=t", "data.features=f", "data.label=y"]
+    for start in ([], needed):
+        overrides = [f"{key}={value}" for key, value in values]
+        with contextlib.suppress(UsageError):
+            load_train(str(path), [*start, "output.model=m", *overrides])
+    assert {each.name for each in path.parent.glob("*.toml")} == {"hostile.toml"}
 
 
 @pytest.mark.parametrize(

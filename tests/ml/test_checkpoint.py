@@ -88,6 +88,9 @@ def test_a_vector_keeps_its_type(spark: SparkSession, tmp_path: Path, number: An
     other = np.float64 if number is np.float32 else np.float32
     with pytest.raises(ValueError, match="expected columns chunk, values"):
         read_weights(spark, str(tmp_path / "v"), 7, other)
+    # As many as damaged metadata may claim.
+    with pytest.raises((ValueError, MemoryError)):
+        read_weights(spark, str(tmp_path / "v"), 10**18, number)
 
 
 def test_there_is_none_before_the_first(checkpoints: Checkpoints) -> None:
