@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparknn.ml.classifier import NeuralNetClassificationModel, NeuralNetClassifier
     from sparknn.ml.doctor import doctor
+    from sparknn.ml.multilayer_perceptron import MultilayerPerceptronClassifier
     from sparknn.ml.regressor import NeuralNetRegressionModel, NeuralNetRegressor
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MultilayerPerceptronClassifier",
     "NeuralNetClassificationModel",
     "NeuralNetClassifier",
     "NeuralNetRegressionModel",
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "MultilayerPerceptronClassifier": "sparknn.ml.multilayer_perceptron",
     "NeuralNetClassificationModel": "sparknn.ml.classifier",
     "NeuralNetClassifier": "sparknn.ml.classifier",
     "NeuralNetRegressionModel": "sparknn.ml.regressor",

@@ -7,9 +7,10 @@ import numpy as np
 
 from sparknn.core.config import AveragingConfig, RoundRequest, TrainConfig
 from sparknn.core.nn.network import Network
-from sparknn.core.training.aggregation import ValidationSums, WorkerReport, WorkerSum, merge_sums
+from sparknn.core.training.aggregation import WorkerReport, WorkerSum, merge_sums
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.runner import RoundResult
+from sparknn.core.training.validation import ValidationSums
 
 NETWORK = Network((1, 1), loss="squared")
 

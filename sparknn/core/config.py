@@ -147,11 +147,11 @@ class AveragingConfig:
     final : str
         One of ``FINAL_WEIGHTS``.
     patience : int
-        Rounds without a better validation loss before the fit stops; 0: no early stopping.
+        Rounds without a better score before the fit stops; 0: no early stopping.
     tol : float
-        Least decrease of the validation loss that counts as better.
+        Least gain that counts as better.
     metric : str
-        ``loss``, or ``accuracy``: its error rate is then the loss that the others mean.
+        One of ``metric_names``: what scores a network on the validation rows.
     """
 
     rule: str = "mean"
@@ -185,6 +185,8 @@ class RoundRequest:
         Weights of the sparse block.
     penalty_factor : float
         Multiplies the L2 penalty.
+    metric : str
+        What to sum over validation rows: see ``AveragingConfig``.
     """
 
     config: TrainConfig
@@ -196,3 +198,4 @@ class RoundRequest:
     units_ahead: int = 0
     rows: Float32Array | None = None
     penalty_factor: float = 1.0
+    metric: str = "loss"

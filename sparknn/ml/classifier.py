@@ -98,6 +98,9 @@ class NeuralNetClassifier(
         warn_of_identifier(label.name, n_classes, engine.info.n_rows)
         warn_of_one_class(label.name, seen)
         thresholds_for(self, n_classes)
+        if self.getValidationMetric() == "areaUnderROC" and n_classes != 2:
+            problem = f" = 'areaUnderROC'; it needs two classes, not {n_classes}. Use 'f1'."
+            raise ParamError(type(self).__name__, {"validationMetric": problem})
         balanced = self.getClassWeight() == "balanced"
         class_weight = balanced_weights(seen, n_classes) if balanced else None
         weights = np.array([*seen.values()])
@@ -108,7 +111,6 @@ class NeuralNetClassifier(
             "crossEntropy",
             class_weight=class_weight,
             null_loss=entropy(weights),
-            validation_metric=self.getValidationMetric(),
         )
 
     def _declared(self, label: StructField) -> DeclaredClasses | None:

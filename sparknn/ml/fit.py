@@ -190,7 +190,7 @@ def _outcome(
     if isinstance(state.on_checkpoint, Checkpoints):
         state.on_checkpoint.clear()
     summary = TrainingSummary(
-        records=[in_target_units(record, state.config) for record in state.history],
+        records=[in_target_units(record, state) for record in state.history],
         n_rows=info.n_rows,
         n_validation=info.n_validation,
         n_features=info.n_features,

@@ -51,6 +51,7 @@ class NetworkKeywords(TypedDict, total=False):
     averagingMomentum: float | _Auto
     localState: str
     finalWeights: str
+    validationMetric: str
     patience: int
     tol: float
     aggregationDepth: int
@@ -69,8 +70,15 @@ class ClassifierKeywords(NetworkKeywords, total=False):
     rawPredictionCol: str
     thresholds: Sequence[float] | None
     classWeight: str
-    validationMetric: str
     numClasses: int
+
+
+class PerceptronKeywords(ClassifierKeywords, total=False):
+    """Keywords of ``MultilayerPerceptronClassifier``."""
+
+    layers: Sequence[int]
+    blockSize: int
+    initialWeights: Any
 
 
 class RegressorKeywords(NetworkKeywords, total=False):

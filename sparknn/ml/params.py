@@ -7,6 +7,7 @@ default, a range, or a doc that explains it for this estimator.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pyspark.ml.base import Model
@@ -35,6 +36,7 @@ from sparknn.core.nn.schedules import SCHEDULES
 from sparknn.core.nn.solvers import SOLVERS
 from sparknn.core.training.averaging import AVERAGING_RULES
 from sparknn.core.training.final_weights import FINAL_WEIGHTS
+from sparknn.core.training.validation import metric_names
 from sparknn.ml.checked_params import (
     AUTO,
     AutoOr,
@@ -197,6 +199,17 @@ class _ModelOrPath:
         return _STRING(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
+def _validation_metric(names: Sequence[str]) -> CheckedParam[Any]:
+    return CheckedParam(
+        "validationMetric",
+        "what patience, tol and finalWeights go by: the loss of the validation rows, or a metric "
+        "as Spark's evaluators define it",
+        _STRING,
+        "loss",
+        OneOf(tuple(names)),
+    )
+
+
 class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     """Params of the workers, the averaging of their networks, and the end of the rounds."""
 
@@ -234,21 +247,22 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     )
     finalWeights: CheckedParam[Any] = CheckedParam(
         "finalWeights",
-        "network that a fit returns: of the last round, or the best by validation loss, which is "
+        "network that a fit returns: of the last round, or the best by validationMetric, which is "
         "the last unless that is worse by more than the standard error; 'auto' is best with "
         "validation rows, otherwise last",
         _STRING,
         AUTO,
         OneOf((AUTO, *FINAL_WEIGHTS)),
     )
+    validationMetric = _validation_metric(["loss"])
     patience = CheckedParam(
         "patience",
-        "rounds without a better validation loss after which a fit stops; 0 for never",
+        "rounds without a better validationMetric after which a fit stops; 0 for never",
         _INT,
         0,
         Range(0),
     )
-    tol = CheckedParam("tol", "decrease that makes a validation loss better", _FLOAT, 0.0, Range(0))
+    tol = CheckedParam("tol", "change that makes a validationMetric better", _FLOAT, 0.0, Range(0))
     aggregationDepth = CheckedParam(
         "aggregationDepth", "depth of the tree that sums the networks", _INT, 2, _COUNT
     )
@@ -270,6 +284,7 @@ class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     setLocalState, getLocalState = setter(localState), getter(localState)
     setFinalWeights, getFinalWeights = setter(finalWeights), getter(finalWeights)
     setPatience, getPatience = setter(patience), getter(patience)
+    setValidationMetric, getValidationMetric = setter(validationMetric), getter(validationMetric)
     setInitialModel, getInitialModel = setter(initialModel), getter(initialModel)
 
 
@@ -520,16 +535,8 @@ class ClassifierParams(NetworkParams):
         "none",
         OneOf(("none", "balanced")),
     )
-    validationMetric = CheckedParam(
-        "validationMetric",
-        "what patience, tol and finalWeights go by: the loss of the validation rows, or their "
-        "accuracy",
-        _STRING,
-        "loss",
-        OneOf(("loss", "accuracy")),
-    )
+    validationMetric = _validation_metric(metric_names(classifies=True))
     setClassWeight, getClassWeight = setter(classWeight), getter(classWeight)
-    setValidationMetric, getValidationMetric = setter(validationMetric), getter(validationMetric)
 
 
 class HasNumClasses(CheckedParams):
@@ -578,5 +585,6 @@ class RegressorParams(NetworkParams, HasLoss):
         [0.5],
         _Quantiles(),
     )
+    validationMetric = _validation_metric(metric_names(classifies=False))
     setLoss = setter(loss)
     setQuantiles, getQuantiles = setter(quantiles), getter(quantiles)

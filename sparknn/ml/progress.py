@@ -12,6 +12,7 @@ from typing import Any
 
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
+from sparknn.core.training.validation import METRICS
 from sparknn.ml.callbacks import FinishedRound
 from sparknn.ml.live_line import LiveLine
 from sparknn.ml.training_setup import in_target_units
@@ -41,7 +42,7 @@ class Progress:
 
     def __call__(self, fit: FitState, record: RoundRecord) -> bool:
         """Report a round that has ended, as ``FitState.on_round_end``; return whether to stop."""
-        record = in_target_units(record, fit.config)
+        record = in_target_units(record, fit)
         name, line = map_name(self.map_index, self.n_maps), round_line(record, fit)
         line = f"{name}: {line}" if name else line
         log.info("%s", line, extra={"sparknn_round": record, "sparknn_uid": self.estimator.uid})
@@ -94,10 +95,11 @@ def scores_of(record: RoundRecord, fit: FitState) -> str:
     scores = f"loss {record.loss:.4f}"
     if math.isnan(record.validation_loss):
         return scores
-    loss_fn = fit.config.network.loss_fn
-    metric = (
-        f"accuracy {100 * record.validation_metric:.2f} %"
-        if loss_fn.classifies
-        else f"{loss_fn.metric_name} {record.validation_metric:.4g}"
-    )
+    loss_fn, metric = fit.config.network.loss_fn, f"{record.validation_metric:.4g}"
+    if fit.averaging.metric in METRICS:
+        metric = f"{fit.averaging.metric} {metric}"
+    elif loss_fn.classifies:
+        metric = f"accuracy {100 * record.validation_metric:.2f} %"
+    else:
+        metric = f"{loss_fn.metric_name} {metric}"
     return f"{scores}  validation loss {record.validation_loss:.4f}, {metric}"

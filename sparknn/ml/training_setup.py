@@ -13,6 +13,7 @@ from sparknn.core.nn.network import MAX_PARAMS, Network
 from sparknn.core.predictor import LocalPredictor
 from sparknn.core.training.fit_state import FitState
 from sparknn.core.training.history import RoundRecord
+from sparknn.core.training.validation import METRICS
 from sparknn.core.types import Float32Array, Float64Array
 from sparknn.engine.interface import DataError, Engine
 from sparknn.ml.checked_params import AUTO
@@ -51,8 +52,6 @@ class Target:
     class_weight : ndarray, shape (k,), optional
     null_loss : float
         Training loss of the best constant prediction.
-    validation_metric : str
-        See ``AveragingConfig``.
     """
 
     n_outputs: int
@@ -60,7 +59,6 @@ class Target:
     standardizer: Standardizer | None = None
     class_weight: Float64Array | None = None
     null_loss: float = 0.0
-    validation_metric: str = "loss"
 
 
 def make_fit(
@@ -168,7 +166,7 @@ def make_fit(
         final=chosen.finalWeights,
         patience=params.getPatience(),
         tol=params.getTol(),
-        metric=target.validation_metric,
+        metric=params.getValidationMetric(),
     )
     theta = None if initial is None else _initial_theta(initial, config, info.input_offset)
     return FitState(
@@ -253,8 +251,7 @@ def params_that_need_validation(params: NetworkParams) -> list[str]:
         "patience": params.getPatience() > 0,
         "tol": params.getTol() > 0,
         "finalWeights": params.getFinalWeights() == "best",
-        "validationMetric": params.hasParam("validationMetric")
-        and params.getOrDefault("validationMetric") != "loss",
+        "validationMetric": params.getValidationMetric() != "loss",
     }
     return [name for name, needed in needs.items() if needed]
 
@@ -327,16 +324,16 @@ def center_logits(network: Network, theta: Float32Array) -> Float32Array:
     return moved.astype(np.float32)
 
 
-def in_target_units(record: RoundRecord, config: TrainConfig) -> RoundRecord:
+def in_target_units(record: RoundRecord, fit: FitState) -> RoundRecord:
     """Return the record with ``validation_metric`` as an error in the label's units.
 
     A fit sees standardised targets. Losses keep those units; so does the squared error of several
     targets, which is a sum over targets of different units.
     """
-    targets = config.target_standardizer
-    if targets is None or len(targets.factor) != 1:
+    targets = fit.config.target_standardizer
+    if targets is None or len(targets.factor) != 1 or fit.averaging.metric in METRICS:
         return record
-    factor = float(targets.factor[0]) ** config.network.loss_fn.metric_power
+    factor = float(targets.factor[0]) ** fit.config.network.loss_fn.metric_power
     # A constant target, of factor 0, is predicted as it is.
     metric = record.validation_metric / factor if factor else 0.0 * record.validation_metric
     return replace(record, validation_metric=metric)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sklearn.datasets import load_digits
@@ -85,6 +86,17 @@ def test_the_best_round_by_validation_is_kept(
     best = model.summary.history["validation_loss"].idxmin()
     held_out = rows.where("held_out")
     assert accuracy(model.transform(held_out)) == pytest.approx(scores[best])
+
+
+def test_a_fit_goes_by_f1_as_sparks_evaluator_defines_it(rows: DataFrame) -> None:
+    estimator = small(validationIndicatorCol="held_out", finalWeights="last", maxIter=1)
+    fitted = estimator.setValidationMetric("f1").fit(rows)
+    predicted = fitted.transform(rows.where("held_out"))
+    expected = MulticlassClassificationEvaluator(metricName="f1").evaluate(predicted)
+    assert fitted.summary.history["validation_metric"].iloc[-1] == pytest.approx(expected)
+    with pytest.raises(ParamError) as caught:
+        estimator.setValidationMetric("areaUnderROC").fit(rows)
+    assert set(caught.value.problems) == {"validationMetric"}
 
 
 def test_progress_is_logged(rows: DataFrame, caplog: pytest.LogCaptureFixture) -> None:

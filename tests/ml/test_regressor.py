@@ -89,6 +89,17 @@ def test_the_validation_metric_is_in_units_of_the_label(
     )
 
 
+def test_a_fit_goes_by_a_metric_as_sparks_evaluator_defines_it(rows: DataFrame) -> None:
+    estimator = small(validationIndicatorCol="held_out", finalWeights="last", maxIter=2)
+    names = ["rmse", "r2"]
+    models = estimator.fit(rows, [{estimator.validationMetric: name} for name in names])
+    for name, fitted in zip(names, models, strict=True):
+        found = fitted.summary.history["validation_metric"].iloc[-1]
+        predicted = fitted.transform(rows.where("held_out"))
+        expected = RegressionEvaluator(metricName=name).evaluate(predicted)
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_one_validation_row_does_not_choose_the_round(spark: SparkSession) -> None:
     """An outlier, on the side to which the first networks err, decides the validation loss."""
     y = X @ np.arange(1.0, X.shape[1] + 1)

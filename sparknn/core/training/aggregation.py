@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sparknn.core.training.fixed_point import FRACTION_BITS, VALUE_BITS
 from sparknn.core.training.row_sums import RowSums
+from sparknn.core.training.validation import ValidationSums
 from sparknn.core.types import Float32Array, FloatArray
 
 # Values that are converted at a time: all at once, a large network would be in memory twice more.
@@ -36,26 +37,6 @@ def weight_scale_for(total_weight: float) -> float:
         Sum of the weights of all training rows, over all workers.
     """
     return 2.0 ** math.ceil(math.log2(total_weight)) if total_weight > 0 else 1.0
-
-
-@dataclass(frozen=True)
-class ValidationSums:
-    """Sums over a worker's validation rows.
-
-    Parameters
-    ----------
-    loss_sum, metric_sum, weight : float
-        Weighted sums of losses and of correct predictions (or squared errors); sum of weights.
-    n_rows : int
-    square_sum : float
-        Weighted sum of squared losses.
-    """
-
-    loss_sum: float
-    metric_sum: float
-    weight: float
-    n_rows: int
-    square_sum: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from sparknn.core.nn.solvers import SOLVERS
 from sparknn.core.training.aggregation import DIVERGED, WorkerSum
 from sparknn.core.training.averaging import AVERAGING_RULES, AveragingState, average_blocks
 from sparknn.core.training.final_weights import FinalWeights
-from sparknn.core.training.history import RoundRecord, loss_at_start, make_record, mean_validation
+from sparknn.core.training.history import RoundRecord, loss_at_start, make_record
 from sparknn.core.training.round_length import RoundTimes, next_round_length, training_time
 from sparknn.core.training.runner import RoundRunner
+from sparknn.core.training.validation import mean_validation
 from sparknn.core.types import Float32Array, FloatArray
 
 log = logging.getLogger("sparknn")
@@ -35,6 +36,10 @@ _INIT_STREAM = 2**32 - 1
 
 class DivergedError(RuntimeError):
     """No worker returned a usable network, in several consecutive rounds or in all of them."""
+
+
+class UndefinedMetricError(ValueError):
+    """The validation rows do not define the metric that the fit goes by."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ class FitState:
     history : list of RoundRecord
     ended : bool
     error : Exception, optional
-        Why the fit ended without a network: DivergedError, or what ``on_round_end`` raised.
+        Why the fit ended without a network: DivergedError, UndefinedMetricError, or what
+        ``on_round_end`` raised.
     """
 
     config: TrainConfig
@@ -155,6 +161,7 @@ class FitState:
             units_ahead,
             rows,
             self.penalty_factor,
+            self.averaging.metric,
         )
 
     @property
@@ -247,17 +254,28 @@ class FitState:
         """Complete the last round's record with the validation score of its network."""
         if not self.history:
             return
-        score = mean_validation(total)
+        scores = [report.score for report in total.ordered() if report.score is not None]
+        score = mean_validation(scores, self.averaging.metric)
         if score is not None:
             self.history[-1] = replace(
                 self.history[-1], validation_loss=score.loss, validation_metric=score.metric
             )
-            loss, error = score.by(self.averaging.metric)
-            better = self._final.record_loss(self.current, loss, self.averaging.tol, error)
+            if math.isnan(score.objective) and math.isfinite(score.loss):
+                self.error, self.ended = self._undefined_metric(), True
+                return
+            better = self._final.record_loss(
+                self.current, score.objective, self.averaging.tol, score.error
+            )
             self._since_best = 0 if better else self._since_best + 1
             if self.averaging.patience and self._since_best >= self.averaging.patience:
                 self.ended = True
         self._notify()
+
+    def _undefined_metric(self) -> UndefinedMetricError:
+        return UndefinedMetricError(
+            f"The validation rows do not define {self.averaging.metric}: they have one class only, "
+            "or labels that do not vary. Use more validation rows, or another validationMetric."
+        )
 
     def _notify(self) -> None:
         if self.on_round_end is None:

@@ -24,8 +24,9 @@ class RoundRecord:
     loss : float
         Weighted mean of the rows' losses, each before its step; NaN without a step.
     validation_loss, validation_metric : float
-        Of the averaged network at the end of the round. The metric is the accuracy, or the mean
-        squared error, summed over standardised targets. NaN without validation rows.
+        Of the averaged network at the end of the round. The metric is what the fit goes by; if that
+        is the loss, the accuracy, or the mean squared error, summed over standardised targets. NaN
+        without validation rows.
     loss_before, loss_after : float
         Training loss before and after averaging: over the last tenth of the round, and over the
         first tenth of the next one (NaN in the last round).
@@ -138,35 +139,3 @@ def mean_loss(sums: list[LossSum]) -> float:
 def loss_at_start(total: WorkerSum) -> float:
     """Return the mean loss over the first tenth of a round."""
     return mean_loss([report.first for report in total.ordered() if report.share])
-
-
-@dataclass(frozen=True)
-class ValidationScore:
-    """Mean validation loss and metric, and the standard error of the loss."""
-
-    loss: float
-    metric: float
-    error: float
-    n_rows: int
-
-    def by(self, metric: str) -> tuple[float, float]:
-        """Return the loss, or the error rate for ``accuracy``, and its standard error."""
-        if metric == "loss":
-            return self.loss, self.error
-        if not math.isfinite(self.loss):
-            return math.inf, 0.0
-        return 1 - self.metric, math.sqrt(self.metric * max(0.0, 1 - self.metric) / self.n_rows)
-
-
-def mean_validation(total: WorkerSum) -> ValidationScore | None:
-    """Return the means over all validation rows; None without any."""
-    scores = [report.score for report in total.ordered() if report.score is not None]
-    weight = math.fsum(score.weight for score in scores)
-    if weight <= 0:
-        return None
-    loss = math.fsum(score.loss_sum for score in scores) / weight
-    metric = math.fsum(score.metric_sum for score in scores) / weight
-    square = math.fsum(score.square_sum for score in scores) / weight
-    n_rows = sum(score.n_rows for score in scores)
-    error = math.sqrt(max(0.0, square - loss * loss) / n_rows)
-    return ValidationScore(loss, metric, error, n_rows)

@@ -27,7 +27,7 @@ from sparknn.core.data.chunks import split_by_size
 from sparknn.core.data.inputs import Inputs
 from sparknn.core.data.rows import Rows
 from sparknn.core.nn.input_layer import FixedRows, SparseBatch
-from sparknn.core.training.aggregation import ValidationSums, WorkerReport, WorkerSum
+from sparknn.core.training.aggregation import WorkerReport, WorkerSum
 from sparknn.core.training.local_trainer import (
     LocalResult,
     LocalTrainer,
@@ -35,7 +35,8 @@ from sparknn.core.training.local_trainer import (
     working_bytes,
 )
 from sparknn.core.training.row_sums import RowSums
-from sparknn.core.types import Float32Array, FloatArray, TargetArray
+from sparknn.core.training.validation import METRICS, ValidationSums
+from sparknn.core.types import Float32Array, Float64Array, FloatArray, TargetArray
 
 # Where networks train interleaved: mini-batches that one takes before the next continues.
 _BATCHES_PER_CHUNK = 8
@@ -157,6 +158,7 @@ def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[Validatio
     """Score networks that see the same mini-batches."""
     config = requests[0].config
     sums = np.zeros((len(requests), 3))
+    others: dict[int, Float64Array] = {}
     weight_sum = 0.0
     n_dense = config.n_dense
     most = min(_SCORE_ROWS, rows.n_rows, max(1, _SCORE_BYTES // (4 * max(n_dense, 1))))
@@ -169,30 +171,35 @@ def _score_group(requests: Sequence[RoundRequest], rows: Rows) -> list[Validatio
             rows.read(start, stop), np.arange(n), -(-n // most), repeat(out), config, inputs
         )
         for X, y, sample_weight, weight, _, entries in batches:
-            for request, mine in zip(requests, sums, strict=True):
-                mine += _sums(request, X, y, sample_weight, entries)
+            for number, request in enumerate(requests):
+                logits = _logits(request, X, entries)
+                sums[number] += _sums(request, logits, y, sample_weight)
+                if request.metric in METRICS:
+                    more = METRICS[request.metric].sums(request.config, logits, y, sample_weight)
+                    others[number] = others[number] + more if number in others else more
             weight_sum += weight
     return [
-        ValidationSums(float(loss), float(metric), weight_sum, rows.n_rows, float(square))
-        for loss, square, metric in sums
+        ValidationSums(
+            float(loss), float(metric), weight_sum, rows.n_rows, float(square), others.get(n)
+        )
+        for n, (loss, square, metric) in enumerate(sums)
     ]
 
 
-def _sums(
-    request: RoundRequest,
-    X: Float32Array,
-    y: TargetArray,
-    weight: FloatArray,
-    entries: SparseBatch | None,
-) -> tuple[float, float, float]:
-    """Return weighted sums of the losses, of their squares, and of the metric."""
-    network = request.config.input_layer.dense
+def _logits(request: RoundRequest, X: Float32Array, entries: SparseBatch | None) -> FloatArray:
     inputs = None
     if entries is not None and request.rows is not None:
         inputs = FixedRows(entries, request.rows)
-    logits = network.logits(request.state[0], X, inputs)
-    losses = network.loss_fn.values(logits, y).astype(np.float64)
-    metrics = network.loss_fn.metrics(logits, y).astype(np.float64)
+    return request.config.input_layer.dense.logits(request.state[0], X, inputs)
+
+
+def _sums(
+    request: RoundRequest, logits: FloatArray, y: TargetArray, weight: FloatArray
+) -> tuple[float, float, float]:
+    """Return weighted sums of the losses, of their squares, and of the loss's metric."""
+    loss_fn = request.config.network.loss_fn
+    losses = loss_fn.values(logits, y).astype(np.float64)
+    metrics = loss_fn.metrics(logits, y).astype(np.float64)
     return (
         float(np.dot(losses, weight)),
         float(np.dot(np.square(losses), weight)),

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparknn.core.training.aggregation import LossSum, ValidationSums, WorkerReport, WorkerSum
+from sparknn.core.training.aggregation import LossSum, WorkerReport, WorkerSum
 from sparknn.core.training.averaging import AveragingState
 from sparknn.core.training.history import (
     RoundRecord,
-    ValidationScore,
     loss_at_start,
     make_record,
-    mean_validation,
 )
 
 START = AveragingState.start(np.zeros(2, np.float32))
@@ -160,20 +158,3 @@ def test_a_record_does_not_depend_on_the_order_of_the_reports() -> None:
     forward = record_of(reduce(WorkerSum.merge, totals), 0, START, START, 1)
     backward = record_of(reduce(WorkerSum.merge, totals[::-1]), 0, START, START, 1)
     assert forward == backward
-
-
-def test_mean_score_is_over_all_validation_rows() -> None:
-    # Sixteen losses of mean 0.5, whose squares have the mean 1.25.
-    scores = [ValidationSums(6.0, 2.0, 4.0, 4, 15.0), None, ValidationSums(2.0, 6.0, 12.0, 12, 5.0)]
-    totals = [
-        WorkerSum.from_worker(None, WorkerReport(p, score=score)) for p, score in enumerate(scores)
-    ]
-    score = mean_validation(reduce(WorkerSum.merge, totals))
-    assert score == ValidationScore(0.5, 0.5, 0.25, 16)
-    assert score.by("loss") == (0.5, 0.25)
-    assert score.by("accuracy") == (0.5, 0.125)
-
-
-@pytest.mark.parametrize("score", [None, ValidationSums(0.0, 0.0, 0.0, 3)])
-def test_without_validation_rows_there_is_no_score(score: ValidationSums | None) -> None:
-    assert mean_validation(WorkerSum.from_worker(None, WorkerReport(0, score=score))) is None
