@@ -89,6 +89,7 @@ PEERS = {
         once=True,
     ),
 }
+TRANSFORM = "transform"
 TRAIN, FEW = str(MNIST / "train.parquet"), 6_000
 OUT = MNIST.parents[2] / "out/peers"
 Run = dict[str, Any]
@@ -153,32 +154,29 @@ def measure(arguments: list[str], threads: int, limit_s: float, log_path: Path) 
     return run | about | {"peak_bytes": peak or None}
 
 
-def run_in_turns(names: list[str], asked: argparse.Namespace) -> tuple[list[Run], Run]:
-    """Run ``transform``, then every peer once per round."""
-    runs: list[Run] = []
-    started, round_s = time.perf_counter(), 0.0
+def run_in_turns(names: list[str], asked: argparse.Namespace) -> Iterator[Run]:
+    """Yield what each peer did, once per round, and ``transform`` after the first."""
+    until = time.perf_counter() + 60 * asked.minutes
+    took: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         few = str(Path(folder, "few.parquet"))
         pq.write_table(pq.read_table(TRAIN)[:FEW], few, row_group_size=FEW // 6)
         files = ["--train", few if asked.quick else TRAIN, "--warm", few]
-        transform = measure(["transform", *files], 1, asked.limit, OUT / "transform.log")
         for number in range(1, 1 + (1 if asked.quick else asked.rounds)):
-            if time.perf_counter() - started + round_s > 60 * asked.minutes:
-                print(f"No time for round {number}.", file=sys.stderr)
-                break
-            round_s = 0.0
-            for name in names:
-                peer = PEERS[name]
+            for name in [*names, TRANSFORM]:
+                peer = PEERS.get(name, Peer("transform", "", (), once=True))
                 if number > 1 and peer.once:
+                    continue
+                if time.perf_counter() + took.get(name, asked.limit) > until:
+                    print(f"Round {number}: no time for {name}.", file=sys.stderr)
                     continue
                 lengths = [min(n, 3) for n in peer.lengths[:1]] if asked.quick else peer.lengths
                 arguments = [peer.kind, *map(str, lengths), *files, "--seed", str(number)]
                 log = OUT / f"{name.replace(' ', '-')}-{number}.log"
                 run = measure(arguments, peer.threads, asked.limit, log)
-                runs.append({"name": name, "round": number} | run)
-                round_s += 0 if peer.once else run["process_s"]
-                print(f"Round {number}, {name}: {run['process_s']:.0f} s", file=sys.stderr)
-    return runs, transform
+                took[name] = run["process_s"]
+                print(f"Round {number}, {name}: {took[name]:.0f} s", file=sys.stderr)
+                yield {"name": name, "round": number} | run
 
 
 def reached(run: Run, goal: float) -> dict[str, Any] | None:
@@ -222,25 +220,39 @@ def table(runs: list[Run]) -> Iterator[str]:
             yield f"| {' | '.join(cells)} |"
     yield ""
     for name, goal in [(name, goal) for name in list(of)[1:] for goal in GOALS]:
-        turns = zip(of[name], of["sparknn"], strict=False)  # some peers have the first turn only
-        fits = [(reached(theirs, goal), reached(ours, goal)) for theirs, ours in turns]
+        ours = {run["round"]: run for run in of["sparknn"]}
+        turns = [(run, ours[run["round"]]) for run in of[name] if run["round"] in ours]
+        fits = [(reached(theirs, goal), reached(mine, goal)) for theirs, mine in turns]
         both = [(theirs["seconds"], ours["seconds"]) for theirs, ours in fits if theirs and ours]
         if both:
             times = ratio([theirs for theirs, _ in both], [ours for _, ours in both])
             yield f"- {name}, {100 * goal:g} %: {times} sparknn's seconds"
 
 
-def rates(transform: Run) -> Iterator[str]:
+def rates(runs: list[Run]) -> Iterator[str]:
     """Yield a line about ``transform``, rows per second."""
-    if transform["outcome"]:
-        yield f"- transform: {transform['outcome']}"
-        return
-    ours, theirs = transform["sparknn"], transform["mlpc"]
-    thousands = [spread([rate / 1000 for rate in rates], "") for rates in (ours, theirs)]
-    yield (
-        f"- transform, thousand rows per second: sparknn {thousands[0]}, MLPC {thousands[1]} with "
-        f"BLAS {transform['blas']}; sparknn is {ratio(ours, theirs)} as fast"
-    )
+    for run in (run for run in runs if run["name"] == TRANSFORM):
+        ours, theirs = run.get("sparknn"), run.get("mlpc")
+        if not ours or not theirs:
+            yield f"- transform: {run['outcome']}"
+            continue
+        thousands = [spread([rate / 1000 for rate in each], "") for each in (ours, theirs)]
+        yield (
+            f"- transform of the test rows, thousand rows per second: sparknn {thousands[0]}, MLPC "
+            f"{thousands[1]} with BLAS {run['blas']}; sparknn is {ratio(ours, theirs)} as fast"
+        )
+
+
+def circumstances(runs: list[Run]) -> Iterator[str]:
+    """Yield lines about the machine."""
+    about = machine()
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    loads = [run["load"] for run in runs]
+    yield f"- {about['cores']} cores, {about['processor']}; {versions}"
+    if loads:
+        yield (
+            f"- Load average, the processes measured included: {min(loads):.1f} to {max(loads):.1f}"
+        )
 
 
 def draw(runs: list[Run], path: Path) -> str:
@@ -288,28 +300,40 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"some of {'; '.join(PEERS)}; default: all")
     parser.add_argument("--quick", action="store_true", help=f"{FEW:,} rows, short fits, one round")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--minutes", type=float, default=14, help="start no round that ends later")
+    parser.add_argument(
+        "--minutes", type=float, default=14, help="start nothing that may end later"
+    )
     parser.add_argument("--limit", type=float, default=150, help="seconds of a peer per round")
     asked = parser.parse_args()
     if unknown := sorted(set(asked.names) - set(PEERS)):
         parser.error(f"no peer {'; '.join(unknown)}; there are {'; '.join(PEERS)}")
-    names = []
-    for name in asked.names or PEERS:
-        if PEERS[name].needs and not find_spec(PEERS[name].needs):
-            print(f"Left out: {name}, without {PEERS[name].needs} (pip install '.[peers]').")
-        else:
-            names.append(name)
+    wanted = list(asked.names or PEERS)
+    missing = {
+        name: f"{name}, without {PEERS[name].needs} (pip install '.[peers]')"
+        for name in wanted
+        if PEERS[name].needs and not find_spec(PEERS[name].needs)
+    }
+    names = [name for name in wanted if name not in missing]
     OUT.mkdir(parents=True, exist_ok=True)
-    runs, transform = run_in_turns(names, asked)
-    settings = [f"- {name}: {PEERS[name].settings} {PEERS[name].lengths}" for name in names]
+    notes = [f"- {name}: {PEERS[name].settings} {PEERS[name].lengths}" for name in names]
+    notes += [f"- Left out: {name}" for name in missing.values()]
     if asked.quick:
-        settings.append(f"- Of {FEW:,} rows and short fits (--quick): these figures say nothing.")
-    text = "\n".join([*table(runs), *rates(transform), "", *settings])
-    print(text)
+        notes.append(f"- Of {FEW:,} rows and short fits (--quick): these figures say nothing.")
+    runs: list[Run] = []
+    text = "Nothing was run."
+    for run in run_in_turns(names, asked):
+        # Written after every run: a benchmark that is ended keeps what it has measured.
+        runs.append(run)
+        text = "\n".join([*table(runs), *rates(runs), "", *circumstances(runs), *notes])
+        write(text, names, runs)
+    print(f"{text}\n\n{draw(runs, OUT / 'peers.png')}")
+
+
+def write(text: str, names: list[str], runs: list[Run]) -> None:
+    """Write the table as Markdown, all that was measured as JSON, and the fits as CSV."""
     (OUT / "peers.md").write_text(text + "\n")
     about = machine() | {"peers": {name: asdict(PEERS[name]) for name in names}}
-    everything = about | {"runs": runs, "transform": transform}
-    (OUT / "peers.json").write_text(json.dumps(everything, indent=1))
+    (OUT / "peers.json").write_text(json.dumps(about | {"runs": runs}, indent=1))
     with (OUT / "peers.csv").open("w", newline="") as file:
         columns = ["name", "round", "length", "seconds", "setup_s", "accuracy"]
         lines = csv.DictWriter(file, columns)
@@ -318,7 +342,6 @@ def main() -> None:
             lines.writerows(
                 {"name": run["name"], "round": run["round"], **fit} for fit in run["fits"]
             )
-    print(f"\n{draw(runs, OUT / 'peers.png')}")
 
 
 if __name__ == "__main__":
