@@ -185,6 +185,23 @@ def test_parameters_that_were_changed(bits: list[tuple[int, int]], length: int) 
         assert sum(len(values) for _, values in chunks) < 1000
 
 
+def test_pages_that_hold_more_than_the_footer_says() -> None:
+    """As whoever writes the bytes can: 43 in place of 3,000,000, in as many bytes."""
+    n, sink = 3_000_000, pa.BufferOutputStream()
+    values = pa.ListArray.from_arrays([0, n], np.zeros(n, np.float32))
+    table = pa.table({"chunk": pa.array([0], pa.int32()), "values": values})
+    parquet.write_table(table, sink, store_schema=False, compression="zstd")
+    data = bytes(sink.getvalue())
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    true, small = b"\x80\x9b\xee\x02", b"\xd6\x80\x80\x00"
+    footer = data[start:].replace(true, small)
+    data = data[:start] + footer
+    group = parquet.ParquetFile(pa.BufferReader(data)).metadata.row_group(0)
+    assert group.column(1).num_values == 43
+    with pytest.raises(ValueError, match=r"expected 43 values; a file declares 3000\d\d\d, in"):
+        list(_decode(data, np.dtype("<f4"), 43))
+
+
 def test_files_of_arrow_are_not_opened() -> None:
     """Old versions of it run code that their schema may hold."""
     sink = pa.BufferOutputStream()

@@ -341,7 +341,7 @@ def test_parameters_that_were_changed(
     changed = pa.table({"chunk": pa.array(chunks, pa.int32()), "values": values})
     part = damaged / "theta" / "part-0.parquet"
     parquet.write_table(changed, part, compression="zstd", store_schema=False)
-    assert part.stat().st_size < 2000
+    assert part.stat().st_size < 5000
     with pytest.raises(ModelFormatError, match=message):
         NeuralNetClassificationModel.load(str(damaged))
 
