@@ -1,41 +1,51 @@
-"""Sum up what the pages of a parquet file claim to hold, before anything decodes them.
+"""Sum up what a parquet file declares that it holds, before anything decodes it.
 
-A reader allocates what the header of a page says; the file's footer may say something else. A
-header is a struct of Thrift's compact protocol: https://github.com/apache/parquet-format.
+A reader allocates what the headers of pages say; the footer may say something else. Both are
+structs of Thrift's compact protocol: https://github.com/apache/parquet-format. They are parsed
+here because pyarrow ends the process at some damaged footers when asked for a column's metadata.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# Fields of a PageHeader. The headers of all kinds of data pages and of dictionaries begin with the
-# number of values.
-_UNCOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY, _DATA_V2 = 2, 3, 5, 7, 8
+# Ids of fields.
+_ROW_GROUPS, _COLUMNS, _METADATA = 4, 1, 3
+_N_VALUES, _SIZE, _DATA_OFFSET, _DICTIONARY_OFFSET = 5, 7, 9, 11
+_UNCOMPRESSED, _COMPRESSED = 2, 3
+# The headers of data pages, dictionaries and newer data pages: each has the number of values first.
+_PAGES = (5, 7, 8)
+# Bytes of values of a fixed size: of a field, true and false have none.
+_FIXED = {1: 0, 2: 0, 3: 1, 7: 8}
 
 
-def claimed(data: bytes, column: Any) -> tuple[int, int]:
-    """Return how many values, and how many bytes, the pages of a column declare.
-
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    column : pyarrow.parquet.ColumnChunkMetaData
+def declared(data: bytes) -> tuple[int, int]:
+    """Return how many values, and how many bytes, all pages of a file declare.
 
     Raises
     ------
-    IndexError, KeyError, RecursionError, ValueError
-        If there are no such pages.
+    IndexError, KeyError, RecursionError, TypeError, ValueError
+        If it is damaged, or no parquet file.
     """
-    at = column.data_page_offset
-    if column.dictionary_page_offset:
-        at = min(at, column.dictionary_page_offset)
+    if len(data) < 12 or data[-4:] != b"PAR1":
+        raise ValueError("a file that is not parquet, or was truncated")
+    footer, _ = _struct(data, len(data) - 8 - int.from_bytes(data[-8:-4], "little"))
+    n_values = n_bytes = 0
+    for group in footer[_ROW_GROUPS]:
+        for column in group[_COLUMNS]:
+            found = _of_column(data, column[_METADATA])
+            n_values, n_bytes = n_values + found[0], n_bytes + found[1]
+    return n_values, n_bytes
+
+
+def _of_column(data: bytes, column: dict[int, Any]) -> tuple[int, int]:
+    at = min(column[_DATA_OFFSET], column.get(_DICTIONARY_OFFSET) or column[_DATA_OFFSET])
     # Of a column without values, no page is read.
-    end = at + column.total_compressed_size if column.num_values else at
+    end = at + column[_SIZE] if column[_N_VALUES] else at
     n_values = n_bytes = 0
     while at < end:
         header, at = _struct(data, at)
-        found = [header[kind][1] for kind in (_DATA, _DICTIONARY, _DATA_V2) if kind in header]
+        found = [header[kind][1] for kind in _PAGES if kind in header]
         if min([header[_UNCOMPRESSED], header[_COMPRESSED], *found]) < 0:
             raise ValueError("a page of a negative size")
         n_values, n_bytes = n_values + sum(found), n_bytes + header[_UNCOMPRESSED]
@@ -44,26 +54,47 @@ def claimed(data: bytes, column: Any) -> tuple[int, int]:
 
 
 def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
-    """Return the fields of a struct that are numbers or structs, and where it ends."""
+    """Return the fields of a struct, and where it ends."""
+    if at < 0:
+        raise ValueError("a place before the file's start")
     fields: dict[int, Any] = {}
     number = 0
     while head := data[at]:
-        step, kind = head >> 4, head & 15
         at += 1
-        if step:
-            number += step
+        if head >> 4:
+            number += head >> 4
         else:
             number, at = _integer(data, at)
-        if kind in (4, 5, 6):  # integers of 16 to 64 bits
-            fields[number], at = _integer(data, at)
-        elif kind == 8:  # text
-            length, at = _unsigned(data, at)
-            at += length
-        elif kind == 12:
-            fields[number], at = _struct(data, at)
-        elif kind not in (1, 2):  # true and false
-            raise ValueError(f"a page header with a field of type {kind}")
+        if number in fields:
+            raise ValueError(f"field {number} twice")
+        fields[number], at = _value(data, at, head & 15)
     return fields, at + 1
+
+
+def _value(data: bytes, at: int, kind: int) -> tuple[Any, int]:
+    """Return a value that is a number, a struct or a list, or None, and where it ends."""
+    if kind in _FIXED:
+        return None, at + _FIXED[kind]
+    if kind in (4, 5, 6):
+        return _integer(data, at)
+    if kind == 8:  # text
+        size, at = _unsigned(data, at)
+        return None, at + size
+    if kind == 12:
+        return _struct(data, at)
+    if kind != 9:
+        raise ValueError(f"a value of type {kind}")
+    size, kind, at = data[at] >> 4, data[at] & 15, at + 1
+    if size == 15:
+        size, at = _unsigned(data, at)
+    values = []
+    for _ in range(size):
+        # In lists, true and false have a byte.
+        value, at = (None, at + 1) if kind in (1, 2) else _value(data, at, kind)
+        values.append(value)
+        if at > len(data):
+            raise ValueError("a list that does not end")
+    return values, at
 
 
 def _integer(data: bytes, at: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from sparknn.engine.filesystem import literal
 from sparknn.engine.python_worker import freeze_gc
 from sparknn.engine.worker_errors import translate_worker_errors
-from sparknn.ml.parquet_pages import claimed
+from sparknn.ml.parquet_pages import declared
 
 Number = TypeVar("Number", np.float32, np.float64)
 
@@ -96,22 +96,18 @@ def _decode(data: bytes, dtype: np.dtype[Any], most: int) -> Iterator[tuple[int,
     # Spark writes none, and pyarrow before 14.0.1 may run code that it holds (CVE-2023-47248).
     if b"ARROW:schema" in data:
         raise ValueError("expected a file that Spark wrote; found one that Arrow wrote.")
+    n_values, n_bytes = declared(data)
+    # Those of chunks, and in dictionaries, count too.
+    if n_values > 2 * most + _OVERHEAD or n_bytes > 2 * dtype.itemsize * most + _OVERHEAD:
+        raise ValueError(f"expected {most} values; a file declares {n_values}, in {n_bytes} bytes.")
     file = parquet.ParquetFile(pa.BufferReader(data))
-    metadata, schema = file.metadata, file.schema_arrow
+    schema = file.schema_arrow
     kinds = [getattr(field.type, "value_type", field.type) for field in schema]
     if schema.names != ["chunk", "values"] or kinds != [pa.int32(), pa.from_numpy_dtype(dtype)]:
         raise ValueError(
             f"expected columns chunk, values (of type {_ELEMENTS[dtype.str]}); found columns "
             f"{', '.join(schema.names):.100} of types {', '.join(map(str, kinds)):.100}."
         )
-    n_values = n_bytes = 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            found = claimed(data, column)
-            n_values, n_bytes = n_values + found[0], n_bytes + found[1]
-    # Those of chunks, and in dictionaries, count too.
-    if n_values > 2 * most + _OVERHEAD or n_bytes > 2 * dtype.itemsize * most + _OVERHEAD:
-        raise ValueError(f"expected {most} values; a file declares {n_values}, in {n_bytes} bytes.")
     table = file.read()
     for chunk, values in zip(table["chunk"].to_pylist(), table["values"], strict=True):
         if chunk is not None and values.is_valid:

@@ -196,8 +196,8 @@ def test_pages_that_hold_more_than_the_footer_says() -> None:
     true, small = b"\x80\x9b\xee\x02", b"\xd6\x80\x80\x00"
     footer = data[start:].replace(true, small)
     data = data[:start] + footer
-    group = parquet.ParquetFile(pa.BufferReader(data)).metadata.row_group(0)
-    assert group.column(1).num_values == 43
+    assert true not in footer
+    assert small in footer
     with pytest.raises(ValueError, match=r"expected 43 values; a file declares 3000\d\d\d, in"):
         list(_decode(data, np.dtype("<f4"), 43))
 
