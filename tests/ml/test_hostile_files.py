@@ -1,5 +1,6 @@
 """Whatever a file holds, readers return what it means or raise their own error; without Spark."""
 
+import copy
 import json
 import math
 import warnings
@@ -50,7 +51,7 @@ def changed(data: st.DataObject, value: Any) -> Any:
     for _ in range(data.draw(st.integers(1, 2))):
         container, key = data.draw(st.sampled_from(places(value)))
         if data.draw(st.booleans()):
-            container[key] = data.draw(VALUES)
+            container[key] = copy.deepcopy(data.draw(VALUES))
         elif isinstance(container, dict):
             container.pop(key, None)
     return value
