@@ -95,7 +95,7 @@ def load(line: str) -> NeuralNetClassificationModel:
 
 def test_what_was_saved_is_read() -> None:
     assert load(LINE).toLocal().predict_raw([[0.5, 1.0]]).shape == (1, 2)
-    vectors, metadata = _pack(SNAPSHOT)
+    vectors, metadata = _pack(SNAPSHOT, "fit")
     found = _unpack(json.dumps(metadata), lambda kind, size: vectors[kind][:size])
     _check(found, SNAPSHOT)
     assert math.isnan(found.numbers["best_error"])
@@ -135,7 +135,7 @@ def test_metadata_that_are_no_metadata(line: str) -> None:
 @settings(max_examples=100)
 def test_a_checkpoint_that_was_changed(data: st.DataObject) -> None:
     """It fits to its fit, or is skipped: ``latest`` catches every Exception."""
-    vectors, metadata = _pack(SNAPSHOT)
+    vectors, metadata = _pack(SNAPSHOT, "fit")
     metadata = changed(data, json.loads(json.dumps(metadata)))
     if data.draw(st.booleans()):
         vectors["float32"][0] = np.nan
