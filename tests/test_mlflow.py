@@ -145,6 +145,37 @@ def test_a_fit_logs_its_params_and_rounds(spark: SparkSession) -> None:
     assert named["map 1 of 2"].data.params["stepSize"] == "0.1"
 
 
+def test_autolog_logs_every_fit_until_it_is_disabled(spark: SparkSession) -> None:
+    rows = table(spark, *blobs(60))
+    network = NeuralNetClassifier(maxIter=2, hiddenLayers=[2], numWorkers=2)
+    client, experiment = mlflow.MlflowClient(), mlflow.create_experiment("autolog")
+    mlflow.set_experiment(experiment_id=experiment)
+
+    def runs() -> list[Any]:
+        return client.search_runs([experiment], order_by=["attributes.start_time ASC"])
+
+    sparknn.mlflow.autolog()
+    try:
+        fitted = network.fit(rows)
+        assert mlflow.active_run() is None
+        (run,) = runs()
+        assert run.info.status == "FINISHED"
+        assert run.data.params["hiddenLayers"] == "[2]"
+        # A logged model repeats the last metrics of its run.
+        assert dict(metrics_of(run, "loss")) == dict(enumerate(fitted.summary.objectiveHistory))
+        assert same_model(sparknn.mlflow.load_model(f"runs:/{run.info.run_id}/model"), fitted)
+        with mlflow.start_run() as mine:
+            list(network.fitMultiple(rows, [{network.maxIter: 1}, {network.stepSize: 0.1}]))
+        assert len(runs()) == 4
+        parents = [each.data.tags.get("mlflow.parentRunId") for each in runs()]
+        assert parents.count(mine.info.run_id) == 2
+        assert network.getCallbacks() == []
+    finally:
+        sparknn.mlflow.autolog(disable=True)
+    network.fit(rows)
+    assert len(runs()) == 4
+
+
 def test_fits_with_other_params_have_runs_of_their_own(spark: SparkSession) -> None:
     """A tuned Pipeline and OneVsRest fit one by one, with other params."""
     rows = table(spark, *blobs(60))

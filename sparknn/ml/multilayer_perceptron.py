@@ -46,7 +46,7 @@ class MultilayerPerceptronClassifier(NeuralNetClassifier, HasBlockSize):
 
     The network is the same: sigmoid hidden layers, and softmax over the classes; so are the order
     and number of its weights. The training is this package's: ``maxIter`` counts rounds, each of
-    one pass over the rows or more, and is 20 by default. ``solver="l-bfgs"`` stands for the
+    one pass over the rows or more. ``solver="l-bfgs"`` stands for the
     defaults, without ``stepSize``, which L-BFGS does not use; ``gd`` for ``sgd``. ``blockSize``,
     and ``tol`` without validation rows, have no effect. All params of NeuralNetClassifier work too,
     but for ``hiddenLayers`` and ``numClasses``, which come from ``layers``.
@@ -80,7 +80,9 @@ class MultilayerPerceptronClassifier(NeuralNetClassifier, HasBlockSize):
 
     def __init__(self, **params: Unpack[PerceptronKeywords]) -> None:
         super().__init__()
-        self._setDefault(activation="sigmoid", numericEncoding="plain", categorical=False)
+        self._setDefault(
+            activation="sigmoid", numericEncoding="plain", categorical=False, maxIter=100
+        )
         self._set(**params)
 
     def setParams(self, **params: Unpack[PerceptronKeywords]) -> Self:

@@ -36,9 +36,10 @@ import sparknn
 from sparknn import __version__
 from sparknn.core.columns import InputColumn
 from sparknn.core.predictor import LocalPredictor
+from sparknn.mlflow.autolog import autolog
 from sparknn.mlflow.callback import MlflowCallback
 
-__all__ = ["MlflowCallback", "load_model", "log_model", "save_model"]
+__all__ = ["MlflowCallback", "autolog", "load_model", "log_model", "save_model"]
 
 FLAVOR_NAME = "sparknn"
 #: What a ``python_function`` may return.
