@@ -104,12 +104,11 @@ def test_speculation(
     }
     faults.inject(monkeypatch, faults.stall, tmp_path, "round")
     with session(cluster, tmp_path, **settings) as spark:
-        started = time.monotonic()
         assert faults.fitted(faults.rows(spark)) == expected[4]
-        seconds = time.monotonic() - started
-    assert (tmp_path / "fault").exists()
     assert len(faults.attempts(tmp_path, 1)) > 4
-    assert seconds < faults.STALL_S
+    stalled_s = faults.seconds_between(tmp_path / "fault", tmp_path, 2)
+    print(f"speculation: the next round began {stalled_s:.0f} s after the stall of {faults.STALL_S}")
+    assert stalled_s < faults.STALL_S
 
 
 def test_executors_removed_and_added(
@@ -194,7 +193,7 @@ def test_full_disks_are_an_error(phase: str, cluster: Cluster, tmp_path: Path) -
             with pytest.raises(WorkerEnvironmentError, match=r"spark\.local\.dir") as caught:
                 faults.fitted(df, fill, n_workers=8)
             print(f"full disk, {phase}: {time.monotonic() - started:.1f} s: {caught.value}")
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 120
         finally:
             for each in filled:
                 each.__exit__(None, None, None)
