@@ -32,7 +32,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def spark(scratch: Path) -> Iterator[SparkSession]:
     with faults.session("local-cluster[2,1,1024]", scratch, **{"spark.cores.max": "2"}) as spark:
-        wait_for(lambda: faults.n_executors(spark) == 2, 60, "two executors")
+        wait_for(lambda: faults.n_executors(spark) == 2, 200, "two executors")
         yield spark
 
 

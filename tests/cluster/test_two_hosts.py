@@ -31,7 +31,7 @@ namespaces = pytest.mark.skipif(
 def session(cluster: Cluster, scratch: Path, **settings: str) -> Iterator[SparkSession]:
     """A session with an executor on either host."""
     with faults.session(cluster.url, scratch, **{**cluster.settings, **settings}) as spark:
-        wait_for(lambda: faults.n_executors(spark) == 2, 60, "two executors")
+        wait_for(lambda: faults.n_executors(spark) == 2, 200, "two executors")
         yield spark
     wait_for(lambda: not any(leftovers(cluster)), 10, f"no leftovers but {leftovers(cluster)}")
 
@@ -80,7 +80,7 @@ def test_a_program_submitted_with_the_zip(cluster: Cluster, tmp_path: Path) -> N
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [*command, str(program)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     lines = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
