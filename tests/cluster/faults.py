@@ -196,6 +196,12 @@ def executor_pids(jvm: int) -> list[int]:
     return sorted(found)
 
 
+def seconds_between(event: Path, proof: Path, round_: int) -> float:
+    """The time from an event until the first task of a round began."""
+    began = min(path.stat().st_mtime for path in proof.glob(f"round-{round_}-*"))
+    return began - event.stat().st_mtime
+
+
 STALL_S = 60
 
 

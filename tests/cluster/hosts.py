@@ -95,7 +95,7 @@ class Host:
 
     def leftovers(self) -> list[str]:
         """Folders of shards that are still on the disk."""
-        return [str(path) for path in self.disk.rglob("sparknn-*")]
+        return [str(path) for path in self.disk.rglob("sparknn-*") if path.is_dir()]
 
 
 @dataclass

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 N_TRIALS = 10
 SETTINGS: dict[str, Any] = {
     "hiddenLayers": [5],
-    "maxIter": 12,
+    "maxIter": 6,
     "numWorkers": 2,
     "batchSize": 8,
     "validationFraction": 0.2,
@@ -115,7 +115,7 @@ def end(driver: "subprocess.Popen[str]") -> str:
 
 def finish(driver: "subprocess.Popen[str]", out: Path) -> bytes:
     try:
-        _, stderr = driver.communicate(timeout=200)
+        _, stderr = driver.communicate(timeout=400)
     finally:
         end_quietly(driver)
     assert driver.returncode == 0, stderr[-4000:]
@@ -131,7 +131,7 @@ def end_quietly(driver: "subprocess.Popen[str]") -> None:
 def test_ten_killed_drivers(df: DataFrame, path: str, expected: bytes, tmp_path: Path) -> None:
     """Killed at any moment of the fit, ingest and checkpoints included."""
     whole = drive(path, tmp_path / "whole", tmp_path / "none")
-    wait_for((tmp_path / "whole.begun").exists, 60, "the fit begins")
+    wait_for((tmp_path / "whole.begun").exists, 240, "the fit begins")
     started = time.monotonic()
     assert finish(whole, tmp_path / "whole") == expected
     length = time.monotonic() - started
@@ -141,17 +141,16 @@ def test_ten_killed_drivers(df: DataFrame, path: str, expected: bytes, tmp_path:
         out, folder = tmp_path / f"{trial}", tmp_path / f"checkpoints-{trial}"
         driver = drive(path, out, folder)
         try:
-            wait_for((tmp_path / f"{trial}.begun").exists, 60, "the fit begins")
+            wait_for((tmp_path / f"{trial}.begun").exists, 240, "the fit begins")
             time.sleep(moment)
         finally:
             stderr = end(driver)
         assert driver.returncode == -signal.SIGKILL, stderr
         with rounds() as seen:
             assert fit(df, folder) == expected
+        print(f"killed {moment:.1f} s into {length:.1f} s: continued with round {seen[0]}")
         first.append(seen[0])
         assert list(folder.iterdir()) == []
-    found = [f"{moment:.1f} s: {n}" for moment, n in zip(moments, first, strict=True)]
-    print(f"of {length:.1f} s, killed at, and the first round after: {', '.join(found)}")
     assert max(first) > 0
 
 

@@ -31,7 +31,7 @@ namespaces = pytest.mark.skipif(
 def session(cluster: Cluster, scratch: Path, **settings: str) -> Iterator[SparkSession]:
     """A session with an executor on either host."""
     with faults.session(cluster.url, scratch, **{**cluster.settings, **settings}) as spark:
-        wait_for(lambda: faults.n_executors(spark) == 2, 60, "two executors")
+        wait_for(lambda: faults.n_executors(spark) == 2, 200, "two executors")
         yield spark
     wait_for(lambda: not any(leftovers(cluster)), 10, f"no leftovers but {leftovers(cluster)}")
 
@@ -80,7 +80,7 @@ def test_a_program_submitted_with_the_zip(cluster: Cluster, tmp_path: Path) -> N
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [*command, str(program)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     lines = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
@@ -104,12 +104,11 @@ def test_speculation(
     }
     faults.inject(monkeypatch, faults.stall, tmp_path, "round")
     with session(cluster, tmp_path, **settings) as spark:
-        started = time.monotonic()
         assert faults.fitted(faults.rows(spark)) == expected[4]
-        seconds = time.monotonic() - started
-    assert (tmp_path / "fault").exists()
     assert len(faults.attempts(tmp_path, 1)) > 4
-    assert seconds < faults.STALL_S
+    stalled_s = faults.seconds_between(tmp_path / "fault", tmp_path, 2)
+    print(f"speculation: the next round began {stalled_s:.0f} s after the stall of {faults.STALL_S}")
+    assert stalled_s < faults.STALL_S
 
 
 def test_executors_removed_and_added(
@@ -194,7 +193,7 @@ def test_full_disks_are_an_error(phase: str, cluster: Cluster, tmp_path: Path) -
             with pytest.raises(WorkerEnvironmentError, match=r"spark\.local\.dir") as caught:
                 faults.fitted(df, fill, n_workers=8)
             print(f"full disk, {phase}: {time.monotonic() - started:.1f} s: {caught.value}")
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 120
         finally:
             for each in filled:
                 each.__exit__(None, None, None)

@@ -20,7 +20,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="module")
 def expected(spark: SparkSession) -> dict[int, Any]:
-    wait_for(lambda: faults.n_executors(spark) == 2, 60, "two executors")
+    wait_for(lambda: faults.n_executors(spark) == 2, 200, "two executors")
     return {n: faults.fitted(faults.rows(spark), n_workers=n) for n in (4, 8)}
 
 
@@ -42,7 +42,7 @@ def test_a_lost_task_changes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wait_for(lambda: faults.n_executors(spark) == 2, 60, "two executors")
+    wait_for(lambda: faults.n_executors(spark) == 2, 200, "two executors")
     faults.inject(monkeypatch, fault, tmp_path, phase)
     assert faults.fitted(faults.rows(spark)) == expected[4]
     assert (tmp_path / "fault").exists()
@@ -52,7 +52,7 @@ def test_fetch_failures_between_levels_of_the_sum(
     spark: SparkSession, expected: dict[int, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight workers are summed over two levels, with a shuffle between them."""
-    wait_for(lambda: faults.n_executors(spark) == 2, 60, "two executors")
+    wait_for(lambda: faults.n_executors(spark) == 2, 200, "two executors")
     faults.inject(monkeypatch, faults.fail, tmp_path / "no", "round", at=-1)
     (tmp_path / "no").mkdir()
     faults.lose_shuffle_files(monkeypatch, tmp_path)

@@ -58,6 +58,8 @@ def run(engine: RoundRunner, fits: Sequence[FitState]) -> None:
             _warn_if_overhead_dominates(rounds[1:], hint)
         for fit, total in zip(current, result.totals, strict=True):
             fit.end_round(engine, total, round_, times)
+        # Of a large network, they take more memory than the fit itself.
+        del result, total
         for fit in current:
             if fit.ended or fit.all_done:
                 fit.finalize(engine)
