@@ -107,7 +107,7 @@ def test_speculation(
         assert faults.fitted(faults.rows(spark)) == expected[4]
     assert len(faults.attempts(tmp_path, 1)) > 4
     stalled_s = faults.seconds_between(tmp_path / "fault", tmp_path, 2)
-    print(f"speculation: the next round began {stalled_s:.0f} s after the stall of {faults.STALL_S}")
+    print(f"speculation: next round {stalled_s:.0f} s after the stall of {faults.STALL_S}")
     assert stalled_s < faults.STALL_S
 
 
