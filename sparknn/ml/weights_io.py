@@ -68,7 +68,8 @@ def read_weights(
     files = spark.read.format("binaryFile").load(literal(path)).select("path", "length")
     found = files.limit(_MOST_FILES).collect()
     n_bytes, most = sum(row["length"] for row in found), 2 * dtype.itemsize * n_params
-    if not 0 < len(found) <= n_chunks or n_bytes > most + n_chunks * _OVERHEAD:
+    # Spark writes the first file even if it is empty.
+    if not 0 < len(found) <= n_chunks + 1 or n_bytes > most + n_chunks * _OVERHEAD:
         raise ValueError(
             f"expected {n_params} values in {n_chunks} chunks; found {n_bytes} bytes in "
             f"{len(found)} files."
