@@ -17,8 +17,10 @@ _NO_MODULE = re.compile(
 )
 # Of Linux's error codes, 13 is EACCES.
 _NO_PYTHON = re.compile(r'Cannot run program "([^"]+)"(.*error(?:=|: )13\b)?')
-# ENOSPC and EDQUOT, which Spark's own files meet, too.
-_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
+# ENOSPC and EDQUOT in Java, that is, in Spark's own files.
+_NO_SPACE = re.compile(
+    r"(?:IOException|FileSystemException): .{0,200}?(No space left on device|Disk quota exceeded)"
+)
 
 _TRACEBACK = "Traceback (most recent call last):"
 
@@ -100,7 +102,7 @@ def _explain(text: str, remote: bool) -> str | None:
         return message
     if found := _NO_SPACE.search(text):
         return (
-            f"A disk that Spark writes to is full ({found[0]}). On scratch disks, a fit needs the "
+            f"A disk that Spark writes to is full ({found[1]}). On scratch disks, a fit needs the "
             "size of all features as float32, and as much for Spark's shuffle. Set spark.local.dir "
             "(SPARK_LOCAL_DIRS of a standalone worker) to disks with enough room."
         )

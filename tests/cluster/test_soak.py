@@ -82,11 +82,8 @@ def measure(spark: SparkSession, scratch: Path) -> dict[str, float]:
     # The first collection lets Spark's cleaner remove what nobody refers to.
     heap(jvm)
     time.sleep(1)
-    memory: Any = sc._jsc.sc().getExecutorMemoryStatus().values().iterator()
-    stored = 0
-    while memory.hasNext():
-        each = memory.next()
-        stored += each._1() - each._2()
+    infos: Any = sc._jsc.sc().statusTracker().getExecutorInfos()
+    stored = sum(info.usedOnHeapStorageMemory() for info in infos)
     workers = [pid for executor in executors for pid in below(executor)]
     return {
         "driver's Python": rss(os.getpid()),
