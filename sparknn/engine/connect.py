@@ -118,8 +118,8 @@ class ConnectEngine(SparkEngine):
         if not self.rereads:
             log.warning(
                 "This session does not keep data on its executors: every round reads and shuffles "
-                "all rows again, which may take 25 times as long as its training. Set shardDir to "
-                "a directory that all executors share, or make rounds few and long (localEpochs, "
+                "all rows again, and short ones take some 25 times as long. Set shardDir to a "
+                "directory that all executors share, or make rounds few and long (localEpochs, "
                 "period='auto')."
             )
         self.rereads = True

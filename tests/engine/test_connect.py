@@ -109,7 +109,7 @@ def expected(connect_session: SparkSession) -> Any:
         return fitted(skewed(connect_session), 3)
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 3, 7])
+@pytest.mark.parametrize("n_workers", [1, 2, 7])
 def test_equals_the_plain_and_the_classic_engine_to_the_byte(
     spark: SparkSession, connect: SparkSession, n_workers: int
 ) -> None:
