@@ -28,7 +28,7 @@ def rows(spark: SparkSession) -> Iterator[DataFrame]:
 
 @pytest.fixture(scope="module")
 def theirs(rows: DataFrame) -> of_spark.MultilayerPerceptronClassificationModel:
-    estimator = of_spark.MultilayerPerceptronClassifier(**PARAMS, maxIter=100, tol=1e-6)
+    estimator = of_spark.MultilayerPerceptronClassifier(**PARAMS, maxIter=50, tol=1e-6)
     return estimator.setSolver("l-bfgs").fit(rows)
 
 
@@ -42,7 +42,7 @@ def test_the_same_code_learns_as_well(
     estimator.save(str(tmp_path / "estimator"))
     estimator = MultilayerPerceptronClassifier.load(str(tmp_path / "estimator"))
     with caplog.at_level(logging.INFO, "sparknn"):
-        model = estimator.setNumWorkers(2).fit(rows)
+        model = estimator.setNumWorkers(2).setMaxIter(50).fit(rows)
     assert isinstance(model, NeuralNetClassificationModel)
     assert model.layers == theirs.getLayers()
     assert len(model.weights) == len(theirs.weights)
