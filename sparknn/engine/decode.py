@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +71,7 @@ class Features:
     """Features of an arrow batch: dense, shape (n, d), or CSR arrays of sparse rows."""
 
     n_features: int
-    dense: NDArray[np.float32] | None
+    dense: NDArray[Any] | None
     values: NDArray[np.float32]
     columns: NDArray[np.int32]
     starts: NDArray[np.int64]

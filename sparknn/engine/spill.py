@@ -23,7 +23,7 @@ from pyspark.sql import Row
 from sparknn.core.data.rows import Rows
 from sparknn.engine.decode import IngestTask
 from sparknn.engine.python_worker import freeze_gc
-from sparknn.engine.scatter import COUNTS, TRAIN, VALIDATION, checksum
+from sparknn.engine.scatter import COUNTS, TRAIN, VALIDATION, checksum, widen
 from sparknn.engine.shards import (
     SCRATCH_PREFIX,
     Block,
@@ -189,6 +189,8 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
                 continue
             handle.received += checksum(role, parts)
             block = Block(n_rows, n_features, *parts)
+            if not block.sparse:
+                block.x = widen(block.x, n_rows * n_features)
             writers[role].append(block)
             w = np.frombuffer(block.w)
             if role == TRAIN:

@@ -16,6 +16,7 @@ from sparknn.ml.params import NetworkParams
 class Defaults:
     """The values of these params in one fit, with every 'auto' replaced."""
 
+    maxIter: int
     solver: str
     stepSize: float
     regParam: float
@@ -56,6 +57,13 @@ _FEW_ROWS, _HANDFUL = 10_000, 100
 # losses are 0.92 of XGBoost's; with a fixed 10 / rows 1.00, and 0.3 points less accurate. For
 # targets, 40 instead of 20 takes diabetes (331 rows, noisy) from an R2 of 37 to 41, six splits.
 _CLASS_PENALTY, _TARGET_PENALTY, _MOST_PENALTY = 60.0, 40.0, 0.2
+# A network of many inputs learns classes by heart: with more rows per worker than these, a fit has
+# fewer rounds, as many steps. 60,000 rows, 2 workers, 7 rounds instead of 20, two seeds: MNIST
+# 98.28 and 98.30 % instead of 98.32 and 98.25 %, log loss 0.066 instead of 0.11; 300 cosines of
+# flights, noisy, 76.3 % instead of 74.8 % (and 75.9 % after 9 instead of 74.3 %). Elsewhere fewer
+# rounds lose: tables in pieces 0.1 to 0.3 points (30,000 rows, 16 rounds), a regression 0.3 points
+# of R2 (40,000 rows, 10 rounds).
+_ROUNDS, _FEWEST_ROUNDS, _ROWS_OF_ALL_ROUNDS = 20, 6, 10_000
 # In a shorter round the solver's momentum lasts over several rounds already; a second one diverges.
 _MIN_STEPS = 20
 # For classifiers, natural gradient is worth its costlier step with more workers than this; with
@@ -74,6 +82,7 @@ def resolve_defaults(
     continues: bool = False,
     sparse: bool = False,
     pieces: bool = False,
+    wide: bool = False,
 ) -> Defaults:
     """Replace every 'auto' among the params by a value.
 
@@ -93,6 +102,8 @@ def resolve_defaults(
         Whether the features are columns of sparse rows.
     pieces : bool
         Whether numbers are encoded by pieces.
+    wide : bool
+        Whether dense rows have too many features to be encoded by default.
     """
 
     def given(name: str, default: Any) -> Any:
@@ -121,6 +132,9 @@ def resolve_defaults(
         most = (_CLASS_PENALTY if classifies else _TARGET_PENALTY) / max(n_rows, 1)
         penalty = min(most, _MOST_PENALTY)
     return Defaults(
+        maxIter=given(
+            "maxIter", _rounds(rows_per_pass) if classifies and wide and not pieces else _ROUNDS
+        ),
         solver=solver,
         stepSize=given("stepSize", step_sizes[solver] * _batch_factor(solver, batch_size)),
         # A penalty shrinks weights, and would undo what the initial model has learned.
@@ -133,6 +147,12 @@ def resolve_defaults(
         finalWeights=given("finalWeights", "best" if has_validation else "last"),
         adaptsPenalty=pieces and params.getOrDefault("regParam") == AUTO and not continues,
     )
+
+
+def _rounds(rows_per_round: float) -> int:
+    """Return the rounds of a classifier with many inputs, by the rows of a worker in each."""
+    rounds = round(_ROUNDS * _ROWS_OF_ALL_ROUNDS / max(rows_per_round, _ROWS_OF_ALL_ROUNDS))
+    return max(_FEWEST_ROUNDS, rounds)
 
 
 def _averaging_momentum(n_workers: int) -> float:

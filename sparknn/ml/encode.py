@@ -14,7 +14,7 @@ from sparknn.core.types import Float32Array, FloatArray
 SAMPLE_ROWS = 20_000
 # Numbers of more features are left plain: wide rows are images or texts, and 16 times as wide ones
 # would take as many times as long.
-_MOST_FEATURES = 256
+MOST_ENCODED = 256
 # Fewer rows have no quantiles to speak of.
 _LEAST_ROWS = 300
 # With 8 pieces, accuracy is 0.3 points below that of 16.
@@ -34,7 +34,7 @@ _NORMAL_RANGE = 1.349
 
 def encodes_numbers(n_features: int, n_rows: int) -> bool:
     """Return whether the numbers of dense rows are encoded by pieces if nothing is set."""
-    return n_features <= _MOST_FEATURES and n_rows >= _LEAST_ROWS
+    return n_features <= MOST_ENCODED and n_rows >= _LEAST_ROWS
 
 
 def number_of_pieces(n_rows: int, n_features: int) -> int:

@@ -45,7 +45,7 @@ class NetworkKeywords(TypedDict, total=False):
     period: str
     shuffle: bool
     maxChange: float
-    maxIter: int
+    maxIter: int | _Auto
     numWorkers: int
     averaging: str
     averagingMomentum: float | _Auto

@@ -213,7 +213,14 @@ def _validation_metric(names: Sequence[str]) -> CheckedParam[Any]:
 class _Averaging(CheckedParams, HasMaxIter, HasTol, HasAggregationDepth):
     """Params of the workers, the averaging of their networks, and the end of the rounds."""
 
-    maxIter = CheckedParam("maxIter", "number of rounds", _INT, 20, _COUNT)
+    maxIter: CheckedParam[Any] = CheckedParam(
+        "maxIter",
+        "number of rounds; 'auto' is 20, but for a classifier of more than 256 dense features with "
+        "more than 10,000 rows per worker: 200,000 / rows per worker and round, at least 6",
+        _AUTO_INT,
+        AUTO,
+        _COUNT,
+    )
     numWorkers = CheckedParam(
         "numWorkers",
         "networks that are trained in parallel and averaged; 0 for Spark's default parallelism, "

@@ -19,6 +19,7 @@ from sparknn.engine.interface import DataError, Engine
 from sparknn.ml.checked_params import AUTO
 from sparknn.ml.defaults import resolve_defaults
 from sparknn.ml.encode import (
+    MOST_ENCODED,
     SAMPLE_ROWS,
     choose_encoding,
     encoded_standardizer,
@@ -103,6 +104,7 @@ def make_fit(
         continues=initial is not None,
         sparse=info.sparse,
         pieces=pieces,
+        wide=info.n_features > MOST_ENCODED and not info.sparse,
     )
     if info.n_validation == 0 and (names := params_that_need_validation(params)):
         values = " and ".join(f"{name}={params.getOrDefault(name)!r}" for name in names)
@@ -140,7 +142,7 @@ def make_fit(
     config = TrainConfig(
         network=network,
         seed=params.getSeed(),
-        max_iter=params.getMaxIter(),
+        max_iter=chosen.maxIter,
         solver=chosen.solver,
         step_size=chosen.stepSize,
         momentum=params.getMomentum(),

@@ -8,7 +8,8 @@ The time to an accuracy is that of the shortest fit that reaches it on the test 
 a fit of its own, because step sizes fall over a fit. Lengths grow until the last goal is reached.
 Not timed are imports, the start of Spark, and a first fit of length 1 on 6,000 rows. A peer runs in
 a process of its own; its memory is that of the process tree, shared pages counted once, sampled
-twice a second (Linux). Of Spark's JVM, that is what its heap has grown to, 4 GiB at most.
+twice a second (Linux). Of Spark's JVM, that is what its heap has grown to, 4 GiB at most. CPU
+seconds, of all cores together, depend less on what else runs.
 
 PyTorch, XGBoost and scikit-learn come with ``pip install '.[peers]'``.
 """
@@ -36,7 +37,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from peer_fits import GOALS, MNIST
+from peer_fits import GOALS, MNIST, tree
 from timing import ratio, spread
 
 from sparknn import __version__
@@ -93,19 +94,6 @@ TRANSFORM = "transform"
 TRAIN, FEW = str(MNIST / "train.parquet"), 6_000
 OUT = MNIST.parents[2] / "out/peers"
 Run = dict[str, Any]
-
-
-def tree(root: int) -> list[int]:
-    """A process and all that it started, where the system has /proc."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
 
 
 def memory(pids: list[int]) -> int:
@@ -189,6 +177,7 @@ def goal_cell(runs: list[Run], goal: float) -> str:
     if not fits:
         return next((run["outcome"] for run in runs if run["outcome"]), "not reached")
     cell = spread([fit["seconds"] for fit in fits], digits=1)
+    cell += f", CPU {statistics.median(fit['cpu_s'] for fit in fits):.1f}"
     setup = [fit["setup_s"] for fit in fits if fit["setup_s"] is not None]
     cell += f", set-up {statistics.median(setup):.1f}" if setup else ""
     return cell + (f"; in {len(fits)} of {len(runs)} runs" if len(fits) < len(runs) else "")
@@ -223,10 +212,13 @@ def table(runs: list[Run]) -> Iterator[str]:
         ours = {run["round"]: run for run in of["sparknn"]}
         turns = [(run, ours[run["round"]]) for run in of[name] if run["round"] in ours]
         fits = [(reached(theirs, goal), reached(mine, goal)) for theirs, mine in turns]
-        both = [(theirs["seconds"], ours["seconds"]) for theirs, ours in fits if theirs and ours]
+        both = [(theirs, ours) for theirs, ours in fits if theirs and ours]
         if both:
-            times = ratio([theirs for theirs, _ in both], [ours for _, ours in both])
-            yield f"- {name}, {100 * goal:g} %: {times} sparknn's seconds"
+            wall, cpu = (
+                ratio([theirs[key] for theirs, _ in both], [ours[key] for _, ours in both])
+                for key in ("seconds", "cpu_s")
+            )
+            yield f"- {name}, {100 * goal:g} %: {wall} sparknn's seconds, {cpu} its CPU seconds"
 
 
 def rates(runs: list[Run]) -> Iterator[str]:
@@ -335,7 +327,7 @@ def write(text: str, names: list[str], runs: list[Run]) -> None:
     about = machine() | {"peers": {name: asdict(PEERS[name]) for name in names}}
     (OUT / "peers.json").write_text(json.dumps(about | {"runs": runs}, indent=1))
     with (OUT / "peers.csv").open("w", newline="") as file:
-        columns = ["name", "round", "length", "seconds", "setup_s", "accuracy"]
+        columns = ["name", "round", "length", "seconds", "setup_s", "cpu_s", "accuracy"]
         lines = csv.DictWriter(file, columns)
         lines.writeheader()
         for run in runs:

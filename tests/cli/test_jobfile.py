@@ -95,7 +95,7 @@ def test_defaults_are_those_of_spark(job_file) -> None:
         ("training.stepsize=1", "training.stepsize: unknown key; did you mean 'stepSize'?"),
         ("averaging.averagingRate=1", "averaging.averagingRate: unknown key; it was removed: set"),
         ("training.qwerty=1", "training.qwerty: unknown key. `sparknn keys` lists them all."),
-        ("training.maxIter=true", "training.maxIter = True; expected a whole number."),
+        ("training.patience=true", "training.patience = True; expected a whole number."),
         ("training.maxIter=0", "training.maxIter = 0; expected a number"),
         ("network.loss=huber", "network.loss: not for task = 'classification'"),
     ],
@@ -205,7 +205,7 @@ def test_keys_are_listed_with_their_meaning_and_default() -> None:
     lines = list(keys.key_lines(keys.TRAIN))
     (max_iter,) = [line for line in lines if line.startswith("  maxIter:")]
     assert "rounds" in max_iter
-    assert "Default 20." in max_iter
+    assert "Default 'auto'." in max_iter
     (loss,) = [line for line in lines if line.startswith("  loss:")]
     assert "Only regression." in loss
     assert all(f"[{section}]" in lines for section in keys.TRAIN if section)

@@ -99,3 +99,15 @@ def test_batches_smaller_than_the_number_of_workers_reach_all_of_them(
             rows[block["key"]] += block["n_rows"]
     assert sum(rows) == N
     assert max(rows) - min(rows) <= 2
+
+
+@pytest.mark.parametrize(
+    ("odd", "size"), [(7, 1), (255, 1), (256, 4), (-1, 4), (0.5, 4), (-0.0, 4), (np.nan, 4)]
+)
+def test_small_whole_numbers_travel_as_bytes(odd: float, size: int) -> None:
+    X = np.arange(250, dtype=np.float32).reshape(50, 5)
+    X[40, 2] = odd
+    sent = scatter.narrow(X)
+    assert sent.itemsize == size
+    received = scatter.widen(sent.reshape(-1).view(np.uint8).data, X.size)
+    assert bytes(received) == X.tobytes()

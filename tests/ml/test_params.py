@@ -177,14 +177,14 @@ def test_none_means_not_set() -> None:
     classifier = NeuralNetClassifier(weightCol=None, thresholds=None, maxIter=None)
     assert not classifier.isSet("weightCol")
     assert not classifier.isDefined("thresholds")
-    assert classifier.getMaxIter() == 20
+    assert classifier.getMaxIter() == AUTO
     assert classifier.setWeightCol("w").setWeightCol(None).isDefined("weightCol") is False
 
 
 def test_clear_brings_the_default_back() -> None:
     classifier = NeuralNetClassifier(maxIter=3)
     classifier.clear(classifier.maxIter)
-    assert classifier.getMaxIter() == 20
+    assert classifier.getMaxIter() == AUTO
 
 
 def test_copies_are_isolated() -> None:
@@ -200,9 +200,10 @@ def test_copies_are_isolated() -> None:
 
 def test_explain_params_reads_well() -> None:
     text = NeuralNetClassifier(maxIter=3).explainParams()
-    assert "maxIter: number of rounds (>= 1). (default: 20, current: 3)" in text
-    assert "averaging" in text
-    assert "(default: auto)" in text
+    assert "maxIter: number of rounds; 'auto' is" in text
+    assert "(default: auto, current: 3)" in text
+    assert "momentum of the solvers momentum and ngsgd" in text
+    assert "(default: 0.9)" in text
 
 
 def test_positional_arguments_are_refused() -> None:
@@ -212,9 +213,11 @@ def test_positional_arguments_are_refused() -> None:
 
 def test_help_shows_params_and_defaults() -> None:
     signature = inspect.signature(NeuralNetClassifier)
-    assert signature.parameters["maxIter"].default == 20
+    assert signature.parameters["maxIter"].default == AUTO
+    assert signature.parameters["patience"].default == 0
     assert "hiddenLayers" in (NeuralNetClassifier.__doc__ or "")
-    assert NeuralNetClassifier.setMaxIter.__doc__ == "Set ``maxIter``: number of rounds (>= 1)."
+    doc = "Set ``seed``: seed of every random choice in a fit."
+    assert NeuralNetClassifier.setSeed.__doc__ == doc
 
 
 def test_constructors_need_no_session() -> None:

@@ -47,6 +47,31 @@ def test_few_rows_are_passed_over_several_times(n_rows: int, n_workers: int, pas
 
 
 @pytest.mark.parametrize(
+    ("n_rows", "n_workers", "rounds"),
+    [(100, 2, 20), (20_000, 2, 20), (60_000, 2, 7), (60_000, 8, 20), (10**9, 8, 6)],
+)
+def test_wide_classifiers_of_many_rows_need_fewer_rounds(
+    n_rows: int, n_workers: int, rounds: int
+) -> None:
+    def rounds_of(*, wide: bool = True, classifies: bool = True, **params: Any) -> int:
+        return resolve_defaults(
+            NeuralNetClassifier(**params),
+            n_workers,
+            n_rows,
+            float(n_rows),
+            has_validation=False,
+            classifies=classifies,
+            wide=wide,
+        ).maxIter
+
+    assert rounds_of() == rounds
+    assert rounds_of(wide=False) == rounds_of(classifies=False) == 20
+    assert rounds_of(maxIter=30) == 30
+    # A round that trains on fewer rows counts as one of fewer rows.
+    assert rounds_of(miniBatchFraction=min(1.0, 10_000 * n_workers / n_rows)) == 20
+
+
+@pytest.mark.parametrize(
     ("n_rows", "weight_sum", "penalty"),
     [
         (200, 1.0, 1 / 200),
