@@ -11,6 +11,7 @@ from mlflow.utils.autologging_utils.safety import safe_patch
 
 from sparknn import import_spark_part
 from sparknn.mlflow.callback import MlflowCallback
+from sparknn.mlflow.model import log_model
 
 log = logging.getLogger("sparknn")
 
@@ -46,8 +47,6 @@ def autolog(
     def fit(original: Callable[..., Any], self: Any, dataset: Any) -> Any:
         model = original(_watched(self), dataset)
         if log_models:
-            from sparknn.mlflow import log_model
-
             log_model(model, "model", registered_model_name=registered_model_name)
         return model
 
