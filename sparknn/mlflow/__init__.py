@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ try:
     from mlflow.models import Model, ModelSignature, infer_signature
     from mlflow.models.model import ModelInfo
     from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema, TensorSpec
+    from mlflow.utils.autologging_utils import autologging_integration
 except ImportError as error:
     raise ImportError(
         "sparknn.mlflow needs MLflow 3: pip install 'sparknn[mlflow]', or mlflow, which has more."
@@ -36,7 +38,7 @@ import sparknn
 from sparknn import __version__
 from sparknn.core.columns import InputColumn
 from sparknn.core.predictor import LocalPredictor
-from sparknn.mlflow.autolog import autolog
+from sparknn.mlflow.autolog import watch_fits
 from sparknn.mlflow.callback import MlflowCallback
 
 __all__ = ["MlflowCallback", "autolog", "load_model", "log_model", "save_model"]
@@ -64,6 +66,36 @@ def log_model(model: Any, name: str, **options: Any) -> ModelInfo:
     return Model.log(
         artifact_path=None, name=name, flavor=sys.modules[__name__], model=model, **options
     )
+
+
+# MLflow's decorator restores what was patched before, and stops here if ``disable`` is True.
+@autologging_integration("sparknn")  # type: ignore[untyped-decorator]
+def autolog(
+    log_models: bool = True,
+    registered_model_name: str | None = None,
+    disable: bool = False,
+    exclusive: bool = False,
+    silent: bool = False,
+) -> None:
+    """Log params, rounds and the model of every fit: to the active run, or else to a new one.
+
+    Parameter maps that are fitted together, as CrossValidator does, have child runs, without
+    models. A fit goes on if logging fails.
+
+    Parameters
+    ----------
+    log_models : bool
+    registered_model_name : str, optional
+        Registers each model as a version of it.
+    disable : bool
+        Stop logging.
+    exclusive : bool
+        Do not log to runs that were started by hand.
+    silent : bool
+        Keep MLflow's messages and warnings quiet.
+    """
+    log = partial(log_model, registered_model_name=registered_model_name)
+    watch_fits(log if log_models else None)
 
 
 def save_model(

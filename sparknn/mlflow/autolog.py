@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from mlflow.utils.autologging_utils import autologging_integration
 from mlflow.utils.autologging_utils.safety import safe_patch
 
 from sparknn import import_spark_part
@@ -15,40 +14,20 @@ from sparknn.mlflow.callback import MlflowCallback
 log = logging.getLogger("sparknn")
 
 
-# MLflow's decorator restores what was patched before, and stops here if ``disable`` is True.
-@autologging_integration("sparknn")  # type: ignore[untyped-decorator]
-def autolog(
-    log_models: bool = True,
-    registered_model_name: str | None = None,
-    disable: bool = False,
-    exclusive: bool = False,
-    silent: bool = False,
-) -> None:
-    """Log params, rounds and the model of every fit: to the active run, or else to a new one.
-
-    Parameter maps that are fitted together, as CrossValidator does, have child runs, without
-    models. A fit goes on if logging fails.
+def watch_fits(log_model: Callable[[Any, str], Any] | None) -> None:
+    """Patch the estimators until ``autolog`` is called again; MLflow then restores them.
 
     Parameters
     ----------
-    log_models : bool
-    registered_model_name : str, optional
-        Registers each model as a version of it.
-    disable : bool
-        Stop logging.
-    exclusive : bool
-        Do not log to runs that were started by hand.
-    silent : bool
-        Keep MLflow's messages and warnings quiet.
+    log_model : callable, optional
+        Called with each fitted model and a name.
     """
     estimator = import_spark_part("sparknn.ml.estimator").NetworkEstimator
 
     def fit(original: Callable[..., Any], self: Any, dataset: Any) -> Any:
         model = original(_watched(self), dataset)
-        if log_models:
-            from sparknn.mlflow import log_model
-
-            log_model(model, "model", registered_model_name=registered_model_name)
+        if log_model is not None:
+            log_model(model, "model")
         return model
 
     def fit_multiple(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
