@@ -11,13 +11,14 @@ from pyspark.ml.param import Param
 from pyspark.sql import SparkSession
 
 from sparknn import (
+    MultilayerPerceptronClassifier,
     NeuralNetClassificationModel,
     NeuralNetClassifier,
     NeuralNetRegressionModel,
     NeuralNetRegressor,
 )
 from sparknn.ml.checked_params import AUTO, CheckedParam, ParamError
-from sparknn.ml.keywords import ClassifierKeywords, RegressorKeywords
+from sparknn.ml.keywords import ClassifierKeywords, PerceptronKeywords, RegressorKeywords
 
 ESTIMATORS = [NeuralNetClassifier, NeuralNetRegressor]
 STAGES = [*ESTIMATORS, NeuralNetClassificationModel, NeuralNetRegressionModel]
@@ -25,7 +26,11 @@ STAGES = [*ESTIMATORS, NeuralNetClassificationModel, NeuralNetRegressionModel]
 
 @pytest.mark.parametrize(
     ("estimator", "keywords"),
-    [(NeuralNetClassifier, ClassifierKeywords), (NeuralNetRegressor, RegressorKeywords)],
+    [
+        (NeuralNetClassifier, ClassifierKeywords),
+        (NeuralNetRegressor, RegressorKeywords),
+        (MultilayerPerceptronClassifier, PerceptronKeywords),
+    ],
 )
 def test_keywords_are_the_params(estimator: Any, keywords: Any) -> None:
     names = {param.name for param in estimator().params}
