@@ -25,7 +25,7 @@ unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup java demo test test-spark35 test-cluster lint format bench bench-averaging bench-search bench-parity bench-tabular bench-peers notebooks zip wheel clean
+.PHONY: help setup java demo test test-spark35 test-cluster test-client lint format bench bench-averaging bench-search bench-parity bench-tabular bench-peers notebooks zip wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +58,12 @@ test-spark35: java $(VENV35)/.made ## run what may differ on pyspark 3.5 and num
 	$(VENV35)/bin/python $(PYTEST) $(TESTS35) $(ARGS)
 
 test-cluster: setup ## run the tests of faults, soak and size in tests/cluster, for an hour
-	$(BIN)/python -m pytest -o norecursedirs='.*' -s tests/cluster $(ARGS)
+	$(BIN)/python -m pytest -o norecursedirs='.*' --timeout 3600 -s tests/cluster $(ARGS)
+
+test-client: setup ## fit over Spark Connect by a client that has no py4j (pyspark-client)
+	@$(BIN)/python -m venv build/client
+	@build/client/bin/pip install --quiet pyspark-client 'pandas<3'
+	$(BIN)/python tests/cluster/pure_client.py build/client/bin/python
 
 lint: setup ## check style, format and types
 	$(BIN)/ruff check
