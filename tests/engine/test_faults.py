@@ -189,7 +189,10 @@ import signal
 import logging, remote
 from pyspark.sql import functions as F
 from sparknn.engine.interface import DataError
-spark = session("local-cluster[2,1,1024]", **{"spark.cores.max": "2", **remote.SETTINGS})
+# Files of executors that were killed need not be asked for again and again.
+once = {"spark.shuffle.io.maxRetries": "1", "spark.shuffle.io.retryWait": "100ms"}
+settings = {"spark.cores.max": "2", **once, **remote.SETTINGS}
+spark = session("local-cluster[2,1,1024]", **settings)
 jvm = spark.sparkContext._gateway.proc.pid
 
 def executors():
