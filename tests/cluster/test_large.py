@@ -64,7 +64,8 @@ def test_seconds_of_a_sum(spark: SparkSession) -> None:
             for hidden in ([300], [1024, 1024], [4096, 4096, 2048]):
                 network = Network((784, *hidden, 10))
                 theta = network.init(np.random.default_rng(0))
-                request = RoundRequest(TrainConfig(network, solver="sgd", batch_size=1), theta[None])
+                config = TrainConfig(network, solver="sgd", batch_size=1)
+                request = RoundRequest(config, theta[None])
                 seconds = []
                 for round_ in range(4):
                     started = time.perf_counter()
