@@ -51,7 +51,7 @@ def test_the_pipeline_examples(spark: "SparkSession", tmp_path: Path) -> None:
         for own in [bad if label else good] * 200
     ]
     names["reviews"] = spark.createDataFrame(rows, "review string, label double")
-    # The networks of all 2^18 hashes take the driver half a minute, and learn nothing else here.
+    # Networks of all 2^18 hashes are test_sparse_features' subject; here it is the text of README.
     assert "HashingTF(" in text
     text = text.replace("HashingTF(", "HashingTF(numFeatures=1 << 12, ")
     exec(compile(text, "README.md", "exec"), names)

@@ -14,13 +14,11 @@ without caches, every round reads the rows and writes the shards again.
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from functools import partial, reduce
 from typing import Any, TypeVar
 
@@ -97,9 +95,8 @@ class ConnectEngine(SparkEngine):
 
     def _in_plan(self, handles: list[ShardHandle]) -> DataFrame:
         """Return a DataFrame with a partition for each handle, which no executor has to keep."""
-        small = [replace(handle, ingest_counts=[]) for handle in handles]
-        texts = F.array(*(F.lit(json.dumps(asdict(handle))) for handle in small))
-        numbers = self._spark.range(0, len(small), 1, len(small))
+        texts = F.array(*(F.lit(handle.without_counts().to_json()) for handle in handles))
+        numbers = self._spark.range(0, len(handles), 1, len(handles))
         return numbers.select(texts[F.col("id").cast("int")].alias("handle"))
 
     def _checkpoint(self, frame: DataFrame) -> DataFrame | None:

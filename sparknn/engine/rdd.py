@@ -61,7 +61,7 @@ class RddEngine(SparkEngine):
         if self._spec.shard_dir:
             # Every executor can read them: one that is lost takes none along.
             handles = self._uncached_handles.map(ShardHandle.from_json).collect()
-            small = [replace(handle, ingest_counts=[]) for handle in handles]
+            small = [handle.without_counts() for handle in handles]
             self._handles = self._sc.parallelize(small, len(small))
         else:
             self._handles = self._cache_handles()

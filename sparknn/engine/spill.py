@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,14 @@ class ShardHandle:
     @classmethod
     def from_json(cls, text: str) -> ShardHandle:
         return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        """Return what ``from_json`` reads."""
+        return json.dumps(asdict(self))
+
+    def without_counts(self) -> ShardHandle:
+        """Return what a round needs: the driver reads the counts of ingest once."""
+        return replace(self, ingest_counts=[])
 
     @property
     def location(self) -> tuple[str, str]:
@@ -215,7 +223,7 @@ def spill(task: IngestTask, rows: Iterable[Sequence[Any]]) -> str:
     finally:
         for writer in writers.values():
             writer.close()
-    return json.dumps(asdict(handle))
+    return handle.to_json()
 
 
 def _write_marker(handle: ShardHandle) -> None:

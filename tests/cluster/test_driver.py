@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from hosts import have_namespaces, wait_for
 from pyspark.sql import DataFrame, SparkSession
 from tables import table
 from toys import blobs
+from watching import Interrupted, rounds
 
 from sparknn import NeuralNetClassifier
 
@@ -32,34 +32,6 @@ SETTINGS: dict[str, Any] = {
     "batchSize": 8,
     "validationFraction": 0.2,
 }
-
-
-class Rounds(logging.Handler):
-    """The rounds that are logged; the log of round ``die_at`` interrupts the fit."""
-
-    def __init__(self, die_at: int | None = None) -> None:
-        super().__init__()
-        self.die_at = die_at
-        self.seen: list[int] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "sparknn_round"):
-            self.seen.append(record.sparknn_round.round)
-            if self.seen[-1] == self.die_at:
-                raise KeyboardInterrupt
-
-
-@contextmanager
-def rounds(die_at: int | None = None) -> Iterator[list[int]]:
-    handler, log = Rounds(die_at), logging.getLogger("sparknn")
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield handler.seen
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +132,7 @@ def begun(df: DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What fits with seeds 0 (the default) and 1 left when they were interrupted."""
     folder = tmp_path_factory.mktemp("begun")
     for name, changes in (("mine", {}), ("other", {"seed": 1})):
-        with rounds(die_at=4), pytest.raises(KeyboardInterrupt):
+        with rounds(die_at=5), pytest.raises(Interrupted):
             fit(df, folder / name, **changes)
     return folder
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import faults
 import numpy as np
+import processes
 import pytest
 from engines import spec
 from pyspark.sql import SparkSession
@@ -22,11 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def large_fit(scratch: Path, n_workers: int, **settings: str) -> "subprocess.CompletedProcess[str]":
-    program = str(Path(__file__).with_name("large_fit.py"))
-    return subprocess.run(
-        [sys.executable, program, str(scratch), str(n_workers), json.dumps(settings)],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+    program = Path(__file__).with_name("large_fit.py")
+    command = [sys.executable, program, scratch, n_workers, json.dumps(settings)]
+    return processes.run(command, timeout_s=900, cwd=ROOT)
 
 
 @pytest.mark.parametrize("n_workers", [2, 8])

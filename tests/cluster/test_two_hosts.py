@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import processes
 import pyspark
 import pytest
 from hosts import Cluster, Host, have_namespaces, wait_for
@@ -78,10 +79,7 @@ def test_a_program_submitted_with_the_zip(cluster: Cluster, tmp_path: Path) -> N
     command += ["--master", cluster.url, "--py-files", built]
     command += [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        [*command, str(program)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False,
-    )  # fmt: skip
+    done = processes.run([*command, program], timeout_s=400, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     lines = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     found = ast.literal_eval(lines["WHERE"])

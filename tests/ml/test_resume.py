@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from pyspark.ml.tuning import CrossValidator
 from pyspark.sql import DataFrame, SparkSession
 from tables import table
 from toys import blobs, curve
+from watching import Interrupted, rounds
 
 import sparknn.ml.fit as train_module
 from sparknn import NeuralNetClassificationModel, NeuralNetClassifier, NeuralNetRegressor
@@ -35,39 +35,6 @@ from sparknn.ml.resume import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 N_ROUNDS = 6
-
-
-class Interrupted(BaseException):
-    """Stands for a driver that dies; an ``Exception`` of a callback would end one fit alone."""
-
-
-class Rounds(logging.Handler):
-    """Collect the rounds that are logged; raise at the ``die_at``-th."""
-
-    def __init__(self, die_at: int, error: type[BaseException]) -> None:
-        super().__init__()
-        self.die_at, self.error = die_at, error
-        self.seen: list[int] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "sparknn_round"):
-            self.seen.append(record.sparknn_round.round)
-            if len(self.seen) == self.die_at:
-                raise self.error
-
-
-@contextmanager
-def rounds(die_at: int = 0, error: type[BaseException] = Interrupted) -> Iterator[list[int]]:
-    """Collect the rounds that run inside."""
-    handler, log = Rounds(die_at, error), logging.getLogger("sparknn")
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield handler.seen
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
 
 
 @pytest.fixture(scope="module")
